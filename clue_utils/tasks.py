@@ -1,0 +1,538 @@
+"""The registry: the ten CLUE tasks and the nine published models, as plain data.
+
+Every file name, label list, hyper-parameter, grid and published score stands here once; defaults, grids, reports and
+documentation tables are derived from it. Importing this module needs nothing but the standard library.
+
+Sources: the files, sizes and label names of the CLUE repository (https://github.com/CLUEbenchmark/CLUE); label order
+and addresses of ``paddlenlp.datasets.clue``, so that checkpoints fine-tuned with PaddleNLP keep their classes; scores
+and hyper-parameters of PaddleNLP's CLUE benchmark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from clue_utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a task's data: which files hold it, and how many records with a gold label the release has.
+
+    ``files`` lists the alternatives in order of preference; each alternative is the tuple of files to be joined.
+    """
+
+    files: tuple[tuple[str, ...], ...]
+    num_records: int
+    answers: str | None = None
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The zip of a task: addresses, and the digests ("md5:..." or "sha256:...") of its known releases."""
+
+    urls: tuple[str, ...]
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One CLUE task.
+
+    Attributes:
+        kind: "classification" (sentence or pair, one label), "multiple_choice" (C3), "span" (CMRC2018) or
+            "cloze" (CHID).
+        script: the program that runs the task, relative to the project's top folder.
+        folder: name of the task's folder in the official layout.
+        fields: schema of one record without id and label: a type, ``[type]`` for a list, or a nested mapping.
+        labels: official label strings; the position is the class id. Empty where there is no fixed label list.
+        metric: "accuracy" or "em", the number that chooses the best checkpoint.
+        batch_sizes: of the grid; for reading comprehension the sum over ``num_cards`` cards.
+        submissions: test split -> file name on the leaderboard.
+        md5: MD5 of the files of known releases -> name of the file.
+    """
+
+    name: str
+    kind: str
+    script: str
+    folder: str
+    archive: Archive
+    fields: Mapping[str, Any]
+    splits: Mapping[str, Split]
+    submissions: Mapping[str, str]
+    num_train_epochs: int
+    max_seq_length: int
+    labels: tuple[str, ...] = ()
+    metric: str = "accuracy"
+    warmup_proportion: float = 0.1
+    num_cards: int = 1
+    learning_rates: tuple[float, ...] = (1e-5, 2e-5, 3e-5, 5e-5)
+    batch_sizes: tuple[int, ...] = (16, 32, 64)
+    dropouts: tuple[float, ...] = (0.1,)
+    md5: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        return tuple(self.submissions)
+
+    @property
+    def plain_submission(self) -> str:
+        """``<task>_predict.json``: a copy of the newest test set's predictions, never part of a zip."""
+        return f"{self.name.lower()}_predict.json"
+
+    @property
+    def is_reading_comprehension(self) -> bool:
+        return self.kind != "classification"
+
+
+class Score(NamedTuple):
+    """A published development score in percent: accuracy, or for CMRC2018 EM with F1 beside it."""
+
+    value: float
+    f1: float | None = None
+
+
+class Best(NamedTuple):
+    """The published winner of the grid search for one model and task."""
+
+    learning_rate: float
+    batch_size: int
+    dropout: float
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A row of the published tables.
+
+    Attributes:
+        title: the name in the table.
+        name: what ``--model_name_or_path`` takes.
+        config: layers and hidden size, such as "12L768H".
+        average: published mean over the ten tasks (EM for CMRC2018).
+    """
+
+    title: str
+    name: str
+    config: str
+    average: float
+    scores: Mapping[str, Score]
+    best_runs: Mapping[str, Best]
+
+
+# What the published command line sets for every task.
+COMMON_DEFAULTS: Mapping[str, Any] = {
+    "dropout": 0.1,
+    "weight_decay": 0.01,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "seed": 42,
+    "logging_steps": 100,
+    "gradient_accumulation_steps": 1,
+    "eval_batch_size": 64,
+}
+# Classification is evaluated every 100 updates, reading comprehension once an epoch (0).
+SAVE_STEPS: Mapping[str, int] = {"classification": 100, "multiple_choice": 0, "span": 0, "cloze": 0}
+# The model whose published best learning rate and batch size are the defaults for a model without a row of its own.
+REFERENCE_MODEL = "ernie-3.0-base-zh"
+
+# A record with this gold label has no agreed answer; the official readers leave it out.
+NO_LABEL = "-"
+# The folder's names for CLUE's two generations of test sets.
+TEST_1_0, TEST_1_1, TEST = "test1.0", "test1.1", "test"
+
+_BOS = "https://bj.bcebos.com/paddlenlp/datasets/"
+_BOS_MRC = "https://paddlenlp.bj.bcebos.com/datasets/"
+_PAIR = {"sentence1": str, "sentence2": str}
+_CLASSIFIER = "classification/run_clue_classifier.py"
+
+
+def _json_splits(train: int, dev: int, test: int, train_file: str = "train.json") -> dict[str, Split]:
+    return {
+        "train": Split(((train_file,),), train),
+        "dev": Split((("dev.json",),), dev),
+        TEST: Split((("test.json",),), test),
+    }
+
+
+def _two_tests(train: int, dev: int, test_1_0: int, test_1_1: int) -> dict[str, Split]:
+    splits = _json_splits(train, dev, test_1_1)
+    del splits[TEST]
+    return splits | {
+        TEST_1_0: Split((("test1.0.json",),), test_1_0),
+        TEST_1_1: Split((("test.json",), ("test1.1.json",)), test_1_1),
+    }
+
+
+_ALL = (
+    Task(
+        name="AFQMC",
+        kind="classification",
+        script=_CLASSIFIER,
+        folder="afqmc_public",
+        archive=Archive(
+            (_BOS + "afqmc_public.zip",),
+            (
+                "md5:3377b559bb4e61d03a35282550902ca0",
+                "sha256:5a4cb1556b833010c329fa2ad2207d9e98fc94071b7e474015e9dd7c385db4dc",
+            ),
+        ),
+        fields=_PAIR,
+        splits=_json_splits(34334, 4316, 3861),
+        submissions={TEST: "afqmc_predict.json"},
+        labels=("0", "1"),
+        num_train_epochs=3,
+        max_seq_length=128,
+        md5={
+            "319cf775353af9473140abca4052b89a": "train.json",
+            "307154b59cb6c3e68a0f39c310bbd364": "dev.json",
+            "94b925f23a9615dd08199c4013f761f4": "test.json",
+        },
+    ),
+    Task(
+        name="TNEWS",
+        kind="classification",
+        script=_CLASSIFIER,
+        folder="tnews_public",
+        archive=Archive(
+            (_BOS + "tnews_public.zip",),
+            (
+                "md5:38186ed0a751bc33e3ae0c1b59319777",
+                "sha256:77c476e70cfe0b014a81b84c6e1db2142a8a2f52f4ae0a8216aa75e673933462",
+            ),
+        ),
+        fields={"sentence": str},
+        splits=_two_tests(53360, 10000, 10000, 10000),
+        submissions={TEST_1_0: "tnews10_predict.json", TEST_1_1: "tnews11_predict.json"},
+        labels=tuple("100 101 102 103 104 106 107 108 109 110 112 113 114 115 116".split()),
+        num_train_epochs=3,
+        max_seq_length=128,
+        md5={
+            "25c021725309a3330736380a230850fd": "train.json",
+            "f0660a3339a32e764075c801b42ece3c": "dev.json",
+            "045a6c4f59bf1a066c4a0d7afe6cd2b4": "test.json",
+            "2d1557c7548c72d5a84c47bbbd3a4e85": "test1.0.json",
+        },
+    ),
+    Task(
+        name="IFLYTEK",
+        kind="classification",
+        script=_CLASSIFIER,
+        folder="iflytek_public",
+        archive=Archive(
+            (_BOS + "iflytek_public.zip",),
+            (
+                "md5:19e4b19947db126f69aae18db0da2b87",
+                "sha256:c59b961b29f1d0bad0c5e01aa62e4a61a80e9cfb980ce89b06c000851fbb3b06",
+            ),
+        ),
+        fields={"sentence": str},
+        splits=_json_splits(12133, 2599, 2600),
+        submissions={TEST: "iflytek_predict.json"},
+        labels=tuple(str(i) for i in range(119)),
+        num_train_epochs=3,
+        max_seq_length=128,
+        dropouts=(0.1, 0.0),
+        md5={
+            "fc9a21700c32ee3efee3fc283e9ac560": "train.json",
+            "79b7d95bddeb11cd54198fd077992704": "dev.json",
+            "ea764519ddb4369767d07664afde3325": "test.json",
+        },
+    ),
+    Task(
+        name="CMNLI",
+        kind="classification",
+        script=_CLASSIFIER,
+        folder="cmnli_public",
+        archive=Archive(
+            (_BOS + "cmnli_public.zip",),
+            (
+                "md5:e0e8caefd9b3491220c18b466233f2ff",
+                "sha256:3a3f3b1d3d27134cf11e585156f07fa050bd0a0836821c02696af0dbaa14513b",
+            ),
+        ),
+        fields=_PAIR,
+        splits=_json_splits(391783, 12241, 13880),
+        submissions={TEST: "cmnli_predict.json"},
+        labels=("contradiction", "entailment", "neutral"),
+        num_train_epochs=2,
+        max_seq_length=128,
+        md5={
+            "7d02308650cd2a0e183bf599ca9bb263": "train.json",
+            "0b16a50a297a9afb1ce5385ee4dd3d9c": "dev.json",
+            "804cb0bb67266983d59d1c855e6b03b0": "test.json",
+        },
+    ),
+    Task(
+        name="OCNLI",
+        kind="classification",
+        script=_CLASSIFIER,
+        folder="ocnli_public",
+        archive=Archive((_BOS + "ocnli_public.zip",), ("md5:acb426f6f3345076c6ce79239e7bc307",)),
+        fields=_PAIR,
+        splits=_json_splits(50437, 2950, 3000, train_file="train.50k.json"),
+        submissions={TEST: "ocnli_50k_predict.json"},
+        # PaddleNLP's order, which is not CMNLI's.
+        labels=("entailment", "contradiction", "neutral"),
+        num_train_epochs=5,
+        max_seq_length=128,
+        md5={
+            "d38ec492ef086a894211590a18ab7596": "train.50k.json",
+            "3481b456bee57a3c9ded500fcff6834c": "dev.json",
+            "680ff24e6b3419ff8823859bc17936aa": "test.json",
+        },
+    ),
+    Task(
+        name="CLUEWSC2020",
+        kind="classification",
+        script=_CLASSIFIER,
+        folder="cluewsc2020_public",
+        archive=Archive(
+            (_BOS + "cluewsc2020_public.zip",),
+            (
+                "md5:2e387e20e93eeab0ffaded5b0d2dfd3d",
+                "sha256:ebe5f357b19392d601be401b2fd4246983f534809a078eab7bda1de418fb3ffe",
+            ),
+        ),
+        fields={
+            "text": str,
+            "target": {"span1_text": str, "span1_index": int, "span2_text": str, "span2_index": int},
+        },
+        splits=_two_tests(1244, 304, 290, 2574),
+        submissions={TEST_1_0: "cluewsc10_predict.json", TEST_1_1: "cluewsc11_predict.json"},
+        labels=("true", "false"),
+        num_train_epochs=50,
+        max_seq_length=128,
+        batch_sizes=(8, 16, 32, 64),
+        dropouts=(0.1, 0.0),
+        md5={
+            "afd235dcf8cdb89ee1a21d0a4823eecc": "train.json",
+            "bad8cd6fa0916fc37ac96b8ce316714a": "dev.json",
+            "27614454cc26be6fcab5bbd9a45967ff": "test.json",
+            "0e9e8ffd8ee90ddf1f58d6dc2e02de7b": "test1.0.json",
+        },
+    ),
+    Task(
+        name="CSL",
+        kind="classification",
+        script=_CLASSIFIER,
+        folder="csl_public",
+        archive=Archive(
+            (_BOS + "csl_public.zip",),
+            (
+                "md5:394a2ccbf6ddd7e331be4d5d7798f0f6",
+                "sha256:795d1a2e475d59acad8236f6c5baba7a0b43d3e0508cb60f15ffbc76d5f437c4",
+            ),
+        ),
+        fields={"abst": str, "keyword": [str]},
+        splits=_json_splits(20000, 3000, 3000),
+        submissions={TEST: "csl_predict.json"},
+        labels=("0", "1"),
+        num_train_epochs=5,
+        max_seq_length=256,
+        md5={
+            "e927948b4e0eb4992fe9f45a77446bf5": "train.json",
+            "6c2ab8dd3b4785829ead94b05a1cb957": "dev.json",
+            "ebfb89575355f00dcd9b18f8353547cd": "test.json",
+        },
+    ),
+    Task(
+        name="CMRC2018",
+        kind="span",
+        script="mrc/run_cmrc2018.py",
+        folder="cmrc2018_public",
+        archive=Archive(
+            (_BOS_MRC + "cmrc2018_public.zip",),
+            ("sha256:6c63dc27e728ec5231aeb7d2861b4c90b6c116390582e0c44416cf3edf030b16",),
+        ),
+        fields={"context": str, "question": str},
+        splits={
+            "train": Split((("train.json",), ("cmrc2018_train.json",)), 10142),
+            "dev": Split((("dev.json",), ("cmrc2018_dev.json",)), 3219),
+            TEST: Split((("test.json",), ("cmrc2018_test_2k.json",)), 2000),
+        },
+        submissions={TEST: "cmrc2018_predict.json"},
+        metric="em",
+        num_train_epochs=2,
+        max_seq_length=512,
+        num_cards=2,
+        learning_rates=(1e-5, 2e-5, 3e-5),
+        batch_sizes=(24, 32),
+        md5={
+            "7fb714b479c7f40fbb16acabd7af0ede": "train.json",
+            "853b80709ff2d071f9fce196521b843c": "dev.json",
+        },
+    ),
+    Task(
+        name="CHID",
+        kind="cloze",
+        script="mrc/run_chid.py",
+        folder="chid_public",
+        archive=Archive(
+            (_BOS_MRC + "chid_public.zip",),
+            ("sha256:be02dbcc41a9c237542141f53836e70a209f7a686cf894891411c7e5534f73a4",),
+        ),
+        fields={"content": [str], "candidates": [str]},
+        splits={
+            "train": Split((("train.json",),), 84709, answers="train_answer.json"),
+            "dev": Split((("dev.json",),), 3218, answers="dev_answer.json"),
+            TEST_1_0: Split((("test1.0.json",),), 3231),
+            TEST_1_1: Split((("test1.1.json",),), 3447),
+        },
+        submissions={TEST_1_0: "chid10_predict.json", TEST_1_1: "chid11_predict.json"},
+        num_train_epochs=3,
+        max_seq_length=64,
+        warmup_proportion=0.06,
+        num_cards=4,
+        learning_rates=(1e-5, 2e-5, 3e-5),
+        batch_sizes=(24, 32),
+    ),
+    Task(
+        name="C3",
+        kind="multiple_choice",
+        script="mrc/run_c3.py",
+        folder="c3_public",
+        archive=Archive(
+            (_BOS_MRC + "c3_public.zip",),
+            ("sha256:20dfa683c57c9795129e22d8dd0c299d6b2a29fbc84758ef2ebdb8b2904d7e12",),
+        ),
+        fields={"context": [str], "question": str, "choice": [str]},
+        splits={
+            # Dialogues (d) before mixed genre (m), as the official script joins them.
+            "train": Split((("d-train.json", "m-train.json"),), 11869),
+            "dev": Split((("d-dev.json", "m-dev.json"),), 3816),
+            TEST_1_0: Split((("test1.0.json",),), 3892),
+            TEST_1_1: Split((("test1.1.json",),), 1625),
+        },
+        submissions={TEST_1_0: "c310_predict.json", TEST_1_1: "c311_predict.json"},
+        num_train_epochs=8,
+        max_seq_length=512,
+        num_cards=4,
+        learning_rates=(1e-5, 2e-5, 3e-5),
+        batch_sizes=(24, 32),
+        # PaddleNLP's C3 reader takes the same questions under the names c3-{d,m}-*.json.
+        md5={
+            "291b07679bef785aa66bb5343f1b49b2": "d-train.json",
+            "db321e631eb3e6f508e438992652618f": "m-train.json",
+            "446e75358789d3fbe8730089cadf5fb0": "d-dev.json",
+            "beb2f2e08c18cd8e9429c6a55de6b8db": "m-dev.json",
+        },
+    ),
+)
+TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
+CLASSIFICATION_TASKS = tuple(task.name for task in _ALL if task.kind == "classification")
+
+
+def get_task(name: str) -> Task:
+    """Return the task of this name in any letter case; raise UserError naming the ten otherwise."""
+    try:
+        return TASKS[name.strip().upper()]
+    except KeyError:
+        raise UserError(f"unknown task {name!r}: choose one of {', '.join(TASKS)}") from None
+
+
+def _published(
+    title: str, name: str, config: str, average: float, scores: str, best: str, no_dropout: tuple[str, ...] = ()
+) -> PublishedModel:
+    """Read a row of the two published tables; both list the tasks in the registry's order."""
+    score_row = {task: Score(*map(float, cell.split("/"))) for task, cell in zip(TASKS, scores.split(), strict=True)}
+    best_row = {}
+    for task, cell in zip(TASKS, best.split(), strict=True):
+        learning_rate, batch_size = cell.split(",")
+        dropout = 0.0 if task in no_dropout else COMMON_DEFAULTS["dropout"]
+        best_row[task] = Best(float(learning_rate), int(batch_size), dropout)
+    return PublishedModel(title, name, config, average, score_row, best_row)
+
+
+# Columns: AFQMC TNEWS IFLYTEK CMNLI OCNLI CLUEWSC2020 CSL CMRC2018(EM/F1) CHID C3.
+PUBLISHED_MODELS = (
+    _published(
+        "RoBERTa-wwm-ext-large",
+        "hfl/roberta-wwm-ext-large",
+        "24L1024H",
+        average=76.61,
+        scores="76.00  59.33  62.02  83.88  78.81  90.79  83.67  70.58/89.82  85.72  75.26",
+        best="1e-5,32  3e-5,32  2e-5,32  1e-5,16  1e-5,16  2e-5,16  2e-5,16  3e-5,32  1e-5,24  2e-5,24",
+    ),
+    _published(
+        "ERNIE 3.0-Base-zh",
+        "ernie-3.0-base-zh",
+        "12L768H",
+        average=76.05,
+        scores="75.93  58.26  61.56  83.02  80.10  86.18  82.63  70.71/90.41  84.26  77.88",
+        best="3e-5,16  3e-5,32  5e-5,32  3e-5,32  2e-5,64  2e-5,16  2e-5,32  2e-5,24  3e-5,24  3e-5,32",
+        no_dropout=("IFLYTEK", "CLUEWSC2020"),
+    ),
+    _published(
+        "ERNIE-Gram-zh",
+        "ernie-gram-zh",
+        "12L768H",
+        average=75.72,
+        scores="75.28  57.88  60.87  82.90  79.08  88.82  82.83  71.82/90.38  84.04  73.69",
+        best="1e-5,16  5e-5,16  5e-5,16  2e-5,32  2e-5,64  3e-5,16  3e-5,64  3e-5,32  2e-5,24  2e-5,24",
+        no_dropout=("IFLYTEK", "CLUEWSC2020"),
+    ),
+    _published(
+        "Mengzi-Bert-Base",
+        "Langboat/mengzi-bert-base",
+        "12L768H",
+        average=74.69,
+        scores="75.35  57.76  61.64  82.41  77.93  88.16  82.20  67.04/88.35  83.74  70.70",
+        best="3e-5,32  5e-5,32  5e-5,16  2e-5,16  2e-5,16  3e-5,8  1e-5,16  3e-5,24  3e-5,24  2e-5,32",
+        no_dropout=("IFLYTEK",),
+    ),
+    _published(
+        "ERNIE-1.0",
+        "ernie-1.0",
+        "12L768H",
+        average=74.17,
+        scores="74.84  58.91  62.25  81.68  76.58  85.20  82.77  67.32/87.83  82.47  69.68",
+        best="3e-5,16  3e-5,32  5e-5,16  5e-5,32  3e-5,16  2e-5,8  2e-5,16  3e-5,32  3e-5,24  3e-5,24",
+        no_dropout=("IFLYTEK", "CLUEWSC2020"),
+    ),
+    _published(
+        "RoBERTa-wwm-ext",
+        "hfl/roberta-wwm-ext",
+        "12L768H",
+        average=74.11,
+        scores="74.60  58.08  61.23  81.11  76.92  88.49  80.77  68.39/88.50  83.43  68.03",
+        best="3e-5,32  3e-5,64  5e-5,16  3e-5,32  2e-5,32  3e-5,32  2e-5,32  3e-5,32  2e-5,32  3e-5,24",
+    ),
+    _published(
+        "BERT-Base-Chinese",
+        "bert-base-chinese",
+        "12L768H",
+        average=72.57,
+        scores="74.63  57.13  61.29  80.97  75.22  81.91  81.90  65.30/86.53  82.01  65.38",
+        best="2e-5,16  5e-5,16  5e-5,16  5e-5,64  3e-5,16  3e-5,16  1e-5,16  3e-5,24  2e-5,32  3e-5,24",
+    ),
+    _published(
+        "ERNIE 3.0-Medium-zh",
+        "ernie-3.0-medium-zh",
+        "6L768H",
+        average=72.49,
+        scores="73.37  57.00  60.67  80.64  76.88  79.28  81.60  65.83/87.30  79.91  69.73",
+        best="3e-5,32  3e-5,64  5e-5,32  2e-5,32  1e-5,64  3e-5,16  2e-5,32  3e-5,24  2e-5,24  1e-5,24",
+        no_dropout=("CLUEWSC2020",),
+    ),
+    _published(
+        "RBT6, Chinese",
+        "hfl/rbt6",
+        "6L768H",
+        average=69.74,
+        scores="73.15  56.62  59.68  79.26  73.15  75.00  80.04  62.26/84.72  78.26  59.93",
+        best="3e-5,16  5e-5,16  5e-5,16  5e-5,64  3e-5,32  3e-5,32  3e-5,16  3e-5,32  3e-5,24  3e-5,24",
+        no_dropout=("IFLYTEK",),
+    ),
+)
+
+
+def best_run(model_name_or_path: str, task: Task) -> tuple[Best, str]:
+    """Return the published best run for a model and task, and the name of the model it was published for.
+
+    A model without a published row takes the run of ``REFERENCE_MODEL``.
+    """
+    by_name = {model.name: model for model in PUBLISHED_MODELS}
+    model = by_name.get(model_name_or_path, by_name[REFERENCE_MODEL])
+    return model.best_runs[task.name], model.name
