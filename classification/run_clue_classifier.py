@@ -1,0 +1,44 @@
+#!/usr/bin/env python
+"""Fine-tune, evaluate and predict with a pretrained model on CLUE's seven classification tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clue_utils import arguments, runtime, tasks
+from clue_utils.errors import UserError
+
+EXAMPLE = """\
+example:
+  python run_clue_classifier.py --task_name TNEWS --model_name_or_path ernie-3.0-base-zh \\
+      --output_dir tnews_model --do_train --do_eval --do_predict
+"""
+
+
+def parse_arguments(argv: list[str] | None = None) -> Any:
+    parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
+    group = parser.add_argument_group("task")
+    group.add_argument(
+        "--task_name", required=True, help=f"one of {', '.join(tasks.CLASSIFICATION_TASKS)}, in any letter case"
+    )
+    arguments.add_shared(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    runtime.configure_logging(args.log_level)
+    task = tasks.get_task(args.task_name)
+    if task.kind != "classification":
+        raise UserError(f"--task_name {task.name} is a reading task: run {task.script}")
+    arguments.resolve(args, task, runtime.world_size())
+    device = runtime.start(args)
+
+    from clue_utils.classification import Classification  # after the settings that Paddle reads when it is imported
+    from clue_utils.pipeline import execute
+
+    execute(args, task, device, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,278 @@
+"""The flags that the scripts share, and where a flag left out takes its value from.
+
+Imports only the standard library, so that ``--help`` and a mistyped flag answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from clue_utils import tasks
+from clue_utils.errors import UserError
+from clue_utils.results import read_result
+from clue_utils.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line and which suggests the flag that was meant."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        # A backslash followed by a blank, at the end of a pasted command, arrives as a blank argument.
+        words = [word for word in (sys.argv[1:] if args is None else args) if word.strip()]
+        parsed, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            self.error(self._explain(unknown[0]))
+        return parsed
+
+    def _explain(self, word: str) -> str:
+        flag = word.split("=")[0]
+        close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        return f"unknown argument {word!r}" + (f": did you mean {close[0]}?" if close else "")
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message} (--help lists the flags)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _number(convert: Callable[[str], Any], accept: Callable[[Any], bool], meaning: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not math.isfinite(value) or not accept(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+        return value
+
+    return parse
+
+
+positive_int = _number(int, lambda n: n >= 1, "an integer of at least 1")
+non_negative_int = _number(int, lambda n: n >= 0, "an integer of at least 0")
+positive_float = _number(float, lambda x: x > 0, "a number above 0")
+non_negative_float = _number(float, lambda x: x >= 0, "a number of at least 0")
+proportion = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
+steps_or_all = _number(int, lambda n: n == -1 or n >= 1, "a number of updates of at least 1 (or -1: by epochs)")
+
+
+def boolean(text: str) -> bool:
+    """Read true/false as the earlier scripts' flags do."""
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    try:
+        return values[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false") from None
+
+
+def add_model_and_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model and data")
+    group.add_argument(
+        "--model_name_or_path",
+        required=True,
+        help="a PaddleNLP model name such as ernie-3.0-base-zh, or the folder of a checkpoint",
+    )
+    group.add_argument(
+        "--data_dir",
+        help="folder that holds the official files, such as tnews_public/train.json "
+        "(default: $CLUE_DATA_DIR, else a cache filled by download)",
+    )
+    group.add_argument(
+        "--max_seq_length", type=positive_int, help="tokens of a sequence, longer ones are cut (default: the task's)"
+    )
+    group.add_argument(
+        "--num_proc", type=positive_int, help="processes that build features (default: the processors of this machine)"
+    )
+    group.add_argument("--overwrite_cache", action="store_true", help="build cached features again")
+
+
+def add_actions(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to do (at least one)")
+    group.add_argument(
+        "--do_train", action="store_true", help="fine-tune, evaluate on the way, keep the best checkpoint"
+    )
+    group.add_argument("--do_eval", action="store_true", help="evaluate on the development set")
+    group.add_argument("--do_predict", action="store_true", help="write the predictions of every test set")
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    defaults = tasks.COMMON_DEFAULTS
+    group = parser.add_argument_group(
+        "training", "A flag left out takes the value the checkpoint was trained with, else the registry's for the task."
+    )
+    group.add_argument(
+        "--batch_size", type=positive_int, help="records per card and update (default: the model's best)"
+    )
+    group.add_argument("--learning_rate", type=positive_float, help="peak learning rate (default: the model's best)")
+    group.add_argument(
+        "--num_train_epochs", type=positive_int, help="passes over the training set (default: the task's)"
+    )
+    group.add_argument(
+        "--max_steps", type=steps_or_all, default=-1, help="stop after this many updates; -1: by epochs (default: -1)"
+    )
+    group.add_argument(
+        "--warmup_proportion", type=proportion, help="share of all updates spent warming up (default: the task's)"
+    )
+    group.add_argument(
+        "--warmup_steps", type=non_negative_int, help="updates spent warming up, above --warmup_proportion if not 0"
+    )
+    group.add_argument(
+        "--weight_decay", type=non_negative_float, help=f"of AdamW (default: {defaults['weight_decay']})"
+    )
+    group.add_argument("--adam_epsilon", type=positive_float, help=f"of AdamW (default: {defaults['adam_epsilon']})")
+    group.add_argument(
+        "--max_grad_norm",
+        type=non_negative_float,
+        help=f"clip gradients; 0: never (default: {defaults['max_grad_norm']})",
+    )
+    group.add_argument(
+        "--dropout", type=proportion, help="of every dropout in encoder and head (default: the model's best)"
+    )
+    group.add_argument(
+        "--gradient_accumulation_steps",
+        type=positive_int,
+        help="parts that a batch is split into to fit memory; results do not change (default: 1)",
+    )
+    group.add_argument("--seed", type=non_negative_int, help=f"(default: {defaults['seed']})")
+    group.add_argument(
+        "--logging_steps", type=positive_int, help=f"updates between log lines (default: {defaults['logging_steps']})"
+    )
+    group.add_argument(
+        "--save_steps",
+        type=non_negative_int,
+        help="updates between evaluations; 0: once an epoch (default: 100 for classification, 0 for reading)",
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--output_dir", help="folder for checkpoint, result.json and predictions (default: best_<task>_model)"
+    )
+    group.add_argument(
+        "--overwrite_output_dir", action="store_true", help="start anew where --output_dir holds a training run"
+    )
+    group.add_argument(
+        "--save_best_model",
+        type=boolean,
+        nargs="?",
+        const=True,
+        default=True,
+        metavar="{true,false}",
+        help="keep the checkpoint with the best development score (default: true)",
+    )
+    group.add_argument("--log_level", choices=("debug", "info", "warning", "error"), default="info")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("device")
+    group.add_argument("--device", choices=("gpu", "xpu", "cpu"), help="(default: a GPU where there is one)")
+    group.add_argument(
+        "--eval_batch_size",
+        type=positive_int,
+        default=tasks.COMMON_DEFAULTS["eval_batch_size"],
+        help="records at a time in evaluation and prediction; scores do not depend on it (default: %(default)s)",
+    )
+
+
+def add_shared(parser: argparse.ArgumentParser) -> None:
+    """Add every flag that the plain scripts have in common."""
+    for add in (add_model_and_data, add_actions, add_training, add_output, add_device):
+        add(parser)
+
+
+# What a run is made of: recorded in result.json, and taken from there for a checkpoint of ours.
+HYPER_PARAMETERS = (
+    "max_seq_length",
+    "batch_size",
+    "learning_rate",
+    "num_train_epochs",
+    "warmup_proportion",
+    "warmup_steps",
+    "weight_decay",
+    "adam_epsilon",
+    "max_grad_norm",
+    "dropout",
+    "gradient_accumulation_steps",
+    "seed",
+    "logging_steps",
+    "save_steps",
+)
+
+
+def _registry_values(task: Task, model_name_or_path: str, num_cards: int) -> dict[str, tuple[Any, str]]:
+    """Value and origin of every hyper-parameter that neither command line nor checkpoint gives."""
+    best, best_model = tasks.best_run(model_name_or_path, task)
+    published = f"published best of {best_model}"
+    values = {name: (value, "default") for name, value in tasks.COMMON_DEFAULTS.items()}
+    values["warmup_steps"] = (0, "default")
+    values["save_steps"] = (tasks.SAVE_STEPS[task.kind], f"registry, {task.kind}")
+    for name in ("max_seq_length", "num_train_epochs", "warmup_proportion"):
+        values[name] = (getattr(task, name), f"registry, {task.name}")
+    values["learning_rate"] = (best.learning_rate, published)
+    values["dropout"] = (best.dropout, published)
+    values["batch_size"] = (best.batch_size, published)
+    if task.is_reading_comprehension:
+        values["batch_size"] = (max(1, best.batch_size // num_cards), f"{published}: {best.batch_size} over all cards")
+    return values
+
+
+def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | None = None) -> None:
+    """Fill in what the command line leaves out, check the whole, and log where each value came from.
+
+    The order is: command line; ``result.json`` of the checkpoint, if it was trained on the same task; the registry.
+    Sets ``args.sources`` (flag -> origin) and ``args.hyper_parameters`` (the names that make up the run).
+
+    Args:
+        num_cards: processes of the run, over which a published batch size of reading comprehension is shared out.
+        extra: the script's own hyper-parameters with their defaults.
+
+    Raises:
+        UserError: flags that contradict each other.
+    """
+    names = HYPER_PARAMETERS + tuple(extra or {})
+    result = read_result(args.model_name_or_path) or {}
+    trained = result.get("hyper_parameters", {}) if result.get("task") == task.name else {}
+    fallback = _registry_values(task, args.model_name_or_path, num_cards)
+    fallback |= {name: (value, "default") for name, value in (extra or {}).items()}
+    args.sources = {}
+    for name in names:
+        if getattr(args, name) is not None:
+            args.sources[name] = "command line"
+        elif name in trained:
+            setattr(args, name, trained[name])
+            args.sources[name] = "checkpoint"
+        else:
+            value, args.sources[name] = fallback[name]
+            setattr(args, name, value)
+    args.hyper_parameters = names
+    args.output_dir = args.output_dir or f"best_{task.name.lower()}_model"
+    _check(args)
+    logger.info("task: %s, model: %s, output: %s", task.name, args.model_name_or_path, args.output_dir)
+    for name in names:
+        logger.info("  %s: %s (%s)", name, getattr(args, name), args.sources[name])
+
+
+def _check(args: Any) -> None:
+    if not (args.do_train or args.do_eval or args.do_predict):
+        raise UserError("nothing to do: pass --do_train, --do_eval or --do_predict")
+    if args.gradient_accumulation_steps > args.batch_size:
+        raise UserError(
+            f"--gradient_accumulation_steps {args.gradient_accumulation_steps} is more than --batch_size "
+            f"{args.batch_size}: a batch cannot be split into more parts than it has records"
+        )
+    if args.do_train and not args.save_best_model and (args.do_eval or args.do_predict):
+        raise UserError("--save_best_model false keeps no checkpoint for --do_eval or --do_predict: drop one of them")
+    if re.search(r"[\x00-\x1f]", str(args.output_dir)):
+        raise UserError("--output_dir holds a control character: choose another name")

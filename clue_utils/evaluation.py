@@ -1,0 +1,266 @@
+"""Scores of development records, and the assignment of candidate idioms to the blanks of a CHID record.
+
+Everything here works on plain Python and numpy values, one process, in the order given: no score depends on batches,
+ranks or PaddlePaddle. All scores are in [0, 1].
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clue_utils.errors import UserError
+
+# The list of cmrc2018_evaluate.py has a 33rd entry, the two-character "……". It is compared with single characters,
+# which it never equals, so an ellipsis stays in the text, alone or doubled.
+_MARKS = "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』"
+_DELETE_MARKS = str.maketrans("", "", _MARKS)
+_CJK_OR_RUN = re.compile("[\u4e00-\u9fa5]|[^\u4e00-\u9fa5]+")
+
+_NLTK = "nltk>=3.8,<3.10"
+# NLTK 3.2.5 (2017) to 3.9 split the records of CMRC2018 alike, 3.10 also at dashes and after a leading apostrophe.
+_NLTK_PROBE = ("'ab 3–4 (a.b., 5%).", ["'ab", "3–4", "(", "a.b.", ",", "5", "%", ")", "."])
+
+_DELETE_MARKS_AND_ASCII = str.maketrans("", "", string.punctuation + _MARKS)
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
+
+ASSIGNMENT_RULES = ("joint", "greedy")
+
+
+def accuracy(predictions: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Share of equal class ids (micro accuracy), in [0, 1].
+
+    Args:
+        predictions: predicted class ids, integers ``[num_records]``.
+        labels: true class ids, integers ``[num_records]``.
+
+    Raises:
+        UserError: there are no records.
+        ValueError: the two differ in shape or are not integers.
+    """
+    predicted, true = np.asarray(predictions), np.asarray(labels)
+    if predicted.shape != true.shape:
+        raise ValueError(f"predictions have shape {predicted.shape}, labels {true.shape}")
+    if true.size == 0:
+        raise UserError("nothing to score: the development file holds no labelled record; check --data_dir")
+    for name, values in (("predictions", predicted), ("labels", true)):
+        # Comparing ids with texts or logits would answer "all different" instead of failing.
+        if not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(f"{name} must be integer class ids, not {values.dtype}")
+    return float(np.mean(predicted == true))
+
+
+def cmrc2018_scores(predictions: Mapping[str, str], golds: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Exact match and F1 as the official ``cmrc2018_evaluate.py`` defines them, means over the questions.
+
+    Both texts are lower-cased and stripped, and the listed marks are deleted; ASCII ``. , " ( ) !`` and inner spaces
+    are kept. A question's score is that of its best gold answer.
+
+    - exact match: the remaining texts are equal;
+    - F1: of precision and recall where the overlap is the longest common *substring*, counted in tokens. Each
+      character of U+4E00-U+9FA5 is a token, any other stretch is split into words by NLTK. No overlap is 0, also
+      where both texts have no token at all.
+
+    The official script counts a question without a prediction as 0; here it is an error. NLTK's ``word_tokenize``
+    cuts into sentences first, with a trained model that has to be downloaded; here the words are split without it,
+    so only an inner "word. word" of a Latin text can come out as other tokens.
+
+    Reference: Cui et al., "A Span-Extraction Dataset for Chinese Machine Reading Comprehension", EMNLP 2019
+    (https://github.com/ymcui/cmrc2018).
+
+    Args:
+        predictions: answer text by question id; exactly the questions of ``golds``.
+        golds: the gold answers by question id, at least one each.
+
+    Returns:
+        ``{"em": ..., "f1": ...}``.
+
+    Raises:
+        ValueError: a question has no prediction or no gold answer, or a prediction has no question.
+        UserError: there are no questions, or no fitting version of NLTK is installed.
+    """
+    em, f1 = _mean_over_questions(_cmrc2018_question, predictions, golds)
+    return {"em": em, "f1": f1}
+
+
+def squad_scores(predictions: Mapping[str, str], golds: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """The looser metric of PaddleNLP, by which its published CMRC2018 numbers are made; not the official score.
+
+    Equals ``paddlenlp.metrics.squad.squad_evaluate(..., is_whitespace_splited=False)`` divided by 100. Beside the
+    official marks all ASCII punctuation and the English articles are deleted, and F1 counts the common characters
+    of the first white-space separated piece alone, whatever their order: "北京大学" for "大学北京" has F1 1. Gold
+    answers of which nothing remains are left out; where none is left the answer has to be empty too.
+
+    Arguments and errors as in :func:`cmrc2018_scores`, without NLTK.
+
+    Returns:
+        ``{"squad_em": ..., "squad_f1": ...}``.
+    """
+    em, f1 = _mean_over_questions(_squad_question, predictions, golds)
+    return {"squad_em": em, "squad_f1": f1}
+
+
+def assign_candidates(logits: npt.ArrayLike, rule: str = "joint") -> npt.NDArray[np.int64]:
+    """Give each blank of one CHID record a candidate, using no candidate twice.
+
+    With more blanks than candidates none can be spared repetition: each candidate then serves at most
+    ``ceil(num_blanks / num_candidates)`` blanks. One blank gets its best candidate under either rule.
+
+    Args:
+        logits: finite, ``[num_blanks, num_candidates]``: all blanks of all passages of ONE record.
+        rule: ``"joint"``: the assignment with the highest total log-probability (softmax over the candidates of a
+            blank), found by ``scipy.optimize.linear_sum_assignment`` (Kuhn-Munkres assignment problem).
+            ``"greedy"``: the older rule of the CLUE baseline: all cells by falling logit, each taken if its blank
+            and its candidate are still free; of equal logits the earlier blank, then the earlier candidate first.
+
+    Returns:
+        int64 ``[num_blanks]``, columns of ``logits``. The same input always gives the same output.
+
+    Raises:
+        ValueError: wrong shape, a value that is not finite, or an unknown rule.
+    """
+    scores = np.asarray(logits, dtype=np.float64)
+    if scores.ndim != 2 or (scores.shape[0] > 0 and scores.shape[1] == 0):
+        raise ValueError(f"logits must be [num_blanks, num_candidates], not of shape {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise ValueError("logits hold a NaN or an infinity: the model diverged or its weights are damaged")
+    if rule not in ASSIGNMENT_RULES:
+        raise ValueError(f"unknown assignment rule {rule!r}; known: {', '.join(ASSIGNMENT_RULES)}")
+    blanks, candidates = scores.shape
+    if blanks == 0:
+        return np.zeros(0, dtype=np.int64)
+    uses = math.ceil(blanks / candidates)
+    if rule == "joint":
+        from scipy.optimize import linear_sum_assignment
+
+        shifted = scores - scores.max(axis=1, keepdims=True)
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        # One column per use of a candidate; with at least as many columns as rows, every row is assigned, in order.
+        _, columns = linear_sum_assignment(np.tile(log_probabilities, (1, uses)), maximize=True)
+        return (columns % candidates).astype(np.int64)
+    assigned = np.full(blanks, -1, dtype=np.int64)
+    uses_left = np.full(candidates, uses)
+    for cell in np.argsort(-scores, axis=None, kind="stable"):
+        blank, candidate = divmod(int(cell), candidates)
+        if assigned[blank] < 0 and uses_left[candidate] > 0:
+            assigned[blank] = candidate
+            uses_left[candidate] -= 1
+    return assigned
+
+
+@functools.cache
+def word_tokenizer() -> Callable[[str], list[str]]:
+    """NLTK's word splitter, which the official CMRC2018 F1 is defined by; needs no NLTK data.
+
+    Importing NLTK takes seconds, so it is imported here, once. Call this before training to learn of a missing NLTK
+    at the start and not at the first evaluation.
+
+    Raises:
+        UserError: NLTK is missing, or its version splits otherwise, which would change scores.
+    """
+    remedy = f"pip install '{_NLTK}'"
+    try:
+        from nltk.tokenize import NLTKWordTokenizer
+    except ImportError as error:
+        raise UserError(f"the official CMRC2018 F1 needs NLTK, which cannot be imported ({error}): {remedy}") from error
+    tokenize: Callable[[str], list[str]] = NLTKWordTokenizer().tokenize
+    text, expected = _NLTK_PROBE
+    if tokenize(text) != expected:
+        raise UserError(f"the installed NLTK splits words otherwise than the official CMRC2018 F1: {remedy}")
+    return tokenize
+
+
+def _mean_over_questions(
+    score: Callable[[str, Collection[str]], tuple[float, float]],
+    predictions: Mapping[str, str],
+    golds: Mapping[str, Sequence[str]],
+) -> tuple[float, float]:
+    if not golds:
+        raise UserError("nothing to score: the development file holds no question; check --data_dir")
+    for problem, questions in (
+        ("without a prediction", [question for question in golds if question not in predictions]),
+        ("predicted but unknown", [question for question in predictions if question not in golds]),
+        ("without a gold answer", [question for question, answers in golds.items() if not answers]),
+    ):
+        if questions:
+            raise ValueError(f"{len(questions)} question(s) {problem}, the first is {questions[0]!r}")
+    # Annotators often agree: equal gold answers are scored once.
+    pairs = [score(predictions[question], dict.fromkeys(answers)) for question, answers in golds.items()]
+    em, f1 = (math.fsum(values) / len(pairs) for values in zip(*pairs))
+    return em, f1
+
+
+def _cmrc2018_question(prediction: str, golds: Collection[str]) -> tuple[float, float]:
+    predicted = _without_marks(prediction)
+    em = any(predicted == _without_marks(gold) for gold in golds)
+    predicted_tokens = _mixed_tokens(predicted)
+    f1 = 0.0
+    for gold in golds:
+        gold_tokens = _mixed_tokens(_without_marks(gold))
+        f1 = max(f1, _f1(_longest_common_substring(predicted_tokens, gold_tokens), predicted_tokens, gold_tokens))
+    return float(em), f1
+
+
+def _without_marks(text: str) -> str:
+    return text.lower().strip().translate(_DELETE_MARKS)
+
+
+def _mixed_tokens(text: str) -> list[str]:
+    """Chinese characters one by one, anything between them as words; the marks are already deleted."""
+    split_words = word_tokenizer()
+    # NLTK's rules look at no more than one space on a side, but take quadratic time on long gaps.
+    text = re.sub(" {3,}", "  ", text)
+    tokens: list[str] = []
+    for piece in _CJK_OR_RUN.findall(text):
+        if "\u4e00" <= piece[0] <= "\u9fa5":
+            tokens.append(piece)
+        else:
+            tokens.extend(split_words(piece))
+    return tokens
+
+
+def _longest_common_substring(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest stretch of tokens that occurs in both; time and memory allow very long texts."""
+    short, long = sorted((first, second), key=len)
+    if not short:
+        return 0
+    ids: dict[str, int] = {}
+    long_ids = np.array([ids.setdefault(token, len(ids)) for token in long])
+    # ending[j + 1]: length of the common stretch that ends with the current token of short and with long[j].
+    ending = np.zeros(len(long) + 1, dtype=np.int64)
+    best = 0
+    for token in short:
+        ending[1:] = np.where(long_ids == ids.get(token, -1), ending[:-1] + 1, 0)
+        best = max(best, int(ending.max()))
+    return best
+
+
+def _squad_question(prediction: str, golds: Collection[str]) -> tuple[float, float]:
+    predicted = _squad_normalised(prediction)
+    answers = [answer for answer in map(_squad_normalised, golds) if answer] or [""]
+    predicted_piece = predicted.partition(" ")[0]
+    f1 = 0.0
+    for answer in answers:
+        piece = answer.partition(" ")[0]
+        if piece and predicted_piece:
+            f1 = max(f1, _f1(sum((Counter(piece) & Counter(predicted_piece)).values()), predicted_piece, piece))
+        else:
+            f1 = max(f1, float(piece == predicted_piece))
+    return float(predicted in answers), f1
+
+
+def _squad_normalised(text: str) -> str:
+    return " ".join(_ARTICLE.sub(" ", text.lower().translate(_DELETE_MARKS_AND_ASCII)).split())
+
+
+def _f1(overlap: int, predicted: Sequence[Any], gold: Sequence[Any]) -> float:
+    """Harmonic mean of overlap / len(predicted) and overlap / len(gold); 0 without overlap."""
+    return 2 * overlap / (len(predicted) + len(gold)) if overlap else 0.0

@@ -1,0 +1,258 @@
+"""From records to batches: encoding, the feature cache, padding, and the order of batches."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import logging
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+from tqdm import tqdm
+
+from clue_utils.data import Records
+
+logger = logging.getLogger(__name__)
+
+# One feature: name -> integer, list of integers, or list of such lists (the choices of one question).
+Feature = dict[str, Any]
+Encode = Callable[[dict[str, Any]], Sequence[Feature]]
+Batch = dict[str, np.ndarray]
+
+_ROWS_PER_CHUNK = 512
+# Part of every cache key: raise it when the meaning or layout of cached features changes.
+_CACHE_FORMAT = 1
+
+
+class Encoder(Protocol):
+    """What ``build_features`` needs of a method: see ``pipeline.Method``."""
+
+    def settings(self) -> dict[str, Any]: ...
+
+    def encode(self, record: dict[str, Any]) -> Sequence[Feature]: ...
+
+
+class Features(Sequence[Feature]):
+    """Encoded records of one split, memory-mapped from an Arrow file.
+
+    ``features[i]`` is a dict of name -> int, 1-D int32 array, or list of such arrays. Nothing but the touched pages is
+    held in memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        self._ends = np.cumsum([batch.num_rows for batch in self._batches]).tolist()
+        self.names: list[str] = reader.schema.names
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self._ends else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        position = bisect.bisect_right(self._ends, index)
+        batch = self._batches[position]
+        row = index - (self._ends[position] - batch.num_rows)
+        return {name: _cell(batch.column(i), row) for i, name in enumerate(self.names)}
+
+    def column(self, name: str) -> np.ndarray:
+        """All values of a scalar column, int64 [len(self)]."""
+        i = self.names.index(name)
+        parts = [batch.column(i).to_numpy() for batch in self._batches]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row's longest sequence, int64 [len(self)]."""
+        i = self.names.index("input_ids")
+        return np.concatenate([_longest(batch.column(i)) for batch in self._batches])
+
+
+def _cell(column: Any, row: int) -> Any:
+    if pa.types.is_integer(column.type):
+        return int(column[row].as_py())
+    begin, end = column.offsets[row].as_py(), column.offsets[row + 1].as_py()
+    if pa.types.is_list(column.type.value_type):
+        return [_cell(column.values, i) for i in range(begin, end)]
+    return column.values.to_numpy()[begin:end]
+
+
+def _longest(column: Any) -> np.ndarray:
+    offsets = column.offsets.to_numpy()
+    if not pa.types.is_list(column.type.value_type):
+        return np.diff(offsets).astype(np.int64)
+    inner = np.diff(column.values.offsets.to_numpy()).astype(np.int64)
+    return np.maximum.reduceat(inner, offsets[:-1])
+
+
+# --- the cache ---------------------------------------------------------------------------------------------------
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Hex SHA-256 of what decides a tokenizer's output: its class, vocabulary and settings."""
+    state = {
+        "class": type(tokenizer).__name__,
+        "vocab": sorted(tokenizer.get_vocab().items()),
+        "special": sorted((str(k), str(v)) for k, v in tokenizer.special_tokens_map.items()),
+        "lower": getattr(tokenizer, "do_lower_case", None),
+    }
+    return hashlib.sha256(json.dumps(state, ensure_ascii=False).encode()).hexdigest()
+
+
+def build_features(
+    records: Records,
+    method: Encoder,
+    tokenizer: Any,
+    cache_dir: Path,
+    num_proc: int | None = None,
+    overwrite: bool = False,
+) -> Features:
+    """Encode records, or find them already encoded on disk.
+
+    The file is named by everything the features depend on: the data's checksum, the tokenizer and the encoder's
+    settings. It is written under another name and renamed when complete, and a lock lets one process build while
+    others wait, so many trials may start at once.
+
+    Args:
+        method: encodes a record; its ``settings()`` are part of the cache's key.
+        num_proc: processes that encode; None: one for each processor.
+        overwrite: encode again although the file is there.
+    """
+    key = {
+        "format": _CACHE_FORMAT,
+        "task": records.task.name,
+        "split": records.split,
+        "data": records.sha256,
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        **method.settings(),
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    path = cache_dir / f"{records.task.name.lower()}-{records.split}-{digest}.arrow"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not overwrite and path.exists():
+            try:
+                features = Features(path)
+                logger.info("%s %s: %d features from cache %s", records.task.name, records.split, len(features), path)
+                return features
+            except (pa.ArrowInvalid, OSError) as error:
+                logger.warning("%s: damaged (%s), building it again", path, error)
+        _write(records, method.encode, path, num_proc or _num_processors())
+    features = Features(path)
+    logger.info("%s %s: %d features built", records.task.name, records.split, len(features))
+    return features
+
+
+def _num_processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write(records: Records, encode: Encode, path: Path, num_proc: int) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    writer = None
+    try:
+        progress = tqdm(total=len(records), desc=f"features {records.split}", unit="record", disable=None, leave=False)
+        with progress, pa.OSFile(str(temporary), "wb") as sink:
+            for batch in _encode_chunks(records, encode, num_proc):
+                if writer is None:
+                    writer = pa.ipc.new_file(sink, batch.schema)
+                if batch.num_rows:
+                    writer.write_batch(batch)
+                progress.update(_ROWS_PER_CHUNK)
+            if writer is not None:
+                writer.close()
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# Set before the worker processes fork, so that records and tokenizer need not be pickled.
+_job: tuple[Records, Encode] | None = None
+
+
+def _encode_chunk(begin: int) -> Any:
+    assert _job is not None
+    records, encode = _job
+    stop = min(begin + _ROWS_PER_CHUNK, len(records))
+    rows = [feature for i in range(begin, stop) for feature in encode(records[i])]
+    names = list(rows[0])
+    return pa.RecordBatch.from_pydict({name: _arrow([row[name] for row in rows]) for name in names})
+
+
+def _arrow(values: list[Any]) -> Any:
+    kind: Any = pa.int64()
+    if not isinstance(values[0], int):
+        nested = len(values[0]) > 0 and isinstance(values[0][0], list)
+        kind = pa.list_(pa.list_(pa.int32())) if nested else pa.list_(pa.int32())
+    return pa.array(values, type=kind)
+
+
+def _encode_chunks(records: Records, encode: Encode, num_proc: int) -> Iterator[Any]:
+    global _job
+    begins = range(0, len(records), _ROWS_PER_CHUNK)
+    _job = (records, encode)
+    try:
+        if num_proc == 1 or len(begins) < 4:  # starting processes would take longer than the work
+            yield from map(_encode_chunk, begins)
+        else:
+            with multiprocessing.get_context("fork").Pool(min(num_proc, len(begins))) as pool:
+                yield from pool.imap(_encode_chunk, begins)
+    finally:
+        _job = None
+
+
+# --- batches -----------------------------------------------------------------------------------------------------
+
+
+def collate(features: Sequence[Feature], pad_token_id: int) -> Batch:
+    """Pad rows to the longest sequence among them.
+
+    Returns:
+        int64 arrays: ``input_ids``, ``token_type_ids`` (if the features have them) and ``attention_mask`` of shape
+        [batch, length], or [batch, choices, length] for rows that hold several sequences; every scalar as [batch].
+    """
+    batch: Batch = {}
+    for name, value in features[0].items():
+        if isinstance(value, int):
+            batch[name] = np.array([feature[name] for feature in features], np.int64)
+        elif name in ("input_ids", "token_type_ids"):
+            batch[name] = _pad([feature[name] for feature in features], pad_token_id if name == "input_ids" else 0)
+    lengths = np.array([_sequence_lengths(feature["input_ids"]) for feature in features])
+    batch["attention_mask"] = (np.arange(batch["input_ids"].shape[-1]) < lengths[..., None]).astype(np.int64)
+    return batch
+
+
+def _sequence_lengths(sequences: Any) -> Any:
+    return [len(sequence) for sequence in sequences] if isinstance(sequences, list) else len(sequences)
+
+
+def _pad(rows: Sequence[Any], value: int) -> np.ndarray:
+    nested = isinstance(rows[0], list)
+    sequences = [sequence for row in rows for sequence in row] if nested else rows
+    padded = np.full((len(sequences), max(map(len, sequences))), value, np.int64)
+    for line, sequence in zip(padded, sequences, strict=True):
+        line[: len(sequence)] = sequence
+    return padded.reshape(len(rows), len(rows[0]), -1) if nested else padded
+
+
+def length_ordered_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Row numbers in batches of similar length, longest first, so that little is padded and memory peaks at once."""
+    order = np.argsort(-lengths, kind="stable")
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def shuffled_batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Row numbers of one epoch in an order that depends on seed and epoch alone; the last batch may be smaller."""
+    order = np.random.default_rng([seed, epoch]).permutation(num_rows)
+    return [order[i : i + batch_size] for i in range(0, num_rows, batch_size)]
+
+
+def batches_per_epoch(num_rows: int, batch_size: int) -> int:
+    return math.ceil(num_rows / batch_size)

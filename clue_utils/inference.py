@@ -1,0 +1,98 @@
+"""Run a model over features, shared out over the ranks, with the outputs in file order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from tqdm import tqdm
+
+from clue_utils import runtime
+from clue_utils.features import Batch, Features, collate, length_ordered_batches
+
+Tensors = dict[str, paddle.Tensor]
+Forward = Callable[[paddle.nn.Layer, Tensors], paddle.Tensor]
+
+# What the models take as input; everything else in a batch is for loss and metrics.
+_MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+
+
+def to_tensors(batch: Batch) -> Tensors:
+    return {name: paddle.to_tensor(array) for name, array in batch.items()}
+
+
+def model_inputs(batch: Tensors) -> Tensors:
+    return {name: batch[name] for name in _MODEL_INPUTS if name in batch}
+
+
+def compute_logits(
+    model: paddle.nn.Layer, features: Features, forward: Forward, batch_size: int, pad_token_id: int, width: int
+) -> np.ndarray:
+    """Logits of every feature, in the features' order, on every rank.
+
+    Dropout is off. Batches are formed in order of length from all features and dealt out to the ranks, so that the
+    numbers do not depend on how many ranks there are.
+
+    Args:
+        forward: model, batch -> float tensor [batch, at most width]; shorter rows are filled with -inf.
+        width: columns of the result.
+
+    Returns:
+        float32 array [len(features), width].
+    """
+    batches = length_ordered_batches(features.lengths(), batch_size)
+    mine = batches[runtime.rank() :: runtime.world_size()]
+    local = np.full((sum(map(len, mine)), width), -np.inf, np.float32)
+    was_training = model.training
+    model.eval()
+    try:
+        begin = 0
+        with paddle.no_grad():
+            for rows in tqdm(
+                mine, desc="evaluating", unit="batch", disable=None if runtime.rank() == 0 else True, leave=False
+            ):
+                batch = to_tensors(collate([features[i] for i in rows], pad_token_id))
+                output = forward(model, batch).astype("float32").numpy()
+                local[begin : begin + len(rows), : output.shape[1]] = output
+                begin += len(rows)
+    finally:
+        if was_training:
+            model.train()
+    return _gather(local, batches)
+
+
+def _gather(local: np.ndarray, batches: list[np.ndarray]) -> np.ndarray:
+    """Put the ranks' rows back into file order."""
+    size = runtime.world_size()
+    order = [np.concatenate(batches[rank::size]) if batches[rank::size] else np.zeros(0, int) for rank in range(size)]
+    result = np.empty((sum(map(len, order)), local.shape[1]), local.dtype)
+    if size == 1:
+        result[order[0]] = local
+        return result
+    padded = np.zeros((max(map(len, order)), local.shape[1]), local.dtype)
+    padded[: len(local)] = local
+    parts: list[paddle.Tensor] = []
+    paddle.distributed.all_gather(parts, paddle.to_tensor(padded))
+    for rows, part in zip(order, parts, strict=True):
+        result[rows] = part.numpy()[: len(rows)]
+    return result
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy of float logits [n, classes] and int labels [n], in float64."""
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=1))
+    return float((log_sum - shifted[np.arange(len(labels)), labels]).mean())
+
+
+def logits(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
+    """Logits of a model with one score for each class or choice, float [batch, classes]."""
+    return model(**model_inputs(batch))
+
+
+def cross_entropy_loss(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
+    """Cross-entropy of each row against ``batch["label"]``, float [batch]."""
+    return F.cross_entropy(logits(model, batch), batch["label"], reduction="none").flatten()

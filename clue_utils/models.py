@@ -1,0 +1,196 @@
+"""Load a pretrained model and its tokenizer from a name or a folder, and save a checkpoint of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import paddle
+from paddlenlp import transformers
+from paddlenlp.transformers import AutoTokenizer
+from safetensors import SafetensorError, safe_open
+
+from clue_utils import tasks
+from clue_utils.errors import UserError
+from clue_utils.results import read_result
+from clue_utils.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+SAFETENSORS = "model.safetensors"
+_PADDLE_WEIGHTS = "model_state.pdparams"
+_TORCH_WEIGHTS = "pytorch_model.bin"
+_WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json", _PADDLE_WEIGHTS, f"{_PADDLE_WEIGHTS}.index.json", _TORCH_WEIGHTS)
+
+_AUTO_CLASSES = {
+    "classification": "AutoModelForSequenceClassification",
+    "multiple_choice": "AutoModelForMultipleChoice",
+    "cloze": "AutoModelForMultipleChoice",
+    "span": "AutoModelForQuestionAnswering",
+}
+
+
+def has_weights(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _WEIGHTS)
+
+
+def load_tokenizer(name_or_path: str) -> Any:
+    """Load the reference (Python) tokenizer of a model.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    with _readable_errors(name_or_path), _unshadowed(name_or_path):
+        return AutoTokenizer.from_pretrained(name_or_path)
+
+
+def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, training: bool) -> paddle.nn.Layer:
+    """Load the encoder with the task's head.
+
+    Args:
+        dropout: probability for every dropout of encoder (hidden and attention) and head.
+        num_outputs: classes of a classifier, choices of a question; not used for spans.
+        training: a head that is missing or of another shape is then drawn anew; otherwise it is refused, since its
+            predictions would be noise.
+
+    Raises:
+        UserError: no such model, unreadable weights, or a head that does not fit and ``training`` is false.
+    """
+    settings: dict[str, Any] = {
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        "classifier_dropout": dropout,
+    }
+    if task.kind == "classification":
+        settings["num_classes"] = num_outputs
+    elif task.kind != "span":
+        settings["num_choices"] = num_outputs
+    trained_on = (read_result(name_or_path) or {}).get("task", task.name)
+    if not training and trained_on != task.name:
+        raise UserError(
+            f"{name_or_path} was fine-tuned for {trained_on}: it has no head for {task.name}; pass --do_train"
+        )
+    auto_class = getattr(transformers, _AUTO_CLASSES[task.kind])
+    with _readable_errors(name_or_path), _unshadowed(name_or_path):
+        model = auto_class.from_pretrained(
+            name_or_path,
+            ignore_mismatched_sizes=training,
+            convert_from_torch=_is_torch_checkpoint(name_or_path) or None,
+            **settings,
+        )
+    if not training:
+        _require_head(model, name_or_path, task)
+    return model
+
+
+def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
+    """Save weights (safetensors), configuration and tokenizer into ``folder``.
+
+    Each file is written in a folder of its own first and then moved into place, so that an interrupted save leaves
+    the earlier checkpoint whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
+        model.save_pretrained(temporary, safe_serialization=True)
+        tokenizer.save_pretrained(temporary)
+        # The weights last: they are what says that a checkpoint is there.
+        for name in sorted(os.listdir(temporary), key=lambda name: name == SAFETENSORS):
+            _give_default_permissions(os.path.join(temporary, name))
+            os.replace(os.path.join(temporary, name), folder / name)
+
+
+def _give_default_permissions(path: str) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
+
+
+@contextlib.contextmanager
+def _unshadowed(name: str) -> Iterator[None]:
+    """Let a model's name win over a folder of that name without weights, such as an output folder just made.
+
+    PaddleNLP takes any folder of the name for a checkpoint; seen from an empty working directory there is none.
+    """
+    if not os.path.isdir(name) or has_weights(Path(name)):
+        yield
+        return
+    if not _is_known_name(name):
+        raise UserError(f"{name}: no weights in this folder (looked for {', '.join(_WEIGHTS)})")
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as empty:
+        os.chdir(empty)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
+def _is_known_name(name: str) -> bool:
+    known = {model.name for model in tasks.PUBLISHED_MODELS}
+    for attribute in ("ErnieModel", "BertModel", "RobertaModel", "ErnieGramModel", "ElectraModel"):
+        known |= set(getattr(transformers, attribute).pretrained_init_configuration)
+    return name in known
+
+
+@contextlib.contextmanager
+def _readable_errors(name_or_path: str) -> Iterator[None]:
+    """Turn PaddleNLP's exceptions about a missing or broken model into one line."""
+    if not os.path.isdir(name_or_path) and (name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1):
+        raise UserError(f"{name_or_path}: no such folder")
+    try:
+        yield
+    except UserError:
+        raise
+    except RuntimeError as error:
+        if "Skip loading for" in str(error):
+            detail = next(line.strip() for line in str(error).splitlines() if "Skip loading for" in line)
+            raise UserError(
+                f"{name_or_path}: the checkpoint does not fit the task ({detail}); pass --do_train"
+            ) from error
+        raise UserError(_cannot_load(name_or_path, error)) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise UserError(_cannot_load(name_or_path, error)) from error
+    except Exception as error:  # network libraries have exceptions of their own
+        if type(error).__module__.split(".")[0] not in ("requests", "urllib3", "huggingface_hub", "aistudio_sdk"):
+            raise
+        raise UserError(_cannot_load(name_or_path, error)) from error
+
+
+def _cannot_load(name_or_path: str, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    if os.path.isdir(name_or_path):
+        return f"{name_or_path}: this checkpoint cannot be read ({reason}); it needs config.json, weights and vocab.txt"
+    return f"{name_or_path}: neither a folder nor a model that could be downloaded ({reason})"
+
+
+def _is_torch_checkpoint(name_or_path: str) -> bool:
+    """Whether a folder's weights are PyTorch's: a ``.bin``, or safetensors whose metadata says so."""
+    folder = Path(name_or_path)
+    if (folder / SAFETENSORS).is_file():
+        with _readable_errors(name_or_path), safe_open(str(folder / SAFETENSORS), framework="np") as file:
+            return (file.metadata() or {}).get("format") == "pt"
+    return (folder / _TORCH_WEIGHTS).is_file() and not (folder / _PADDLE_WEIGHTS).is_file()
+
+
+def _require_head(model: paddle.nn.Layer, name_or_path: str, task: Task) -> None:
+    """Refuse to predict with a head that the checkpoint does not hold."""
+    folder = Path(name_or_path)
+    if (folder / SAFETENSORS).is_file():
+        with safe_open(str(folder / SAFETENSORS), framework="np") as file:
+            stored = set(file.keys())
+    elif (folder / _PADDLE_WEIGHTS).is_file():
+        stored = set(paddle.load(str(folder / _PADDLE_WEIGHTS), return_numpy=True))
+    else:
+        stored = set()  # a published encoder: none of them comes with a head for a CLUE task
+    encoder = f"{model.base_model_prefix}."
+    missing = sorted(name for name in model.state_dict() if not name.startswith(encoder) and name not in stored)
+    if missing:
+        raise UserError(
+            f"{name_or_path} has no trained head for {task.name} ({', '.join(missing)} missing): "
+            "pass --do_train, or the folder of a fine-tuned checkpoint"
+        )

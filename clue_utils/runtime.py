@@ -1,0 +1,254 @@
+"""Process set-up and end: CPU settings, device, ranks, seeds, logging, and errors a user can read.
+
+PaddlePaddle is imported inside functions, after the settings that it reads from the environment are made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import io
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from clue_utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Import failures seen with other than the locked packages -> what a user can do about them.
+_LOCKED_SET = "install the locked set: pip install -r requirements.txt"
+
+
+def rank() -> int:
+    """This process's number among all processes of the run; 0 outside ``paddle.distributed.launch``."""
+    return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+
+
+def world_size() -> int:
+    """How many processes take part in the run."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+
+
+def _processes_on_this_machine() -> int:
+    """How many ranks share this machine's processors (ranks of one host listen on one address)."""
+    endpoints = os.environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")
+    host = os.environ.get("PADDLE_CURRENT_ENDPOINT", "").rpartition(":")[0]
+    return max(1, sum(endpoint.rpartition(":")[0] == host for endpoint in endpoints))
+
+
+def cpu_settings(cpuinfo: str, num_cores: int, num_processes: int) -> dict[str, str]:
+    """Environment settings with which PaddlePaddle's matrix products use the whole processor.
+
+    Paddle starts with one thread, and the MKL it ships takes a slow path on processors that are not Intel's unless
+    told the instruction set: 5 names AVX2, 7 names AVX-512. Neither changes the result of training by more than the
+    low bits of a sum, and ``result.json`` records both.
+
+    Args:
+        cpuinfo: text of ``/proc/cpuinfo``, or "" where there is none.
+        num_cores: cores this process may use.
+        num_processes: processes of this run on this machine.
+    """
+    settings = {"OMP_NUM_THREADS": str(max(1, num_cores // num_processes))}
+    flags = set(next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "").split())
+    if "AuthenticAMD" in cpuinfo:
+        if "avx512f" in flags:
+            settings["MKL_DEBUG_CPU_TYPE"] = "7"
+        elif "avx2" in flags:
+            settings["MKL_DEBUG_CPU_TYPE"] = "5"
+    return settings
+
+
+def _tune_cpu() -> None:
+    """Apply ``cpu_settings``; what the user has set stays as it is. Must run before the first import of paddle."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            cpuinfo = file.read()
+    except OSError:
+        cpuinfo = ""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for name, value in cpu_settings(cpuinfo, cores, _processes_on_this_machine()).items():
+        os.environ.setdefault(name, value)
+
+
+def import_libraries() -> None:
+    """Import paddle and paddlenlp, or raise UserError saying in one line which package stands in the way."""
+    try:
+        # Paddle greets every thread setting but 1 with a two-line warning on standard error.
+        with contextlib.redirect_stderr(io.StringIO()):
+            importlib.import_module("paddle")
+        importlib.import_module("paddlenlp.transformers")
+    except Exception as error:  # broken wheels raise more than ImportError
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"PaddlePaddle or PaddleNLP cannot be imported ({reason}); {_LOCKED_SET}") from error
+    from paddlenlp.utils.log import logger as paddlenlp_logger
+
+    paddlenlp_logger.set_level("ERROR")
+
+
+def set_device(requested: str | None) -> str:
+    """Choose the device for this process and join the other ranks.
+
+    Args:
+        requested: "gpu", "xpu", "cpu", or None for a GPU where there is one and the CPU otherwise.
+
+    Returns:
+        The device taken, such as "gpu:0" or "cpu".
+
+    Raises:
+        UserError: the requested device is not there, or this build of Paddle cannot use it.
+    """
+    import paddle
+
+    counts = {"gpu": 0, "xpu": 0}
+    if paddle.is_compiled_with_cuda():
+        counts["gpu"] = paddle.device.cuda.device_count()
+    if paddle.is_compiled_with_xpu():
+        counts["xpu"] = paddle.device.xpu.device_count()
+    device = requested or ("gpu" if counts["gpu"] else "cpu")
+    if device != "cpu" and not counts[device]:
+        built = paddle.is_compiled_with_cuda() if device == "gpu" else paddle.is_compiled_with_xpu()
+        reason = "no card is visible" if built else f"the installed PaddlePaddle is built without {device} support"
+        remedy = "check CUDA_VISIBLE_DEVICES" if built else "install requirements-gpu.txt"
+        raise UserError(f"--device {device}: {reason}; {remedy}, or pass --device cpu")
+    if device != "cpu" and world_size() > 1:
+        device = f"{device}:{os.environ.get('FLAGS_selected_' + device + 's', '0').split(',')[0]}"
+    paddle.set_device(device)
+    if world_size() > 1:
+        paddle.distributed.init_parallel_env()
+    return str(paddle.get_device())
+
+
+def seed_all(seed: int) -> None:
+    """Seed the generators that weights and dropout are drawn from."""
+    import random
+
+    import numpy as np
+    import paddle
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    paddle.seed(seed)
+
+
+def start(args: Any) -> str:
+    """Set the process up for a run: CPU settings, libraries, device, seed. Returns the device taken."""
+    _tune_cpu()
+    import_libraries()
+    device = set_device(args.device)
+    if rank() == 0:
+        how = "--device" if args.device else "chosen"
+        ranks = f", {world_size()} processes" if world_size() > 1 else ""
+        threads = f", {os.environ['OMP_NUM_THREADS']} threads" if device == "cpu" else ""
+        logger.info("device: %s (%s)%s%s", device, how, threads, ranks)
+    return device
+
+
+class _LineHandler(logging.Handler):
+    """Prints on standard output, above a progress bar if one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+class _RankFilter(logging.Filter):
+    """Lets rank 0 speak, and every rank warn."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return rank() == 0 or record.levelno >= logging.WARNING
+
+
+def configure_logging(level: str) -> None:
+    """Plain lines on standard output; progress bars go to standard error."""
+    handler = _LineHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(_RankFilter())
+    root = logging.getLogger("clue_utils")
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    root.propagate = False
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide the numbers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "scipy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def peak_memory_bytes(device: str) -> int:
+    """Highest memory use of this process so far: of the card on gpu, resident memory on cpu."""
+    if device.startswith("gpu"):
+        import paddle
+
+        return int(paddle.device.cuda.max_memory_allocated())
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(usage) * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextlib.contextmanager
+def timed() -> Iterator[Callable[[], float]]:
+    """Yield a function that returns the seconds since the block was entered."""
+    begin = time.perf_counter()
+    yield lambda: time.perf_counter() - begin
+
+
+# File-system errors that are the user's to mend, not the program's.
+_USER_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
+    | {errno.ENAMETOOLONG, errno.EEXIST}
+)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's ``main`` and end the process as a command-line user expects.
+
+    A UserError or a file system's refusal becomes one line on standard error and exit status 2, an interrupt status
+    130. Anything else is a defect of ours and keeps its traceback.
+    """
+    try:
+        main()
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except MemoryError as error:
+        _fail(out_of_memory_line(error))
+    except OSError as error:
+        if error.errno not in _USER_ERRNOS:
+            raise
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _fail(message: str) -> None:
+    prefix = f"rank {rank()}: " if world_size() > 1 else ""
+    print(f"{prefix}error: {message}", file=sys.stderr, flush=True)
+    if world_size() > 1:
+        os._exit(2)  # the other ranks may be waiting in a collective; the launcher ends them when this one is gone
+    sys.exit(2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception from Paddle says that memory ran out (it raises no type of its own)."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "ResourceExhausted" in text or "Out of memory" in text
+
+
+def out_of_memory_line(error: BaseException) -> str:
+    """What to tell a user whose memory ran out where no better advice is known."""
+    return f"out of memory ({str(error).strip().splitlines()[0] if str(error).strip() else 'no details'})"

@@ -1,0 +1,201 @@
+"""The training loop of every script."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import paddle
+from paddlenlp.transformers import LinearDecayWithWarmup
+from tqdm import tqdm
+
+from clue_utils import runtime
+from clue_utils.errors import UserError
+from clue_utils.features import Features, batches_per_epoch, collate, shuffled_batches
+from clue_utils.inference import Tensors, to_tensors
+from clue_utils.results import Run
+
+logger = logging.getLogger(__name__)
+
+ComputeLoss = Callable[[paddle.nn.Layer, Tensors], paddle.Tensor]
+Evaluate = Callable[[], dict[str, float]]
+
+# Names of metrics in log lines, where they differ from those in result.json.
+_LOG_NAMES = {"accuracy": "acc"}
+
+
+def fit(
+    model: paddle.nn.Layer,
+    train: Features,
+    compute_loss: ComputeLoss,
+    evaluate: Evaluate,
+    args: Any,
+    run: Run,
+    pad_token_id: int,
+    save_best: Callable[[], None],
+) -> None:
+    """Train a model; evaluate it every ``save_steps`` updates (0: every epoch) and at the end; keep the best.
+
+    An update sees ``batch_size`` rows on each rank, in ``gradient_accumulation_steps`` parts. The loss is the mean
+    over all of them, so neither the number of ranks nor the number of parts changes what is learnt. The random state
+    of dropout is set anew at each update from seed, update and rank.
+
+    Args:
+        compute_loss: model, batch -> float tensor [batch], the loss of each row.
+        evaluate: () -> metrics of the development set, the same on every rank.
+        args: the hyper-parameters of ``arguments.HYPER_PARAMETERS`` and ``max_steps``.
+        run: where metrics and ``result.json`` go; ``run.fields["metric"]`` chooses the best checkpoint.
+        save_best: writes the checkpoint; called on rank 0.
+
+    Raises:
+        UserError: the loss is no longer a finite number.
+    """
+    rank, num_ranks = runtime.rank(), runtime.world_size()
+    updates_per_epoch = batches_per_epoch(len(train), args.batch_size * num_ranks)
+    num_steps = args.max_steps if args.max_steps > 0 else updates_per_epoch * args.num_train_epochs
+    schedule = LinearDecayWithWarmup(args.learning_rate, num_steps, args.warmup_steps or args.warmup_proportion)
+    optimizer = build_optimizer(model, schedule, args)
+    replica = paddle.DataParallel(model, find_unused_parameters=True) if num_ranks > 1 else model
+
+    metric = run.fields["metric"]
+    run.fields |= {"num_steps": num_steps, "best_metric": None, "best_step": None, "history": []}
+    progress = tqdm(total=num_steps, desc="training", unit="step", disable=None if rank == 0 else True, leave=False)
+    step, last_logged, seconds = 0, 0, 0.0
+    model.train()
+    while step < num_steps:
+        epoch = step // updates_per_epoch
+        for index, rows in enumerate(shuffled_batches(len(train), args.batch_size * num_ranks, args.seed, epoch)):
+            begin = time.perf_counter()
+            paddle.seed(_step_seed(args.seed, step, rank))
+            loss = _backward(replica, train, rows, compute_loss, args.gradient_accumulation_steps, pad_token_id)
+            optimizer.step()
+            optimizer.clear_grad(set_to_zero=False)
+            schedule.step()
+            step += 1
+            progress.update()
+            seconds += time.perf_counter() - begin
+
+            if step % args.logging_steps == 0:
+                value = _mean_over_ranks(loss)
+                _require_finite(value, step, run)
+                speed = (step - last_logged) / seconds
+                logger.info(
+                    "global step %d/%d, epoch: %d, batch: %d, rank_id: %d, loss: %f, lr: %.10f, speed: %.4f step/s",
+                    *(step, num_steps, epoch, index, rank, value, optimizer.get_lr(), speed),
+                )
+                run.log("train", step, {"loss": value, "learning_rate": optimizer.get_lr(), "steps_per_second": speed})
+                last_logged, seconds = step, 0.0
+
+            last = step == num_steps
+            end_of_epoch = index == updates_per_epoch - 1
+            if last or (step % args.save_steps == 0 if args.save_steps else end_of_epoch):
+                _require_finite(_mean_over_ranks(loss), step, run)
+                metrics = evaluate_and_log(evaluate)
+                run.log("eval", step, metrics)
+                run.fields["history"].append({"step": step, **metrics})
+                if run.fields["best_metric"] is None or metrics[metric] > run.fields["best_metric"]:
+                    run.fields |= {"best_metric": metrics[metric], "best_step": step, "best_metrics": metrics}
+                    if args.save_best_model and rank == 0:
+                        save_best()
+                run.write()
+            if last:
+                break
+    progress.close()
+    logger.info("best %s: %.4f at step %d", metric, run.fields["best_metric"], run.fields["best_step"])
+    if num_ranks > 1:
+        paddle.distributed.barrier()  # the checkpoint is complete before any rank reads it
+
+
+def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Any) -> paddle.optimizer.Optimizer:
+    """AdamW (Loshchilov and Hutter, 2019) without decay of biases and of layer normalisation's weights."""
+    decayed = {
+        p.name for name, p in model.named_parameters() if not name.endswith("bias") and "norm" not in name.lower()
+    }
+    return paddle.optimizer.AdamW(
+        learning_rate=schedule,
+        epsilon=args.adam_epsilon,
+        parameters=model.parameters(),
+        weight_decay=args.weight_decay,
+        apply_decay_param_fun=lambda name: name in decayed,
+        grad_clip=paddle.nn.ClipGradByGlobalNorm(args.max_grad_norm) if args.max_grad_norm else None,
+    )
+
+
+def evaluate_and_log(evaluate: Evaluate) -> dict[str, float]:
+    """Evaluate and print the line that says so."""
+    with runtime.timed() as elapsed:
+        metrics = evaluate()
+    values = "".join(f"{_LOG_NAMES.get(name, name)}: {round(metrics[name], 6)}, " for name in metrics if name != "loss")
+    logger.info("eval loss: %f, %seval done total : %s s", metrics["loss"], values, elapsed())
+    return metrics
+
+
+def _backward(
+    model: paddle.nn.Layer,
+    train: Features,
+    rows: np.ndarray,
+    compute_loss: ComputeLoss,
+    num_parts: int,
+    pad_token_id: int,
+) -> paddle.Tensor:
+    """Add the gradients of this rank's share of an update; return that share's part of the mean loss, a scalar.
+
+    Ranks average their gradients, so the sum over a share is scaled by ranks / rows. Gradients are exchanged with the
+    last part only.
+    """
+    num_ranks = runtime.world_size()
+    share = np.array_split(rows, num_ranks)[runtime.rank()]
+    parts = [part for part in np.array_split(share, num_parts) if len(part)]
+    weight = num_ranks / len(rows)
+    if not parts:  # fewer rows than ranks at an epoch's end: take part in the exchange with a gradient of zero
+        parts, weight = [rows[:1]], 0.0
+    total = paddle.zeros([])
+    for i, part in enumerate(parts):
+        exchanges = i == len(parts) - 1
+        with contextlib.nullcontext() if exchanges or num_ranks == 1 else model.no_sync():
+            batch = to_tensors(collate([train[i] for i in part], pad_token_id))
+            try:
+                loss = compute_loss(model, batch).sum() * weight
+                loss.backward()
+            except Exception as error:
+                if runtime.is_out_of_memory(error):
+                    raise UserError(_smaller_parts_line(len(share), len(parts), batch["input_ids"].shape)) from error
+                raise
+        total += loss.detach()
+    return total
+
+
+def _smaller_parts_line(num_rows: int, num_parts: int, shape: list[int]) -> str:
+    if num_parts >= num_rows:
+        return (
+            f"out of memory with one record of shape {shape} at a time: lower --max_seq_length or take a smaller model"
+        )
+    larger = min(num_rows, num_parts * 2)
+    return (
+        f"out of memory with a batch of shape {shape}: pass --gradient_accumulation_steps {larger}; "
+        "the results stay the same"
+    )
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
+
+
+def _mean_over_ranks(value: paddle.Tensor) -> float:
+    if runtime.world_size() > 1:
+        value = value.clone()
+        paddle.distributed.all_reduce(value)
+    return float(value) / runtime.world_size()
+
+
+def _require_finite(loss: float, step: int, run: Run) -> None:
+    if math.isfinite(loss):
+        return
+    best = run.fields["best_step"]
+    kept = f"the best checkpoint, of step {best}, is kept" if best else "no checkpoint has been kept yet"
+    raise UserError(f"the loss is {loss} at step {step}: lower --learning_rate or raise --warmup_proportion; {kept}")

@@ -1,0 +1,121 @@
+#!/usr/bin/env python
+"""Fine-tune, evaluate and predict with a pretrained model on C3: multiple choice over a dialogue or a text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clue_utils import arguments, runtime, tasks
+
+if TYPE_CHECKING:
+    from clue_utils.data import Records
+    from clue_utils.features import Feature, Features
+    from clue_utils.submission import Answers
+
+NUM_CHOICES = 4
+# What official code puts in the place of choices that a question does not have.
+MISSING_CHOICE = "无效答案"
+
+EXAMPLE = """\
+example:
+  python -m paddle.distributed.launch --gpus "0,1,2,3" run_c3.py --model_name_or_path ernie-3.0-base-zh \\
+      --batch_size 6 --learning_rate 2e-5 --output_dir c3_model --do_train --do_predict
+"""
+
+
+def truncated_lengths(context: int, question: int, choice: int, limit: int) -> tuple[int, int, int]:
+    """How many tokens of context, question and choice are kept so that they sum to at most ``limit``.
+
+    The longest loses its last token until they fit; at a tie the context does, then the choice (the official rule).
+    """
+    while context + question + choice > limit:
+        if context >= max(question, choice):
+            context -= 1
+        elif choice >= question:
+            choice -= 1
+        else:
+            question -= 1
+    return context, question, choice
+
+
+class C3:
+    """``[CLS] context [SEP] question [SEP] choice [SEP]`` for each of four choices; satisfies ``pipeline.Method``."""
+
+    num_outputs = width = NUM_CHOICES
+
+    def __init__(self, tokenizer: Any, max_seq_length: int) -> None:
+        from clue_utils.inference import cross_entropy_loss, logits
+
+        self.tokenizer, self.max_seq_length = tokenizer, max_seq_length
+        self.compute_loss, self.forward = cross_entropy_loss, logits
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": "c3", "max_seq_length": self.max_seq_length}
+
+    def encode(self, record: dict[str, Any]) -> list[Feature]:
+        """One feature: ``input_ids`` and ``token_type_ids`` of four rows, ``label``, ``num_choices``.
+
+        Every choice is cut to fit on its own. Ids are built from word pieces, which are never tokenised again.
+        """
+        context = self._ids("\n".join(record["context"]))
+        question = self._ids(record["question"])
+        choices = record["choice"] + [MISSING_CHOICE] * (NUM_CHOICES - len(record["choice"]))
+        rows = [self._pack(context, question, self._ids(choice)) for choice in choices]
+        return [
+            {
+                "input_ids": [ids for ids, _ in rows],
+                "token_type_ids": [types for _, types in rows],
+                "label": record.get("label", -1),
+                "num_choices": len(record["choice"]),
+            }
+        ]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(text.lower()))
+
+    def _pack(self, context: list[int], question: list[int], choice: list[int]) -> tuple[list[int], list[int]]:
+        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        c, q, o = truncated_lengths(len(context), len(question), len(choice), self.max_seq_length - 4)
+        first = [cls, *context[:c], sep]
+        second = [*question[:q], sep, *choice[:o], sep]
+        return first + second, [0] * len(first) + [1] * len(second)
+
+    def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
+        from clue_utils.evaluation import accuracy
+        from clue_utils.inference import cross_entropy
+
+        labels = features.column("label")
+        return {"loss": cross_entropy(scores, labels), "accuracy": accuracy(_best_choice(scores, features), labels)}
+
+    def answer(self, scores: np.ndarray, records: Records, features: Features) -> Answers:
+        return [(r["id"], int(i)) for r, i in zip(records, _best_choice(scores, features), strict=True)]
+
+
+def _best_choice(scores: np.ndarray, features: Features) -> np.ndarray:
+    """Highest-scored choice that the question really has."""
+    missing = np.arange(NUM_CHOICES) >= features.column("num_choices")[:, None]
+    return np.where(missing, -np.inf, scores).argmax(axis=1)
+
+
+def parse_arguments(argv: list[str] | None = None) -> Any:
+    parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
+    arguments.add_shared(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    runtime.configure_logging(args.log_level)
+    task = tasks.get_task("C3")
+    arguments.resolve(args, task, runtime.world_size())
+    device = runtime.start(args)
+
+    from clue_utils.pipeline import execute  # after the settings that Paddle reads when it is imported
+
+    execute(args, task, device, lambda tokenizer: C3(tokenizer, args.max_seq_length))
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,162 @@
+#!/usr/bin/env python
+"""Fine-tune, evaluate and predict with a pretrained model on CHID: which idiom fills which blank."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clue_utils import arguments, runtime, tasks
+
+if TYPE_CHECKING:
+    from clue_utils.data import Records
+    from clue_utils.features import Feature, Features
+    from clue_utils.submission import Answers
+
+logger = logging.getLogger("clue_utils.chid")
+
+NUM_CANDIDATES = 10
+BLANK = re.compile(r"#idiom\d+#")
+# Idioms have four characters nearly always; the window leaves room for one of them and the blank's mark.
+IDIOM_TOKENS = 4
+BLANK_MARK = "[unused1]"
+# The official preprocessing writes these marks in ASCII.
+ASCII_MARKS = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "--", "―": "--", "…": "..."})
+
+EXAMPLE = """\
+example:
+  python run_chid.py --model_name_or_path ernie-3.0-base-zh --output_dir chid_model --do_train --do_predict
+"""
+
+
+def blanks(record: dict[str, Any]) -> list[str]:
+    """Tags of all blanks of a record, over all its passages, in the order of its features."""
+    return [tag for passage in record["content"] for tag in BLANK.findall(passage)]
+
+
+class Chid:
+    """``[CLS] idiom [SEP] left [unused1] right [SEP]`` for ten idioms a blank; satisfies ``pipeline.Method``.
+
+    Windows follow CLUE's official preprocessing (``CHID_preprocess.py``): at most ``max_seq_length - 8`` tokens around
+    the blank, half on each side, what one side does not need going to the other; segment ids are all 0.
+
+    Args:
+        assignment: how candidates are given to the blanks of a record, see ``evaluation.assign_candidates``.
+    """
+
+    num_outputs = width = NUM_CANDIDATES
+
+    def __init__(self, tokenizer: Any, max_seq_length: int, assignment: str) -> None:
+        from clue_utils.inference import cross_entropy_loss, logits
+
+        self.tokenizer, self.max_seq_length, self.assignment = tokenizer, max_seq_length, assignment
+        self.compute_loss, self.forward = cross_entropy_loss, logits
+        self.mark = tokenizer.convert_tokens_to_ids(BLANK_MARK)
+        if self.mark == tokenizer.unk_token_id:
+            logger.warning("the vocabulary has no %s: blanks are marked with %s", BLANK_MARK, tokenizer.unk_token)
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": "chid", "max_seq_length": self.max_seq_length}
+
+    def encode(self, record: dict[str, Any]) -> list[Feature]:
+        """One feature for each blank: ``input_ids`` of ten rows and ``label``."""
+        candidates = [self._ids(idiom) for idiom in record["candidates"]]
+        answers = record.get("answers", {})
+        features = []
+        for passage in record["content"]:
+            tokens, tags = self._passage(passage)
+            for position, tag in tags:
+                left, right = self._window(tokens, position)
+                rows = [self._pack(idiom, left, right) for idiom in candidates]
+                features.append({"input_ids": rows, "label": answers.get(tag, -1)})
+        return features
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(text))
+
+    def _passage(self, passage: str) -> tuple[list[int | None], list[tuple[int, str]]]:
+        """Ids of a passage with None for each blank, and position and tag of each blank."""
+        tokens: list[int | None] = []
+        tags = []
+        end = 0
+        for match in BLANK.finditer(passage):
+            tokens += self._ids(passage[end : match.start()].translate(ASCII_MARKS))
+            tags.append((len(tokens), match.group()))
+            tokens.append(None)
+            end = match.end()
+        return tokens + self._ids(passage[end:].translate(ASCII_MARKS)), tags
+
+    def _window(self, tokens: list[int | None], position: int) -> tuple[list[int], list[int]]:
+        """Ids to the left and right of a blank; other blanks become four masks, as long as an idiom."""
+        size = self.max_seq_length - 3 - IDIOM_TOKENS - 1
+        before, after = position, len(tokens) - position - 1
+        half = size // 2
+        num_left = min(before, max(half, size - after))
+        num_right = min(after, size - num_left)
+        left = self._mask_blanks(tokens[position - num_left : position])
+        right = self._mask_blanks(tokens[position + 1 : position + 1 + num_right])
+        return left[len(left) - num_left :], right[:num_right]
+
+    def _mask_blanks(self, tokens: list[int | None]) -> list[int]:
+        mask = [self.tokenizer.mask_token_id] * IDIOM_TOKENS
+        return [id_ for token in tokens for id_ in (mask if token is None else [token])]
+
+    def _pack(self, idiom: list[int], left: list[int], right: list[int]) -> list[int]:
+        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        surplus = 4 + len(idiom) + len(left) + len(right) - self.max_seq_length
+        for _ in range(surplus):  # an idiom of more than four tokens: give up what is farthest from the blank
+            if len(right) >= len(left):
+                right = right[:-1]
+            else:
+                left = left[1:]
+        return [cls, *idiom, sep, *left, self.mark, *right, sep][: self.max_seq_length]
+
+    def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
+        from clue_utils.evaluation import accuracy
+        from clue_utils.inference import cross_entropy
+
+        labels = features.column("label")
+        return {"loss": cross_entropy(scores, labels), "accuracy": accuracy(self._assign(scores, records), labels)}
+
+    def answer(self, scores: np.ndarray, records: Records, features: Features) -> Answers:
+        tags = [tag for record in records for tag in blanks(record)]
+        return dict(zip(tags, map(int, self._assign(scores, records)), strict=True))
+
+    def _assign(self, scores: np.ndarray, records: Records) -> np.ndarray:
+        """Candidates for all blanks, each used once within its record whatever batch its blanks were in."""
+        from clue_utils.evaluation import assign_candidates
+
+        ends = np.cumsum([len(blanks(record)) for record in records])
+        return np.concatenate([assign_candidates(part, self.assignment) for part in np.split(scores, ends[:-1])])
+
+
+def parse_arguments(argv: list[str] | None = None) -> Any:
+    parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
+    arguments.add_shared(parser)
+    parser.add_argument_group("CHID").add_argument(
+        "--assignment",
+        choices=("joint", "greedy"),
+        default="joint",
+        help="give the blanks of a record their idioms by the best joint assignment, or greedily as earlier scripts do "
+        "(default: joint)",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    runtime.configure_logging(args.log_level)
+    task = tasks.get_task("CHID")
+    arguments.resolve(args, task, runtime.world_size())
+    device = runtime.start(args)
+
+    from clue_utils.pipeline import execute  # after the settings that Paddle reads when it is imported
+
+    execute(args, task, device, lambda tokenizer: Chid(tokenizer, args.max_seq_length, args.assignment))
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,333 @@
+#!/usr/bin/env python
+"""Fine-tune, evaluate and predict with a pretrained model on CMRC2018: answers as spans of a text."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clue_utils import arguments, runtime, tasks
+
+if TYPE_CHECKING:
+    import paddle
+
+    from clue_utils.data import Records
+    from clue_utils.features import Feature, Features
+    from clue_utils.inference import Tensors
+    from clue_utils.submission import Answers
+
+# Some gold starts of the official files are late by up to this many characters.
+START_REPAIR = 3
+# What the official code answers where no span is allowed.
+NO_ANSWER = "empty"
+# The script's own hyper-parameters with the official defaults.
+DEFAULTS = {"doc_stride": 128, "max_query_length": 64, "n_best_size": 20, "max_answer_length": 50}
+
+EXAMPLE = """\
+example:
+  python run_cmrc2018.py --model_name_or_path ernie-3.0-base-zh --output_dir cmrc_model --do_train --do_predict
+"""
+
+Span = tuple[int, int]
+
+
+class OffsetTokenizer:
+    """Splits text into word pieces and says which characters of the text each piece stands for.
+
+    The text is cut where a BERT-type tokenizer cuts (at white space, around punctuation and CJK characters) and each
+    word is given to the tokenizer alone, so that its normalisation cannot shift what follows. Within a word, pieces
+    are laid along the characters as the tokenizer writes them (lower case, without accents); where that does not
+    add up, as for an unknown word, every piece stands for the whole word.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._cache: dict[str, tuple[list[int], list[Span]]] = {}
+
+    def __call__(self, text: str) -> tuple[list[int], list[Span]]:
+        """Ids of the pieces, and the half-open range of characters in ``text`` of each."""
+        ids: list[int] = []
+        spans: list[Span] = []
+        for begin, end in _words(text):
+            word = text[begin:end]
+            if word not in self._cache:
+                self._cache[word] = self._split(word)
+            word_ids, word_spans = self._cache[word]
+            ids += word_ids
+            spans += [(begin + b, begin + e) for b, e in word_spans]
+        return ids, spans
+
+    def _split(self, word: str) -> tuple[list[int], list[Span]]:
+        pieces = self.tokenizer.tokenize(word)
+        ids = self.tokenizer.convert_tokens_to_ids(pieces)
+        written = [self._normalise(char) for char in word]
+        # owner[i]: the character of the word that wrote position i of the normalised word.
+        owner = [i for i, text in enumerate(written) for _ in text]
+        texts = [piece.removeprefix("##") for piece in pieces]
+        if "".join(texts) != "".join(written):
+            return ids, [(0, len(word))] * len(ids)
+        spans, position = [], 0
+        for text in texts:
+            spans.append((owner[position], owner[position + len(text) - 1] + 1))
+            position += len(text)
+        return ids, spans
+
+    def _normalise(self, char: str) -> str:
+        if char in "\x00\ufffd" or _is_control(char):
+            return ""
+        if not getattr(self.tokenizer, "do_lower_case", True):
+            return char
+        return "".join(c for c in unicodedata.normalize("NFD", char.lower()) if unicodedata.category(c) != "Mn")
+
+
+def _is_control(char: str) -> bool:
+    return char not in "\t\n\r" and unicodedata.category(char) in ("Cc", "Cf")
+
+
+def _is_space(char: str) -> bool:
+    return char in " \t\n\r" or unicodedata.category(char) == "Zs"
+
+
+def _stands_alone(char: str) -> bool:
+    """Whether a BERT tokenizer makes a word of this character: CJK ideographs, punctuation, ASCII symbols."""
+    code = ord(char)
+    if code < 128:
+        return not char.isalnum() and code > 32 and code != 127
+    cjk = (
+        0x4E00 <= code <= 0x9FFF
+        or 0x3400 <= code <= 0x4DBF
+        or 0x20000 <= code <= 0x2CEAF
+        or 0xF900 <= code <= 0xFAFF
+        or 0x2F800 <= code <= 0x2FA1F
+    )
+    return cjk or unicodedata.category(char).startswith("P")
+
+
+def _words(text: str) -> Iterator[Span]:
+    begin: int | None = None
+    for i, char in enumerate(text):
+        ends = _is_space(char) or _stands_alone(char)
+        if ends and begin is not None:
+            yield begin, i
+            begin = None
+        if _stands_alone(char):
+            yield i, i + 1
+        elif begin is None and not ends:
+            begin = i
+    if begin is not None:
+        yield begin, len(text)
+
+
+def repaired_start(context: str, answer: dict[str, Any]) -> int | None:
+    """First character of a gold answer in the context, moved back up to three where the file's number is late.
+
+    None where the text is not there: such an answer cannot be learnt from.
+    """
+    for start in range(answer["answer_start"], answer["answer_start"] - START_REPAIR - 1, -1):
+        if start >= 0 and context.startswith(answer["text"], start):
+            return start
+    return None
+
+
+class Cmrc2018:
+    """``[CLS] question [SEP] window of the context [SEP]``, start and end of the answer; satisfies ``pipeline.Method``.
+
+    Args:
+        doc_stride: tokens between the starts of two windows of one context.
+        max_query_length: tokens a question is cut to.
+        n_best_size: best starts and ends of a window that are combined.
+        max_answer_length: tokens of an answer at the most.
+    """
+
+    num_outputs = 2
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_seq_length: int,
+        doc_stride: int,
+        max_query_length: int,
+        n_best_size: int,
+        max_answer_length: int,
+    ) -> None:
+        self.tokenizer, self.max_seq_length, self.doc_stride = tokenizer, max_seq_length, doc_stride
+        self.max_query_length = max_query_length
+        self.n_best_size, self.max_answer_length = n_best_size, max_answer_length
+        self.width = 2 * max_seq_length
+        self._tokenize = OffsetTokenizer(tokenizer)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "method": "cmrc2018",
+            "max_seq_length": self.max_seq_length,
+            "doc_stride": self.doc_stride,
+            "max_query_length": self.max_query_length,
+        }
+
+    def encode(self, record: dict[str, Any]) -> list[Feature]:
+        """The windows of one question.
+
+        Besides ``input_ids`` and ``token_type_ids``: ``start`` and ``end``, the answer's first and last token in the
+        window (0, the ``[CLS]``, where the window does not hold it); ``window``, the window's number; ``context``,
+        the position of the window's first context token; for each of its context tokens ``char_begin`` and
+        ``char_end``, and ``best``: 1 where no other window shows more of the token's surroundings.
+        """
+        question = self._tokenize(record["question"])[0][: self.max_query_length]
+        ids, spans = self._tokenize(record["context"])
+        answer = self._answer_tokens(record, spans)
+        size = self.max_seq_length - len(question) - 3
+        windows = list(self._windows(len(ids), size))
+        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        first = [cls, *question, sep]
+        features = []
+        for number, (begin, end) in enumerate(windows):
+            start, stop = 0, 0
+            if answer and begin <= answer[0] and answer[1] < end:
+                start, stop = (len(first) + position - begin for position in answer)
+            features.append(
+                {
+                    "input_ids": [*first, *ids[begin:end], sep],
+                    "token_type_ids": [0] * len(first) + [1] * (end - begin + 1),
+                    "start": start,
+                    "end": stop,
+                    "window": number,
+                    "context": len(first),
+                    "char_begin": [b for b, _ in spans[begin:end]],
+                    "char_end": [e for _, e in spans[begin:end]],
+                    "best": [int(_best_window(windows, position) == number) for position in range(begin, end)],
+                }
+            )
+        return features
+
+    def _windows(self, num_tokens: int, size: int) -> Iterator[Span]:
+        begin = 0
+        while True:
+            yield begin, min(begin + size, num_tokens)
+            if begin + size >= num_tokens:
+                return
+            begin += min(size, self.doc_stride)
+
+    def _answer_tokens(self, record: dict[str, Any], spans: list[Span]) -> Span | None:
+        """First and last context token of the first gold answer."""
+        if not record["answers"]:
+            return None
+        answer = record["answers"][0]
+        begin = repaired_start(record["context"], answer)
+        if begin is None:
+            return None
+        end = begin + len(answer["text"])
+        inside = [i for i, (b, e) in enumerate(spans) if b < end and e > begin]
+        return (inside[0], inside[-1]) if inside else None
+
+    def compute_loss(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
+        import paddle.nn.functional as F
+
+        from clue_utils.inference import model_inputs
+
+        start_logits, end_logits = model(**model_inputs(batch))
+        start_loss = F.cross_entropy(start_logits, batch["start"], reduction="none")
+        end_loss = F.cross_entropy(end_logits, batch["end"], reduction="none")
+        return (start_loss + end_loss).flatten() / 2
+
+    def forward(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
+        """Start and end logit of each token side by side, float [batch, 2 * length]."""
+        import paddle
+
+        from clue_utils.inference import model_inputs
+
+        start_logits, end_logits = model(**model_inputs(batch))
+        return paddle.stack([start_logits, end_logits], axis=-1).flatten(1)
+
+    def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
+        from clue_utils.evaluation import cmrc2018_scores, squad_scores
+        from clue_utils.inference import cross_entropy
+
+        starts = cross_entropy(scores[:, 0::2], features.column("start"))
+        ends = cross_entropy(scores[:, 1::2], features.column("end"))
+        predictions = self.answer(scores, records, features)
+        golds = {record["id"]: [answer["text"] for answer in record["answers"]] for record in records}
+        return {
+            "loss": (starts + ends) / 2,
+            **cmrc2018_scores(predictions, golds),
+            **squad_scores(predictions, golds),
+        }
+
+    def answer(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, str]:
+        first_windows = np.flatnonzero(features.column("window") == 0)
+        bounds = np.append(first_windows, len(features))
+        return {
+            record["id"]: self._best_text(record["context"], scores, features, range(begin, end))
+            for record, begin, end in zip(records, bounds[:-1], bounds[1:], strict=True)
+        }
+
+    def _best_text(self, context: str, scores: np.ndarray, features: Features, windows: range) -> str:
+        """The allowed span of the highest start plus end logit over all windows of a question."""
+        best, text = -np.inf, NO_ANSWER
+        for i in windows:
+            window = features[i]
+            tokens = slice(2 * window["context"], 2 * (window["context"] + len(window["best"])))
+            start_logits, end_logits = scores[i, tokens].reshape(-1, 2).T
+            starts = np.argsort(-start_logits, kind="stable")[: self.n_best_size, None]
+            ends = np.argsort(-end_logits, kind="stable")[None, : self.n_best_size]
+            allowed = (ends >= starts) & (ends - starts < self.max_answer_length) & (window["best"][starts] == 1)
+            totals = np.where(allowed, start_logits[starts] + end_logits[ends], -np.inf)
+            if totals.size and totals.max() > best:
+                best = totals.max()
+                row, column = np.unravel_index(totals.argmax(), totals.shape)
+                text = context[window["char_begin"][starts[row, 0]] : window["char_end"][ends[0, column]]]
+        return text
+
+
+def _best_window(windows: list[Span], position: int) -> int:
+    """The window in which a token has the most context on its poorer side (BERT's maximum-context rule)."""
+
+    def context(window: Span) -> float:
+        begin, end = window
+        if not begin <= position < end:
+            return -1.0
+        return min(position - begin, end - 1 - position) + 0.01 * (end - begin)
+
+    return max(range(len(windows)), key=lambda i: context(windows[i]))
+
+
+def parse_arguments(argv: list[str] | None = None) -> Any:
+    parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
+    arguments.add_shared(parser)
+    group = parser.add_argument_group("CMRC2018")
+    meanings = {
+        "doc_stride": "tokens between the starts of two windows of one context",
+        "max_query_length": "tokens a question is cut to",
+        "n_best_size": "best starts and ends of a window that are combined",
+        "max_answer_length": "tokens of an answer at the most",
+    }
+    for name, meaning in meanings.items():
+        group.add_argument(f"--{name}", type=arguments.positive_int, help=f"{meaning} (default: {DEFAULTS[name]})")
+    group.add_argument(
+        "--do_lower_case",
+        type=arguments.boolean,
+        nargs="?",
+        const=True,
+        metavar="{true,false}",
+        help="write text in lower case (default: as the model's tokenizer does)",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    runtime.configure_logging(args.log_level)
+    task = tasks.get_task("CMRC2018")
+    arguments.resolve(args, task, runtime.world_size(), extra=DEFAULTS)
+    device = runtime.start(args)
+
+    from clue_utils.pipeline import execute  # after the settings that Paddle reads when it is imported
+
+    settings = {name: getattr(args, name) for name in DEFAULTS}
+    execute(args, task, device, lambda tokenizer: Cmrc2018(tokenizer, args.max_seq_length, **settings))
+
+
+if __name__ == "__main__":
+    runtime.run(main)

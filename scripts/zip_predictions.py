@@ -1,0 +1,26 @@
+#!/usr/bin/env python
+"""Check prediction files and put them into one zip for the CLUE leaderboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clue_utils import runtime, submission
+from clue_utils.arguments import Parser
+
+
+def main() -> None:
+    parser = Parser(
+        description=__doc__, epilog="example: python scripts/zip_predictions.py results/* --output submit.zip"
+    )
+    parser.add_argument("folders", nargs="+", type=Path, help="output folders of runs with --do_predict")
+    parser.add_argument("--output", type=Path, default=Path("submit.zip"), help="(default: %(default)s)")
+    args = parser.parse_args()
+    counts = submission.zip_predictions([folder for folder in args.folders if folder.is_dir()], args.output)
+    for name, count in counts.items():
+        print(f"{name}: {count} predictions")
+    print(f"{len(counts)} files in {args.output}")
+
+
+if __name__ == "__main__":
+    runtime.run(main)
