@@ -251,7 +251,7 @@ def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | No
         if getattr(args, name) is not None:
             args.sources[name] = "command line"
         elif name in trained:
-            setattr(args, name, trained[name])
+            setattr(args, name, _checked(args.model_name_or_path, name, trained[name], fallback[name][0]))
             args.sources[name] = "checkpoint"
         else:
             value, args.sources[name] = fallback[name]
@@ -262,6 +262,17 @@ def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | No
     logger.info("task: %s, model: %s, output: %s", task.name, args.model_name_or_path, args.output_dir)
     for name in names:
         logger.info("  %s: %s (%s)", name, getattr(args, name), args.sources[name])
+
+
+def _checked(folder: str, name: str, value: Any, example: Any) -> Any:
+    """A value of a checkpoint's ``result.json``, held to what the flag of that name would take.
+
+    ``example`` is a value of the right type.
+    """
+    right_type = type(value) is type(example) or (type(value) is int and type(example) is float)
+    if not right_type or not 0 <= value < 10**9:
+        raise UserError(f"{folder}/result.json: hyper-parameter {name} cannot be {value!r}; pass --{name}")
+    return value
 
 
 def _check(args: Any) -> None:

@@ -6,7 +6,6 @@ ranks or PaddlePaddle. All scores are in [0, 1].
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 import string
@@ -25,9 +24,21 @@ _MARKS = "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～�
 _DELETE_MARKS = str.maketrans("", "", _MARKS)
 _CJK_OR_RUN = re.compile("[\u4e00-\u9fa5]|[^\u4e00-\u9fa5]+")
 
-_NLTK = "nltk>=3.8,<3.10"
-# NLTK 3.2.5 (2017) to 3.9 split the records of CMRC2018 alike, 3.10 also at dashes and after a leading apostrophe.
-_NLTK_PROBE = ("'ab 3–4 (a.b., 5%).", ["'ab", "3–4", "(", "a.b.", ",", "5", "%", ")", "."])
+# English words as NLTK 3.2.5 (2017) to 3.9.2 splits a lower-cased text without the marks; see _words.
+_ALONE = r";@#$%&?!()\[\]{}<>«»‘„\""
+_BEFORE_OPENING_QUOTE = " ([{<«‘„"
+_CLOSING_QUOTE = rf"(?<![{re.escape(_BEFORE_OPENING_QUOTE)}])(?:\"|'')|'(?!')"
+_FINAL_FULL_STOP = rf"(?<=[^.])\.(?=(?:[\])}}>» ]|{_CLOSING_QUOTE})*(?:[^\S ]\s*)?\Z)"
+_SEPARATE = rf"''|\.\.+|,(?!\d)|{_FINAL_FULL_STOP}"
+_SIGN_OR_WORD = re.compile(rf"{_SEPARATE}|[{_ALONE}]|(?:(?!{_SEPARATE})[^\s{_ALONE}])+")
+_INSIDE_WORDS = (
+    (re.compile(r"'(?![mtsdn])(\w)\b"), r" ' \1"),  # 'x
+    (re.compile(r"(?<=[^' ])('[smd]?)(?=\s|\Z)"), r" \1"),  # dog's, i'm, he'd, dogs'
+    (re.compile(r"(?<=[^' ])('ll|'re|'ve|n't)(?=\s|\Z)"), r" \1"),  # i'll, don't
+    (re.compile(r"\b(can(?=not\b)|gim(?=me\b)|gon(?=na\b)|got(?=ta\b)|lem(?=me\b)|wan(?=na\Z))(\w+)"), r" \1 \2 "),
+    (re.compile(r"\b(d(?='ye\b)|more(?='n\b))('\w+)"), r" \1 \2 "),
+    (re.compile(r"\A't(?=(?:is|was)\b)"), "'t "),
+)
 
 _DELETE_MARKS_AND_ASCII = str.maketrans("", "", string.punctuation + _MARKS)
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
@@ -66,12 +77,13 @@ def cmrc2018_scores(predictions: Mapping[str, str], golds: Mapping[str, Sequence
 
     - exact match: the remaining texts are equal;
     - F1: of precision and recall where the overlap is the longest common *substring*, counted in tokens. Each
-      character of U+4E00-U+9FA5 is a token, any other stretch is split into words by NLTK. No overlap is 0, also
-      where both texts have no token at all.
+      character of U+4E00-U+9FA5 is a token, any other stretch is split into words. No overlap is 0, also where both
+      texts have no token at all.
 
-    The official script counts a question without a prediction as 0; here it is an error. NLTK's ``word_tokenize``
-    cuts into sentences first, with a trained model that has to be downloaded; here the words are split without it,
-    so only an inner "word. word" of a Latin text can come out as other tokens.
+    The official script counts a question without a prediction as 0; here it is an error. It splits words with NLTK's
+    ``word_tokenize``, whose rules changed in 3.9.3 and 3.10; here those of the versions before are built in, so that
+    a score does not depend on what is installed. NLTK also cuts into sentences first, with a trained model that has
+    to be downloaded: without it, "5" and "." of an inner "no. 5. chapter" stay one token.
 
     Reference: Cui et al., "A Span-Extraction Dataset for Chinese Machine Reading Comprehension", EMNLP 2019
     (https://github.com/ymcui/cmrc2018).
@@ -85,21 +97,21 @@ def cmrc2018_scores(predictions: Mapping[str, str], golds: Mapping[str, Sequence
 
     Raises:
         ValueError: a question has no prediction or no gold answer, or a prediction has no question.
-        UserError: there are no questions, or no fitting version of NLTK is installed.
+        UserError: there are no questions.
     """
     em, f1 = _mean_over_questions(_cmrc2018_question, predictions, golds)
     return {"em": em, "f1": f1}
 
 
 def squad_scores(predictions: Mapping[str, str], golds: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """The looser metric of PaddleNLP, by which its published CMRC2018 numbers are made; not the official score.
+    """The looser metric of PaddleNLP, which its CMRC2018 script reports; not the official score.
 
     Equals ``paddlenlp.metrics.squad.squad_evaluate(..., is_whitespace_splited=False)`` divided by 100. Beside the
     official marks all ASCII punctuation and the English articles are deleted, and F1 counts the common characters
     of the first white-space separated piece alone, whatever their order: "北京大学" for "大学北京" has F1 1. Gold
     answers of which nothing remains are left out; where none is left the answer has to be empty too.
 
-    Arguments and errors as in :func:`cmrc2018_scores`, without NLTK.
+    Arguments and errors as in :func:`cmrc2018_scores`.
 
     Returns:
         ``{"squad_em": ..., "squad_f1": ...}``.
@@ -145,7 +157,7 @@ def assign_candidates(logits: npt.ArrayLike, rule: str = "joint") -> npt.NDArray
         log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         # One column per use of a candidate; with at least as many columns as rows, every row is assigned, in order.
         _, columns = linear_sum_assignment(np.tile(log_probabilities, (1, uses)), maximize=True)
-        return (columns % candidates).astype(np.int64)
+        return np.asarray(columns % candidates, dtype=np.int64)
     assigned = np.full(blanks, -1, dtype=np.int64)
     uses_left = np.full(candidates, uses)
     for cell in np.argsort(-scores, axis=None, kind="stable"):
@@ -154,28 +166,6 @@ def assign_candidates(logits: npt.ArrayLike, rule: str = "joint") -> npt.NDArray
             assigned[blank] = candidate
             uses_left[candidate] -= 1
     return assigned
-
-
-@functools.cache
-def word_tokenizer() -> Callable[[str], list[str]]:
-    """NLTK's word splitter, which the official CMRC2018 F1 is defined by; needs no NLTK data.
-
-    Importing NLTK takes seconds, so it is imported here, once. Call this before training to learn of a missing NLTK
-    at the start and not at the first evaluation.
-
-    Raises:
-        UserError: NLTK is missing, or its version splits otherwise, which would change scores.
-    """
-    remedy = f"pip install '{_NLTK}'"
-    try:
-        from nltk.tokenize import NLTKWordTokenizer
-    except ImportError as error:
-        raise UserError(f"the official CMRC2018 F1 needs NLTK, which cannot be imported ({error}): {remedy}") from error
-    tokenize: Callable[[str], list[str]] = NLTKWordTokenizer().tokenize
-    text, expected = _NLTK_PROBE
-    if tokenize(text) != expected:
-        raise UserError(f"the installed NLTK splits words otherwise than the official CMRC2018 F1: {remedy}")
-    return tokenize
 
 
 def _mean_over_questions(
@@ -215,16 +205,36 @@ def _without_marks(text: str) -> str:
 
 def _mixed_tokens(text: str) -> list[str]:
     """Chinese characters one by one, anything between them as words; the marks are already deleted."""
-    split_words = word_tokenizer()
-    # NLTK's rules look at no more than one space on a side, but take quadratic time on long gaps.
-    text = re.sub(" {3,}", "  ", text)
     tokens: list[str] = []
     for piece in _CJK_OR_RUN.findall(text):
         if "\u4e00" <= piece[0] <= "\u9fa5":
             tokens.append(piece)
         else:
-            tokens.extend(split_words(piece))
+            tokens.extend(_words(piece))
     return tokens
+
+
+def _words(run: str) -> list[str]:
+    """Words and signs of a lower-cased stretch without Chinese characters and marks.
+
+    The Penn Treebank conventions as NLTK's ``NLTKWordTokenizer`` applies them: signs alone; a comma except before a
+    digit; the full stop that ends the stretch; opening and closing double quotes told apart; English clitics and
+    contractions cut off. Only two commas or two clitics in a row come out otherwise than there.
+    """
+    words: list[str] = []
+    for match in _SIGN_OR_WORD.finditer(run):
+        word, start = match.group(), match.start()
+        if word in ('"', "''"):
+            if start == 0:
+                opens = word == '"'
+            else:
+                opens = run[start - 1] in _BEFORE_OPENING_QUOTE or (start == 1 and run[0] == '"')
+            words.append("``" if opens else "''")
+            continue
+        for pattern, replacement in _INSIDE_WORDS:
+            word = pattern.sub(replacement, word)
+        words.extend(word.split())
+    return words
 
 
 def _longest_common_substring(first: Sequence[str], second: Sequence[str]) -> int:

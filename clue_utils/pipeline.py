@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import paddle
 
-from clue_utils import data, models, submission
+from clue_utils import data, models, runtime, submission
 from clue_utils.data import Records
 from clue_utils.features import Feature, Features, build_features
 from clue_utils.inference import Tensors, compute_logits
@@ -91,6 +91,7 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
     if args.do_train:
         assert dev is not None
         train = load_split("train").features
+        runtime.seed_all(args.seed)  # a new head is drawn at random
         model = models.load_model(checkpoint, task, args.dropout, method.num_outputs, training=True)
         fit(
             model,

@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,6 @@ from clue_utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Import failures seen with other than the locked packages -> what a user can do about them.
 _LOCKED_SET = "install the locked set: pip install -r requirements.txt"
 
 
@@ -76,6 +76,7 @@ def _tune_cpu() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for name, value in cpu_settings(cpuinfo, cores, _processes_on_this_machine()).items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side prints banners and hints below "error"
 
 
 def import_libraries() -> None:
@@ -84,7 +85,9 @@ def import_libraries() -> None:
         # Paddle greets every thread setting but 1 with a two-line warning on standard error.
         with contextlib.redirect_stderr(io.StringIO()):
             importlib.import_module("paddle")
-        importlib.import_module("paddlenlp.transformers")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("paddlenlp.transformers")
     except Exception as error:  # broken wheels raise more than ImportError
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"PaddlePaddle or PaddleNLP cannot be imported ({reason}); {_LOCKED_SET}") from error
@@ -139,7 +142,7 @@ def seed_all(seed: int) -> None:
 
 
 def start(args: Any) -> str:
-    """Set the process up for a run: CPU settings, libraries, device, seed. Returns the device taken."""
+    """Set the process up for a run: CPU settings, libraries, device. Returns the device taken."""
     _tune_cpu()
     import_libraries()
     device = set_device(args.device)

@@ -1,0 +1,122 @@
+"""Flags: suggestions, values and their origin, and answers without loading PaddlePaddle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import run_c3
+import run_chid
+import run_clue_classifier
+import run_cmrc2018
+
+from clue_utils import arguments
+from clue_utils.errors import UserError
+from clue_utils.tasks import TASKS
+
+TOP = Path(__file__).parent.parent
+
+
+def parse(*words: str, task: str = "TNEWS", cards: int = 1):
+    args = run_clue_classifier.parse_arguments(["--task_name", task, "--model_name_or_path", "x", *words])
+    arguments.resolve(args, TASKS[task], cards)
+    return args
+
+
+def test_every_flag_of_the_published_command_is_taken():
+    args = parse(
+        *"--max_seq_length 128 --batch_size 32 --learning_rate 3e-5 --num_train_epochs 6 --logging_steps 100 --seed 42 "
+        "--save_steps 100 --warmup_proportion 0.1 --weight_decay 0.01 --adam_epsilon 1e-8 "
+        "--output_dir ernie-3.0-base-zh/models/TNEWS/3e-5_32/ --device gpu --dropout 0.1 "
+        "--gradient_accumulation_steps 1 --do_train".split(),
+        " ",  # what a backslash followed by a blank leaves
+    )
+    assert args.num_train_epochs == 6 and args.device == "gpu" and args.do_train
+
+
+def test_origin_of_each_value():
+    args = parse("--do_train", "--learning_rate", "1e-4")
+    assert (args.learning_rate, args.sources["learning_rate"]) == (1e-4, "command line")
+    assert (args.max_seq_length, args.sources["max_seq_length"]) == (128, "registry, TNEWS")
+    assert (args.batch_size, args.sources["batch_size"]) == (32, "published best of ernie-3.0-base-zh")
+    assert (args.save_steps, args.max_steps, args.output_dir) == (100, -1, "best_tnews_model")
+
+
+def test_a_published_model_brings_its_own_best_run():
+    args = run_clue_classifier.parse_arguments("--task_name CLUEWSC2020 --do_train --model_name_or_path ernie-1.0".split())
+    arguments.resolve(args, TASKS["CLUEWSC2020"], 1)
+    assert (args.learning_rate, args.batch_size, args.dropout) == (2e-5, 8, 0.0)
+
+
+def test_reading_batch_size_is_shared_out_over_the_cards():
+    args = run_c3.parse_arguments(["--model_name_or_path", "ernie-gram-zh", "--do_train"])
+    arguments.resolve(args, TASKS["C3"], 4)
+    assert args.batch_size == 6
+
+
+def test_a_checkpoint_s_values_come_before_the_registry_s(tmp_path):
+    result = {"task": "TNEWS", "hyper_parameters": {"max_seq_length": 64, "seed": 7}}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    args = run_clue_classifier.parse_arguments(["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"])
+    arguments.resolve(args, TASKS["TNEWS"], 1)
+    assert (args.max_seq_length, args.sources["max_seq_length"]) == (64, "checkpoint")
+    other = run_clue_classifier.parse_arguments(["--task_name", "csl", "--model_name_or_path", str(tmp_path), "--do_train"])
+    arguments.resolve(other, TASKS["CSL"], 1)
+    assert other.max_seq_length == 256
+
+
+@pytest.mark.parametrize(
+    "value", ["long", -1, None, 1.5, True, [64], 10**400], ids=["text", "negative", "null", "float", "bool", "list", "huge"]
+)
+def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
+    (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": {"max_seq_length": value}}))
+    args = run_clue_classifier.parse_arguments(["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"])
+    with pytest.raises(UserError, match="result.json.*max_seq_length"):
+        arguments.resolve(args, TASKS["TNEWS"], 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--do_trian", "did you mean --do_train?"),
+        ("--batch_size 0", "--batch_size: '0' is not an integer of at least 1"),
+        ("--learning_rate nan", "--learning_rate: 'nan' is not a number above 0"),
+        ("--dropout 1", "--dropout: '1' is not a number from 0 to below 1"),
+        ("--max_steps 0", "--max_steps: '0' is not a number of updates"),
+        ("--device tpu", "--device: invalid choice: 'tpu'"),
+        ("--save_best_model perhaps", "--save_best_model: 'perhaps' is neither true nor false"),
+    ],
+)
+def test_a_wrong_flag_gets_one_line_and_status_2(capsys, words, line):
+    with pytest.raises(SystemExit) as end:
+        run_clue_classifier.parse_arguments(["--task_name", "TNEWS", "--model_name_or_path", "x", *words.split()])
+    printed = capsys.readouterr().err
+    assert end.value.code == 2 and line in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "nothing to do"),
+        (["--do_train", "--batch_size", "2", "--gradient_accumulation_steps", "3"], "more than --batch_size 2"),
+        (["--do_train", "--do_predict", "--save_best_model", "false"], "keeps no checkpoint"),
+    ],
+)
+def test_flags_that_contradict_each_other(words, line):
+    with pytest.raises(UserError, match=line):
+        parse(*words)
+
+
+@pytest.mark.parametrize("module", [run_clue_classifier, run_c3, run_chid, run_cmrc2018], ids=lambda m: m.__name__)
+def test_help_does_not_load_paddle(module):
+    code = (
+        "import sys, runpy\nsys.argv = ['x', '--help']\n"
+        f"try: runpy.run_path({module.__file__!r}, run_name='__main__')\n"
+        "finally: print([m for m in ('paddle', 'paddlenlp', 'datasets', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP)
+    assert "--learning_rate" in done.stdout and "example:" in done.stdout
+    assert done.stdout.endswith("[]\n")

@@ -1,0 +1,71 @@
+"""Prediction files and the zip."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import pytest
+
+from clue_utils import submission
+from clue_utils.errors import UserError
+from clue_utils.tasks import TASKS
+
+
+def test_names_and_lines_of_a_task_with_two_test_sets(tmp_path):
+    task = TASKS["TNEWS"]
+    assert [p.name for p in submission.write_predictions(task, "test1.0", [(0, "102")], tmp_path)] == ["tnews10_predict.json"]
+    paths = submission.write_predictions(task, "test1.1", [(5, "116"), (6, "100")], tmp_path)
+    assert [p.name for p in paths] == ["tnews11_predict.json", "tnews_predict.json"]
+    assert paths[0].read_text() == '{"id": 5, "label": "116"}\n{"id": 6, "label": "100"}\n' == paths[1].read_text()
+
+
+def test_objects_keep_chinese_text(tmp_path):
+    paths = submission.write_predictions(TASKS["CMRC2018"], "test", {"TEST_0_QUERY_0": "光荣和\u2028ω-force"}, tmp_path)
+    assert [p.name for p in paths] == ["cmrc2018_predict.json"]
+    assert json.loads(paths[0].read_text()) == {"TEST_0_QUERY_0": "光荣和\u2028ω-force"}
+    assert "光荣和" in paths[0].read_text()
+
+
+def test_the_zip_holds_leaderboard_names_at_its_top_level(tmp_path):
+    submission.write_predictions(TASKS["TNEWS"], "test1.1", [(0, "102")], tmp_path / "a")
+    submission.write_predictions(TASKS["C3"], "test1.1", [(0, 3)], tmp_path / "b")
+    counts = submission.zip_predictions([tmp_path / "a", tmp_path / "b"], tmp_path / "submit.zip")
+    assert counts == {"c311_predict.json": 1, "tnews11_predict.json": 1}
+    assert sorted(zipfile.ZipFile(tmp_path / "submit.zip").namelist()) == sorted(counts)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("tnews11_predict.json", '{"id": 0, "label": 3}\n', "tnews11_predict.json:1: label 3"),
+        ("tnews11_predict.json", '{"id": 0, "label": "105"}\n', "label '105'"),
+        ("tnews11_predict.json", '{"id": 0, "label": "102"}\n{"id": 0, "label": "102"}\n', ":2: id 0"),
+        ("tnews11_predict.json", '{"id": "0", "label": "102"}\n', "id '0'"),
+        ("tnews11_predict.json", "[1, 2]\n", "not an object"),
+        ("tnews11_predict.json", '{"id": 0\n', "not JSON"),
+        ("tnews11_predict.json", "", "empty"),
+        ("c311_predict.json", '{"id": 0, "label": 4}\n', "label 4"),
+        ("c311_predict.json", '{"id": 0, "label": true}\n', "label True"),
+        ("chid11_predict.json", '{"#idiom1#": 10}', "answer 10"),
+        ("cmrc2018_predict.json", '{"TEST_0_QUERY_0": 3}', "answer 3"),
+        ("cmrc2018_predict.json", "[]", "not one JSON object"),
+    ],
+)
+def test_what_the_leaderboard_would_score_zero_is_refused(tmp_path, name, text, line):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=line):
+        submission.zip_predictions([tmp_path], tmp_path / "submit.zip")
+    assert not (tmp_path / "submit.zip").exists()
+
+
+def test_one_file_from_two_folders_is_refused(tmp_path):
+    for folder in ("a", "b"):
+        submission.write_predictions(TASKS["CSL"], "test", [(0, "1")], tmp_path / folder)
+    with pytest.raises(UserError, match="csl_predict.json is in both"):
+        submission.zip_predictions([tmp_path / "a", tmp_path / "b"], tmp_path / "submit.zip")
+
+
+def test_no_predictions_at_all(tmp_path):
+    with pytest.raises(UserError, match="--do_predict"):
+        submission.zip_predictions([tmp_path], tmp_path / "submit.zip")

@@ -1,0 +1,55 @@
+"""The registry against the published tables and the leaderboard's rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from clue_utils.errors import UserError
+from clue_utils.tasks import PUBLISHED_MODELS, REFERENCE_MODEL, TASKS, best_run, get_task
+
+
+def test_grid_has_the_published_number_of_runs():
+    runs = {t.name: len(t.learning_rates) * len(t.batch_sizes) * len(t.dropouts) for t in TASKS.values()}
+    assert sum(runs.values()) == 134
+    assert runs["CLUEWSC2020"] == 32 and runs["IFLYTEK"] == 24 and runs["C3"] == 6
+
+
+@pytest.mark.parametrize("model", PUBLISHED_MODELS, ids=lambda model: model.title)
+def test_published_average_is_the_mean_of_the_row(model):
+    scores = [score.value for score in model.scores.values()]
+    assert sum(scores) / len(TASKS) == pytest.approx(model.average, abs=0.0051)
+
+
+@pytest.mark.parametrize("model", PUBLISHED_MODELS, ids=lambda model: model.title)
+def test_published_best_runs_are_in_the_grid(model):
+    for name, best in model.best_runs.items():
+        task = TASKS[name]
+        assert best.learning_rate in task.learning_rates
+        assert best.batch_size in task.batch_sizes
+        assert best.dropout in task.dropouts
+
+
+def test_leaderboard_names_are_unique_and_differ_by_test_version():
+    names = [name for task in TASKS.values() for name in task.submissions.values()]
+    assert len(names) == len(set(names)) == 14
+    assert TASKS["OCNLI"].submissions == {"test": "ocnli_50k_predict.json"}
+    assert TASKS["TNEWS"].plain_submission == "tnews_predict.json"
+
+
+def test_label_orders_are_those_of_paddlenlp():
+    assert TASKS["CMNLI"].labels == ("contradiction", "entailment", "neutral")
+    assert TASKS["OCNLI"].labels == ("entailment", "contradiction", "neutral")
+    assert TASKS["CLUEWSC2020"].labels == ("true", "false")
+    assert len(TASKS["TNEWS"].labels) == 15 and "105" not in TASKS["TNEWS"].labels
+    assert len(TASKS["IFLYTEK"].labels) == 119
+
+
+def test_names_in_any_letter_case():
+    assert get_task("cluewsc2020") is TASKS["CLUEWSC2020"]
+    with pytest.raises(UserError, match="AFQMC, TNEWS"):
+        get_task("afamc")
+
+
+def test_a_model_without_a_row_takes_the_reference_model_s_best_run():
+    assert best_run("my/model", TASKS["TNEWS"]) == best_run(REFERENCE_MODEL, TASKS["TNEWS"])
+    assert best_run("ernie-gram-zh", TASKS["CLUEWSC2020"])[0] == (3e-5, 16, 0.0)
