@@ -39,14 +39,18 @@ def has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _WEIGHTS)
 
 
-def load_tokenizer(name_or_path: str) -> Any:
+def load_tokenizer(name_or_path: str, do_lower_case: bool | None = None) -> Any:
     """Load the reference (Python) tokenizer of a model.
+
+    Args:
+        do_lower_case: write text in lower case; None: as the model's own setting says.
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
     with _readable_errors(name_or_path), _unshadowed(name_or_path):
-        return AutoTokenizer.from_pretrained(name_or_path)
+        settings = {} if do_lower_case is None else {"do_lower_case": do_lower_case}
+        return AutoTokenizer.from_pretrained(name_or_path, **settings)
 
 
 def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, training: bool) -> paddle.nn.Layer:
@@ -86,6 +90,22 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
     if not training:
         _require_head(model, name_or_path, task)
     return model
+
+
+def check_fit(model: paddle.nn.Layer, tokenizer: Any, max_seq_length: int) -> None:
+    """Refuse inputs that the model has no embedding for, which Paddle would end with a crash.
+
+    Raises:
+        UserError: sequences longer than the positions, or a vocabulary larger than the embedding.
+    """
+    positions = getattr(model.config, "max_position_embeddings", max_seq_length)
+    if max_seq_length > positions:
+        raise UserError(f"--max_seq_length {max_seq_length}: the model has {positions} positions; pass at most that")
+    if len(tokenizer) > model.config.vocab_size:
+        raise UserError(
+            f"the tokenizer knows {len(tokenizer)} tokens but the model embeds {model.config.vocab_size}: "
+            "vocab.txt and weights are not of one model"
+        )
 
 
 def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:

@@ -67,7 +67,7 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
         args: flags, completed by ``arguments.resolve``.
         build_method: tokenizer -> the script's method.
     """
-    tokenizer = models.load_tokenizer(args.model_name_or_path)
+    tokenizer = models.load_tokenizer(args.model_name_or_path, getattr(args, "do_lower_case", None))
     method = build_method(tokenizer)
     run = Run(task.name, task.metric, args, device)
 
@@ -86,13 +86,18 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
     def score(model: paddle.nn.Layer, split: _Split) -> dict[str, float]:
         return method.score(logits_of(model, split), split.records, split.features)
 
+    def load_model(name_or_path: str, training: bool) -> paddle.nn.Layer:
+        model = models.load_model(name_or_path, task, args.dropout, method.num_outputs, training)
+        models.check_fit(model, tokenizer, args.max_seq_length)
+        return model
+
     checkpoint = args.model_name_or_path
     dev = load_split("dev") if args.do_train or args.do_eval else None
     if args.do_train:
         assert dev is not None
         train = load_split("train").features
         runtime.seed_all(args.seed)  # a new head is drawn at random
-        model = models.load_model(checkpoint, task, args.dropout, method.num_outputs, training=True)
+        model = load_model(checkpoint, training=True)
         fit(
             model,
             train,
@@ -106,7 +111,7 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
         checkpoint = str(run.folder)
         run.write(status="trained")
     if args.do_eval or args.do_predict:
-        model = models.load_model(checkpoint, task, args.dropout, method.num_outputs, training=False)
+        model = load_model(checkpoint, training=False)
         if args.do_eval:
             assert dev is not None
             run.write(evaluation=evaluate_and_log(lambda: score(model, dev)))

@@ -88,7 +88,11 @@ def fit(
                     "global step %d/%d, epoch: %d, batch: %d, rank_id: %d, loss: %f, lr: %.10f, speed: %.4f step/s",
                     *(step, num_steps, epoch, index, rank, value, optimizer.get_lr(), speed),
                 )
-                run.log("train", step, {"loss": value, "learning_rate": optimizer.get_lr(), "steps_per_second": speed})
+                memory = runtime.peak_memory_bytes(run.fields["device"])
+                if not last_logged:
+                    logger.info("memory: %.2f GiB at the peak so far", memory / 2**30)
+                scalars = {"loss": value, "learning_rate": optimizer.get_lr(), "steps_per_second": speed}
+                run.log("train", step, scalars | {"peak_memory_bytes": memory})
                 last_logged, seconds = step, 0.0
 
             last = step == num_steps

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clue_utils import arguments, runtime, tasks
+from clue_utils.errors import UserError
 
 if TYPE_CHECKING:
     from clue_utils.data import Records
+
     from clue_utils.features import Feature, Features
     from clue_utils.submission import Answers
 
@@ -48,6 +50,8 @@ class C3:
     def __init__(self, tokenizer: Any, max_seq_length: int) -> None:
         from clue_utils.inference import cross_entropy_loss, logits
 
+        if max_seq_length < 8:
+            raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a question: pass at least 8")
         self.tokenizer, self.max_seq_length = tokenizer, max_seq_length
         self.compute_loss, self.forward = cross_entropy_loss, logits
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clue_utils import arguments, runtime, tasks
+from clue_utils.errors import UserError
 
 if TYPE_CHECKING:
     from clue_utils.data import Records
+
     from clue_utils.features import Feature, Features
     from clue_utils.submission import Answers
 
@@ -52,6 +54,8 @@ class Chid:
     def __init__(self, tokenizer: Any, max_seq_length: int, assignment: str) -> None:
         from clue_utils.inference import cross_entropy_loss, logits
 
+        if max_seq_length < 10:
+            raise UserError(f"--max_seq_length {max_seq_length} leaves no room around a blank: pass at least 10")
         self.tokenizer, self.max_seq_length, self.assignment = tokenizer, max_seq_length, assignment
         self.compute_loss, self.forward = cross_entropy_loss, logits
         self.mark = tokenizer.convert_tokens_to_ids(BLANK_MARK)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clue_utils import arguments, runtime, tasks
+from clue_utils.errors import UserError
 
 if TYPE_CHECKING:
     import paddle
-
     from clue_utils.data import Records
+
     from clue_utils.features import Feature, Features
     from clue_utils.inference import Tensors
-    from clue_utils.submission import Answers
 
 # Some gold starts of the official files are late by up to this many characters.
 START_REPAIR = 3
@@ -153,6 +153,11 @@ class Cmrc2018:
         n_best_size: int,
         max_answer_length: int,
     ) -> None:
+        if max_seq_length < max_query_length + 4:
+            raise UserError(
+                f"--max_seq_length {max_seq_length} leaves no room for text beside a question of --max_query_length "
+                f"{max_query_length}: pass at least {max_query_length + 4}"
+            )
         self.tokenizer, self.max_seq_length, self.doc_stride = tokenizer, max_seq_length, doc_stride
         self.max_query_length = max_query_length
         self.n_best_size, self.max_answer_length = n_best_size, max_answer_length

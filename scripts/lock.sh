@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Remakes requirements.txt, requirements-gpu.txt and requirements-dev.txt from requirements.in and requirements-dev.in.
+# Pins that still fit are kept; `bash scripts/lock.sh --upgrade` takes the newest of everything.
+# There are no hashes: pip would then refuse the packages that the GPU wheel adds from Paddle's own index.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+command -v uv >/dev/null || { echo "lock: uv is missing; install it with: python -m pip install uv" >&2; exit 2; }
+
+compile() { # INPUT OUTPUT [FLAG...]: one lock for Python 3.10 and later, on every platform
+  uv pip compile "$1" --output-file "$2" "${@:3}" --quiet --universal --python-version 3.10 \
+    --no-emit-index-url --no-emit-find-links --custom-compile-command "bash scripts/lock.sh"
+}
+
+compile requirements.in requirements.txt "$@"
+compile requirements-dev.in requirements-dev.txt "$@"
+
+# The GPU lock is the same set with another Paddle wheel, so that the two cannot drift apart.
+{
+  cat <<END
+# requirements.txt with the GPU wheel of Paddle; made by: bash scripts/lock.sh
+#
+# This wheel comes from Paddle's own index, one for each CUDA version. Take the newest that the driver supports
+# (nvidia-smi shows it at the top right) and name it to pip, for example for CUDA 12.6:
+#
+#   pip install -r requirements-gpu.txt --extra-index-url https://www.paddlepaddle.org.cn/packages/stable/cu126/
+#
+#   CUDA 11.8   https://www.paddlepaddle.org.cn/packages/stable/cu118/
+#   CUDA 12.6   https://www.paddlepaddle.org.cn/packages/stable/cu126/
+#   CUDA 12.9   https://www.paddlepaddle.org.cn/packages/stable/cu129/
+#   CUDA 13.0   https://www.paddlepaddle.org.cn/packages/stable/cu130/
+#
+# The wheel itself pins the NVIDIA libraries it needs, which differ from one CUDA version to the next.
+END
+  sed -e '1,/^[^#]/{/^#/d;}' -e "s/^paddlepaddle==/paddlepaddle-gpu==/" requirements.txt
+} >requirements-gpu.txt.tmp
+mv requirements-gpu.txt.tmp requirements-gpu.txt
+echo "locked: $(grep -c == requirements.txt) packages"

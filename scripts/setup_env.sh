@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Makes .venv at the project's top: Python 3.10 to 3.12, the packages of requirements.txt, and the project itself.
+# Usage: bash scripts/setup_env.sh [--dev]     --dev adds the packages of requirements-dev.txt
+# PYTHON=/path/to/python chooses the interpreter. What is already in place is left alone, so a second run ends at once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+venv="$PWD/.venv"
+log="$venv/set-up.log"
+unfinished="$venv/set-up.unfinished" # there from the moment .venv is made until all is in place
+
+stop() {
+  echo "set-up: $1" >&2
+  exit 2
+}
+
+find_python() { # prints the path of the newest Python that will do
+  local candidate version without_venv=""
+  local candidates=(python3.12 python3.11 python3.10 python3 python)
+  [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+  for candidate in "${candidates[@]}"; do
+    # Asked, not looked up: a name may lead to a version manager's stub that runs nothing.
+    version="$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || version=""
+    case "$version" in
+      3.10 | 3.11 | 3.12) ;;
+      *)
+        [ -z "${PYTHON:-}" ] || stop "PYTHON=$PYTHON is ${version:+Python }${version:-no Python}; 3.10 to 3.12 is needed"
+        continue
+        ;;
+    esac
+    if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+      "$candidate" -c 'import sys; print(sys.executable)'
+      return
+    fi
+    without_venv="${without_venv:-$version}"
+  done
+  [ -z "$without_venv" ] ||
+    stop "Python $without_venv has no venv module; on Debian or Ubuntu: apt-get install python$without_venv-venv"
+  stop "no Python from 3.10 to 3.12 found; install one, or name it: PYTHON=/path/to/python bash scripts/setup_env.sh"
+}
+
+key() { # FILE...: what a stamp must hold for these inputs to be in place
+  echo "$venv"
+  cksum "$@"
+}
+
+in_place() { # STAMP FILE...
+  [ -x "$venv/bin/python" ] && [ "$(cat "$venv/$1" 2>/dev/null)" = "$(key "${@:2}")" ]
+}
+
+pip_install() { # TEXT ARGUMENT...: run pip, show one line of progress, and pip's own words where it fails
+  local text="$1" begin="$SECONDS" line
+  printf 'set-up: %s' "$text"
+  [ -t 1 ] || printf ' ...'
+  if "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off "${@:2}" 2>&1 |
+    tee -a "$log" | while IFS= read -r line; do
+    case "$line" in
+      Collecting* | *Downloading* | *Building* | Installing*)
+        # shellcheck disable=SC2059
+        [ ! -t 1 ] || printf '\r\033[K%.*s' "$((${COLUMNS:-80} - 1))" "set-up: $text, $((SECONDS - begin)) s: ${line#"${line%%[! ]*}"}"
+        ;;
+    esac
+  done; then
+    [ ! -t 1 ] || printf '\r\033[Kset-up: %s ...' "$text"
+    echo " done, $((SECONDS - begin)) s"
+  else
+    echo " failed; pip says:"
+    grep -i -A 20 -m 1 '^ *error' "$log" >&2 || tail -n 20 "$log" >&2
+    echo "set-up: all of pip's output is in $log; mend the cause and run this again" >&2
+    exit 1
+  fi
+}
+
+# Two set-ups at once would undo each other: the second waits for the first.
+if command -v flock >/dev/null; then
+  exec 9<scripts/setup_env.sh
+  flock --nonblock 9 || {
+    echo "set-up: waiting for another set-up of this folder to end"
+    flock 9
+  }
+fi
+
+if [ -e "$unfinished" ] || ! in_place set-up.packages requirements.txt; then
+  rmdir .venv 2>/dev/null || true # empty
+  if [ -e .venv ] && [ ! -e "$unfinished" ] && [ ! -e .venv/set-up.packages ]; then
+    stop "$venv was not made by this script; move it away"
+  fi
+  # Made anew rather than mended: pip may take a package that was cut off half-way for installed.
+  python="$(find_python)"
+  echo "set-up: .venv with $("$python" -V) of $python"
+  rm -rf .venv
+  mkdir .venv
+  touch "$unfinished"
+  "$python" -m venv .venv
+  locked() { sed -n "s/^$1==\([^ ]*\).*/$1==\1/p" requirements.txt; }
+  pip_install "pip and setuptools" "$(locked pip)" "$(locked setuptools)"
+  # The locked setuptools also builds the few packages that are published as source only.
+  pip_install "$(grep -c '^[a-z]' requirements.txt) locked packages (2 GB, some minutes)" \
+    --build-constraint requirements.txt -r requirements.txt
+  key requirements.txt >.venv/set-up.packages
+  rm "$unfinished"
+fi
+
+if ! in_place set-up.project setup.cfg pyproject.toml; then
+  pip_install "the project" --no-deps --no-build-isolation --editable .
+  key setup.cfg pyproject.toml >.venv/set-up.project
+fi
+
+if [ "${1:-}" = --dev ] && ! in_place set-up.dev requirements-dev.txt; then
+  pip_install "the tools for tests" -r requirements-dev.txt
+  key requirements-dev.txt >.venv/set-up.dev
+fi

@@ -1,0 +1,154 @@
+"""CMRC2018: where answers lie in windows, and which span is answered."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from run_cmrc2018 import NO_ANSWER, Cmrc2018, OffsetTokenizer, repaired_start
+
+from clue_utils.data import load_records
+from clue_utils.errors import UserError
+from clue_utils.evaluation import cmrc2018_scores
+from clue_utils.features import build_features
+from clue_utils.tasks import TASKS
+
+
+@pytest.fixture
+def method(tokenizer):
+    def build(max_seq_length=64, doc_stride=16, max_query_length=16, n_best_size=20, max_answer_length=50):
+        return Cmrc2018(tokenizer, max_seq_length, doc_stride, max_query_length, n_best_size, max_answer_length)
+
+    return build
+
+
+def record(context: str, answer: str, start: int | None = None) -> dict:
+    start = context.index(answer) if start is None else start
+    return {
+        "id": "Q",
+        "context": context,
+        "question": "答案是什么？",
+        "answers": [{"text": answer, "answer_start": start}],
+    }
+
+
+def labelled_text(feature: dict, context: str) -> str:
+    begin = feature["char_begin"][feature["start"] - feature["context"]]
+    end = feature["char_end"][feature["end"] - feature["context"]]
+    return context[begin:end]
+
+
+@pytest.mark.parametrize(
+    ("context", "answer"),
+    [
+        ("他笑了😀。答案是北京😀大学。", "北京😀大学"),
+        ("表格\t第一列\t答案\t北京大学\t完", "北京大学"),
+        ("共有１２３４人，其中５６人来自上海。", "５６人"),
+        ("cafe\u0301 在 Zürich 开业，老板是 José。", "José"),
+        ("İstanbul 是一座城市，GDP为３．５万亿。", "３．５万亿"),
+        ("控制\x00字符\u200b之后的答案在这里。", "答案在这里"),
+        ("一行\u2028两行\n三行的答案", "三行的答案"),
+        ("ＡＢＣ公司与abc公司", "abc公司"),
+        ("[MASK]不是标记，[SEP]也不是。", "也不是"),
+        ("𠀀𠀁是扩展区汉字，答案是𠀂。", "𠀂"),
+    ],
+    ids=["emoji", "tabs", "full-width digits", "combining", "dotted I", "control", "line separators", "full-width letters"]
+    + ["special tokens as text", "beyond the basic plane"],
+)
+def test_offsets_survive_normalisation(method, context, answer):
+    features = method().encode(record(context, answer))
+    assert labelled_text(features[0], context) == answer
+
+
+def test_words_are_cut_as_the_tokenizer_cuts_them(tokenizer, clue_data_dir):
+    split = OffsetTokenizer(tokenizer)
+    for row in load_records(TASKS["CMRC2018"], "test", clue_data_dir):
+        expected = tokenizer(row["context"])["input_ids"][1:-1]
+        assert split(row["context"])[0] == expected
+
+
+@pytest.mark.parametrize("length", [40, 41, 42, 43, 44, 60, 100])
+def test_an_answer_at_a_window_s_end_or_cut_by_it(method, length):
+    context = "天" * (length - 3) + "北京市" + "地" * 30
+    features = method(max_seq_length=32, doc_stride=8).encode(record(context, "北京市"))
+    holding = [f for f in features if f["start"]]
+    assert holding and all(labelled_text(f, context) == "北京市" for f in holding)
+    for feature in features:
+        covered = context[feature["char_begin"][0] : feature["char_end"][-1]]
+        assert bool(feature["start"]) == ("北京市" in covered)
+        assert len(feature["input_ids"]) == len(feature["token_type_ids"]) <= 32
+
+
+def test_an_answer_longer_than_every_window_is_learnt_nowhere(method):
+    features = method(max_seq_length=32, doc_stride=8).encode(record("天" * 80, "天" * 60, 0))
+    assert len(features) > 1 and all(f["start"] == f["end"] == 0 for f in features)
+
+
+def test_each_token_is_best_seen_in_one_window(method):
+    features = method(max_seq_length=32, doc_stride=5).encode(record("天地玄黄宇宙洪荒" * 12, "天", 0))
+    seen = [b for f in features for b, best in zip(f["char_begin"], f["best"], strict=True) if best]
+    assert sorted(seen) == list(range(96))
+
+
+def test_question_is_cut_to_max_query_length(method):
+    long = record("天地玄黄", "玄黄") | {"question": "问" * 100}
+    assert method(max_query_length=16).encode(long)[0]["context"] == 18
+    with pytest.raises(UserError, match="--max_seq_length 19 .*at least 20"):
+        method(max_seq_length=19, max_query_length=16)
+
+
+@pytest.mark.parametrize(("late", "start"), [(0, 4), (1, 4), (3, 4), (4, None)])
+def test_late_gold_starts_are_repaired(late, start):
+    answer = {"text": "北京", "answer_start": 4 + late}
+    assert repaired_start("天地玄黄北京大学大学大学", answer) == start
+
+
+def scores_for(method, features, **logits) -> np.ndarray:
+    scores = np.zeros((len(features), method.width), np.float32)
+    for (row, position, which), value in logits.pop("at").items():
+        scores[row, 2 * position + which] = value
+    return scores
+
+
+class Rows(list):
+    """Features held in memory."""
+
+    def __getitem__(self, i):
+        return {name: np.array(v) if isinstance(v, list) else v for name, v in super().__getitem__(i).items()}
+
+    def column(self, name):
+        return np.array([row[name] for row in self])
+
+
+def test_the_best_allowed_span_is_answered(method):
+    m = method(max_answer_length=4)
+    row = record("甲乙丙丁戊己庚辛", "乙丙")
+    features = Rows(m.encode(row))
+    context = features[0]["context"]
+    far = {(0, context + 1, 0): 5.0, (0, context + 6, 1): 5.0}  # six tokens: too long
+    near = {(0, context + 3, 1): 4.0}
+    before = {(0, context, 1): 9.0}  # an end before the start
+    question = {(0, 1, 0): 9.0, (0, 1, 1): 9.0}  # not in the context
+    scores = scores_for(m, features, at=far | near | before | question)
+    assert m.answer(scores, [row], features) == {"Q": "乙丙丁"}
+
+
+def test_no_allowed_span_gives_the_official_placeholder(method):
+    m = method(n_best_size=1)
+    row = record("甲乙丙丁", "乙")
+    features = Rows(m.encode(row))
+    context = features[0]["context"]
+    scores = scores_for(m, features, at={(0, context + 3, 0): 5.0, (0, context, 1): 5.0})
+    assert m.answer(scores, [row], features) == {"Q": NO_ANSWER}
+
+
+def test_perfect_logits_on_real_records_answer_every_question(tokenizer, clue_data_dir, tmp_path):
+    m = Cmrc2018(tokenizer, 512, 128, 64, 20, max_answer_length=500)
+    records = load_records(TASKS["CMRC2018"], "dev", clue_data_dir)
+    features = build_features(records, m, tokenizer, tmp_path)
+    scores = np.zeros((len(features), m.width), np.float32)
+    for i in range(len(features)):
+        feature = features[i]
+        best = feature["start"] and feature["best"][feature["start"] - feature["context"]]
+        scores[i, [2 * feature["start"], 2 * feature["end"] + 1]] = 10.0 if best else 0.0
+    golds = {row["id"]: [answer["text"] for answer in row["answers"]] for row in records}
+    assert cmrc2018_scores(m.answer(scores, records, features), golds) == {"em": 1.0, "f1": 1.0}
