@@ -27,8 +27,8 @@ from clue_utils.tasks import TASKS
 
 tasks = [task for task in TASKS.values() if Path(task.script).is_file()]
 for number, task in enumerate(tasks, 1):
-    flags = f"--task_name {task.name}" if task.kind == "classification" else ""
-    print(number, len(tasks), task.name, task.script, flags)
+    flags = [f"--task_name {task.name}"] if task.kind == "classification" else []
+    print(number, len(tasks), task.name, task.script, *flags)
 END
 }
 
@@ -41,14 +41,10 @@ run_task() { # NUMBER COUNT TASK SCRIPT [FLAG...]
     --output_dir "$folder" --overwrite_output_dir --device cpu --do_train --do_eval --do_predict \
     $DEMO_FLAGS >"$folder.log" 2>&1; then
     echo "$((SECONDS - begin))" >"$folder.seconds"
-    "$PYTHON_OF_VENV" - "$place" "$folder" <<'END'
-import json, pathlib, sys
-
-place, folder = sys.argv[1:]
-result = json.loads(pathlib.Path(folder, "result.json").read_text(encoding="utf-8"))
-seconds = pathlib.Path(folder + ".seconds").read_text().strip()
-print(f"{place}: {result['metric']} {result['best_metric']:.2f}, {seconds} s", flush=True)
-END
+    # One echo, so that two tasks that end together do not mix their lines.
+    echo "$place: $("$PYTHON_OF_VENV" -c 'import json, sys
+result = json.load(open(sys.argv[1], encoding="utf-8"))
+print(result["metric"], format(result["best_metric"], ".2f"))' "$folder/result.json"), $(cat "$folder.seconds") s"
   else
     { echo "$place failed; the end of $folder.log:"; tail -n 20 "$folder.log"; } >&2
     return 1
@@ -64,6 +60,8 @@ echo
   cat "$OUTPUT/zip.log" >&2
   exit 1
 }
+tail -n 1 "$OUTPUT/zip.log"
+echo
 "$PYTHON_OF_VENV" - <<'END'
 import json, os
 from pathlib import Path

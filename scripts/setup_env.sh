@@ -95,7 +95,7 @@ if [ -e "$unfinished" ] || ! in_place set-up.packages requirements.txt; then
   locked() { sed -n "s/^$1==\([^ ]*\).*/$1==\1/p" requirements.txt; }
   pip_install "pip and setuptools" "$(locked pip)" "$(locked setuptools)"
   # The locked setuptools also builds the few packages that are published as source only.
-  pip_install "$(grep -c '^[a-z]' requirements.txt) locked packages (2 GB, some minutes)" \
+  pip_install "$(sed -n 's/==.*//p' requirements.txt | sort -u | wc -l | tr -d ' ') locked packages (2 GB, some minutes)" \
     --build-constraint requirements.txt -r requirements.txt
   key requirements.txt >.venv/set-up.packages
   rm "$unfinished"

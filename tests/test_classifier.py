@@ -1,0 +1,160 @@
+"""run_clue_classifier.py as users run it, on the demo model and data."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import run_clue_classifier
+
+from clue_utils import models, tasks
+from clue_utils.tasks import TASKS
+
+TRAIN_LINE = re.compile(
+    r"global step (\d+)/(\d+), epoch: (\d+), batch: (\d+), rank_id: 0, "
+    r"loss: (\d+\.\d{6}), lr: (\d\.\d{10}), speed: \d+\.\d{4} step/s"
+)
+EVAL_LINE = re.compile(r"eval loss: (\d+\.\d{6}), acc: (\d\.\d+), eval done total : (\d+\.\d+) s")
+
+
+@pytest.fixture
+def classify(run_script, demo):
+    """Run the script on a task of the demo data: (status, standard output, standard error)."""
+
+    def run(task, output, *words, model=demo / "model"):
+        return run_script(
+            run_clue_classifier.main,
+            *("--task_name", task, "--model_name_or_path", str(model), "--data_dir", str(demo / "data")),
+            *("--output_dir", str(output), "--device", "cpu", *map(str, words)),
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, demo, run_script):
+    """A TNEWS checkpoint of a few updates with a length of its own."""
+    output = tmp_path_factory.mktemp("tnews")
+    status, out, err = run_script(
+        run_clue_classifier.main,
+        *("--task_name", "tnews", "--model_name_or_path", str(demo / "model"), "--data_dir", str(demo / "data")),
+        *("--output_dir", str(output), "--device", "cpu", "--do_train", "--max_steps", "6", "--save_steps", "2"),
+        *("--logging_steps", "2", "--max_seq_length", "24", "--batch_size", "8", "--learning_rate", "1e-3"),
+    )
+    assert status == 0, err
+    return output, out
+
+
+def losses(log: str) -> list[float]:
+    return [float(match[5]) for match in map(TRAIN_LINE.fullmatch, log.splitlines()) if match]
+
+
+def test_log_lines_have_the_published_format(trained):
+    lines = trained[1].splitlines()
+    steps = [match for match in map(TRAIN_LINE.fullmatch, lines) if match]
+    assert [(m[1], m[2], m[3], m[4]) for m in steps] == [("2", "6", "0", "1"), ("4", "6", "0", "3"), ("6", "6", "0", "5")]
+    assert len(list(filter(EVAL_LINE.fullmatch, lines))) == 3
+    # Warm-up is floor(0.1 * 6) = 0 updates, then the rate falls linearly to 0.
+    assert [float(m[6]) for m in steps] == pytest.approx([1e-3 * 4 / 6, 1e-3 * 2 / 6, 0.0])
+
+
+def test_what_a_run_leaves_behind(trained):
+    folder = trained[0]
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["status"], result["task"], result["metric"], result["num_steps"]) == ("finished", "TNEWS", "accuracy", 6)
+    assert [entry["step"] for entry in result["history"]] == [2, 4, 6]
+    assert result["best_metric"] == max(entry["accuracy"] for entry in result["history"])
+    assert result["hyper_parameters"]["max_seq_length"] == 24
+    assert set(result["data_sha256"]) == {"train", "dev"} == set(result["num_examples"])
+    assert {"model.safetensors", "config.json", "vocab.txt", "metrics.jsonl", "visualdl"} <= {p.name for p in folder.iterdir()}
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(m["kind"], m["step"]) for m in metrics] == [(kind, step) for step in (2, 4, 6) for kind in ("train", "eval")]
+    assert not [p for p in folder.rglob("*") if p.name.endswith(".tmp") or p.name.startswith(".saving")]
+
+
+def test_evaluation_alone_gives_the_best_checkpoint_s_score(classify, trained, tmp_path):
+    status, out, err = classify("TNEWS", tmp_path, "--do_eval", model=trained[0])
+    best = json.loads((trained[0] / "result.json").read_text())["best_metric"]
+    assert status == 0, err
+    assert "max_seq_length: 24 (checkpoint)" in out
+    assert json.loads((tmp_path / "result.json").read_text())["evaluation"]["accuracy"] == best
+
+
+def test_two_predictions_give_the_same_bytes_under_all_names(classify, trained, tmp_path, demo):
+    for name in ("first", "second"):
+        status, _, err = classify("TNEWS", tmp_path / name, "--do_predict", model=trained[0])
+        assert status == 0, err
+    files = ("tnews10_predict.json", "tnews11_predict.json", "tnews_predict.json")
+    for file in files:
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+    assert (tmp_path / "first" / files[1]).read_bytes() == (tmp_path / "first" / files[2]).read_bytes()
+    predictions = [json.loads(line) for line in (tmp_path / "first" / files[1]).read_text().splitlines()]
+    records = [json.loads(line) for line in (demo / "data/tnews_public/test.json").read_text().split("\n") if line]
+    assert [p["id"] for p in predictions] == [r["id"] for r in records]
+    assert {p["label"] for p in predictions} <= set(TASKS["TNEWS"].labels)
+
+
+def test_predicting_in_the_checkpoint_s_folder_keeps_its_training_record(classify, trained):
+    before = json.loads((trained[0] / "result.json").read_text())
+    assert classify("TNEWS", trained[0], "--do_predict", model=trained[0])[0] == 0
+    after = json.loads((trained[0] / "result.json").read_text())
+    assert after["history"] == before["history"] and after["hyper_parameters"] == before["hyper_parameters"]
+
+
+def test_predictions_do_not_depend_on_the_evaluation_batch_size(classify, trained, tmp_path):
+    for size in (1, 7, 64):
+        assert classify("TNEWS", tmp_path / str(size), "--do_predict", "--eval_batch_size", size, model=trained[0])[0] == 0
+    texts = {(tmp_path / str(size) / "tnews10_predict.json").read_bytes() for size in (1, 7, 64)}
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_accumulation_changes_nothing(classify, tmp_path, parts):
+    flags = "--do_train --max_steps 4 --logging_steps 1 --batch_size 8 --dropout 0 --learning_rate 1e-3".split()
+    _, whole, _ = classify("AFQMC", tmp_path / "whole", *flags)
+    _, split, _ = classify("AFQMC", tmp_path / "split", *flags, "--gradient_accumulation_steps", parts)
+    assert len(losses(whole)) == 4
+    assert losses(split) == pytest.approx(losses(whole), abs=1e-5)
+
+
+def test_same_command_same_numbers(classify, tmp_path):
+    flags = "--do_train --max_steps 4 --logging_steps 1 --batch_size 8 --learning_rate 1e-3".split()
+    logs = [classify("CSL", tmp_path / name, *flags)[1] for name in "ab"]
+    assert losses(logs[0]) == losses(logs[1])
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+
+
+def test_dropout_reaches_every_layer(demo, run_script):
+    import paddle
+
+    model = models.load_model(str(demo / "model"), TASKS["TNEWS"], 0.25, 15, training=True)
+    layers = {name: layer.p for name, layer in model.named_sublayers() if isinstance(layer, paddle.nn.Dropout)}
+    attention = [layer.dropout for _, layer in model.named_sublayers() if isinstance(getattr(layer, "dropout", None), float)]
+    activation = {name for name in layers if re.fullmatch(r".*layers\.\d+\.dropout", name)}  # off in every published model
+    assert {p for name, p in layers.items() if name not in activation} == {0.25} == set(attention)
+    assert {layers[name] for name in activation} == {0}
+
+
+def test_a_model_s_name_wins_over_an_empty_folder(monkeypatch, tmp_path):
+    """The published commands make a folder of the model's name and then load the model."""
+    monkeypatch.chdir(tmp_path)
+    Path("ernie-3.0-base-zh/models").mkdir(parents=True)
+    asked = []
+
+    def from_pretrained(name, **settings):
+        asked.append((name, Path(name).exists()))
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", from_pretrained)
+    with pytest.raises(models.UserError, match="no network"):
+        models.load_tokenizer("ernie-3.0-base-zh")
+    assert asked == [("ernie-3.0-base-zh", False)] and Path.cwd() == tmp_path
+
+
+@pytest.mark.parametrize("task", tasks.CLASSIFICATION_TASKS)
+def test_the_demo_model_learns(classify, tmp_path, task, demo_flags):
+    status, _, err = classify(task, tmp_path, "--do_train", *demo_flags(task))
+    assert status == 0, err
+    assert json.loads((tmp_path / "result.json").read_text())["best_metric"] > max(0.7, 3 / len(TASKS[task].labels) * 0.7)
