@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import paddle
 
-from clue_utils import data, models, runtime, submission
+from clue_utils import checkpoints, data, models, runtime, submission
 from clue_utils.data import Records
 from clue_utils.features import Feature, Features, build_features
 from clue_utils.inference import Tensors, compute_logits
@@ -93,7 +93,9 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
 
     checkpoint = args.model_name_or_path
     dev = load_split("dev") if args.do_train or args.do_eval else None
-    if args.do_train:
+    if args.do_train and run.is_trained:
+        logger.info("%s: trained already, best %s %.4f", run.folder, task.metric, run.fields["best_metric"])
+    elif args.do_train:
         assert dev is not None
         train = load_split("train").features
         runtime.seed_all(args.seed)  # a new head is drawn at random
@@ -108,8 +110,10 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
             tokenizer.pad_token_id,
             save_best=lambda: models.save_model(model, tokenizer, run.folder),
         )
-        checkpoint = str(run.folder)
         run.write(status="trained")
+        checkpoints.remove_all(run.folder)
+    if args.do_train:
+        checkpoint = str(run.folder)
     if args.do_eval or args.do_predict:
         model = load_model(checkpoint, training=False)
         if args.do_eval:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,49 @@ def read_result(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     return result
 
 
+def _require_same_run(folder: Path, earlier: dict[str, Any], described: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was started with other settings."""
+    before = earlier | earlier.get("hyper_parameters", {})
+    now = described | described["hyper_parameters"]
+    different = [
+        f"{name} {before.get(name)} there, {now[name]} now"
+        for name in now
+        if name != "hyper_parameters" and before.get(name) != now[name]
+    ]
+    if different:
+        raise UserError(
+            f"{folder} holds a run with other settings ({'; '.join(different)}): "
+            "choose another --output_dir, or start anew with --overwrite_output_dir"
+        )
+
+
+def _is_same_checkpoint(folder: Path, earlier: dict[str, Any], described: dict[str, Any]) -> bool:
+    """Whether what a run without training finds in its output folder is of the same task and model.
+
+    A record of evaluation or prediction alone may be replaced by another one's; that of a training run may not.
+    """
+    model = described["model"]
+    own = earlier.get("model") == model or (
+        os.path.isdir(model) and folder.is_dir() and os.path.samefile(model, folder)
+    )
+    if own and earlier.get("task") == described["task"]:
+        return True
+    if "history" in earlier:
+        raise UserError(
+            f"{folder} holds the training run of {earlier.get('task')} from {earlier.get('model')}: "
+            f"choose another --output_dir for {described['task']} with {model}"
+        )
+    return False
+
+
 class Run:
     """The record of one run in its output folder; only rank 0 writes.
 
-    ``fields`` is the content of ``result.json``. A run that evaluates or predicts in the folder of its own checkpoint
-    adds to what training wrote there.
+    ``fields`` is the content of ``result.json``. A run in the folder of an earlier one adds to what is written there:
+    training that was stopped goes on, training that is done (``is_trained``) is not done again.
 
     Raises:
-        UserError: training is asked for in a folder that holds a finished training run.
+        UserError: training is asked for in a folder that holds a run with other settings.
     """
 
     def __init__(self, task_name: str, metric: str, args: Any, device: str) -> None:
@@ -61,37 +97,65 @@ class Run:
         self._begin = time.time()
         self._writer: Any = None
         earlier = read_result(self.folder)
-        if args.do_train and not args.overwrite_output_dir and earlier and earlier.get("status") == "finished":
-            raise UserError(
-                f"{self.folder} holds a finished run of {earlier.get('task')}: "
-                "choose another --output_dir, or start anew with --overwrite_output_dir"
-            )
-        if runtime.rank() == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if args.do_train:
-                (self.folder / METRICS_FILE).unlink(missing_ok=True)
-        keep = earlier is not None and not args.do_train
-        self.fields: dict[str, Any] = (earlier or {}) if keep else {}
-        if not keep:
-            self.fields |= {
-                "status": "running",
-                "task": task_name,
-                "model": args.model_name_or_path,
-                "metric": metric,
-                "hyper_parameters": {name: getattr(args, name) for name in args.hyper_parameters},
-                "max_steps": args.max_steps,
-                "num_processes": runtime.world_size(),
-                "device": device,
-                "environment": {
-                    name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE") if name in os.environ
-                },
-                "versions": runtime.versions(),
-                "num_examples": {},
-                "data_sha256": {},
-            }
+        described = {
+            "task": task_name,
+            "model": args.model_name_or_path,
+            "hyper_parameters": {name: getattr(args, name) for name in args.hyper_parameters},
+            "max_steps": args.max_steps,
+            "num_processes": runtime.world_size(),
+        }
+        if args.do_train and args.overwrite_output_dir:
+            self._start_anew()
+            earlier = None
+        if earlier and args.do_train:
+            _require_same_run(self.folder, earlier, described)
+        elif earlier and not _is_same_checkpoint(self.folder, earlier, described):
+            earlier = None
+        self.is_trained = earlier is not None and earlier.get("status") in ("trained", "finished")
+        self._trains = args.do_train and not self.is_trained
+        self.fields: dict[str, Any] = earlier or {
+            "status": "running",
+            "metric": metric,
+            "device": device,
+            "environment": {
+                name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE") if name in os.environ
+            },
+            "versions": runtime.versions(),
+            "num_examples": {},
+            "data_sha256": {},
+            **described,
+        }
+
+    def _start_anew(self) -> None:
+        if runtime.rank() != 0:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in (METRICS_FILE, RESULT_FILE):
+            (self.folder / name).unlink(missing_ok=True)
+        for leftover in [self.folder / "visualdl", *self.folder.glob("checkpoint-*")]:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def resume(self, fields: dict[str, Any], step: int) -> None:
+        """Go back to what was recorded at a step: later lines of the metrics log are dropped."""
+        self.fields |= fields
+        path = self.folder / METRICS_FILE
+        if runtime.rank() == 0 and path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_text_atomically(path, "".join(kept))
 
     def record_data(self, records: Any) -> None:
-        """Note size and checksum of a split."""
+        """Note size and checksum of a split.
+
+        Raises:
+            UserError: an unfinished training run was started with other data.
+        """
+        before = self.fields["data_sha256"].get(records.split)
+        if self._trains and before not in (None, records.sha256):
+            raise UserError(
+                f"{self.folder}: the {records.split} data is not what this run was started with; "
+                "give the same --data_dir, or start anew with --overwrite_output_dir"
+            )
         self.fields["num_examples"][records.split] = len(records)
         self.fields["data_sha256"][records.split] = records.sha256
 
@@ -114,6 +178,7 @@ class Run:
         self.fields["wall_time"] = self.fields.get("wall_time", 0.0) + time.time() - self._begin
         self._begin = time.time()
         if runtime.rank() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(self.fields, ensure_ascii=False, indent=2)
             write_text_atomically(self.folder / RESULT_FILE, text + "\n")
 

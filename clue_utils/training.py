@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import paddle
 from paddlenlp.transformers import LinearDecayWithWarmup
 from tqdm import tqdm
 
-from clue_utils import runtime
+from clue_utils import checkpoints, runtime
 from clue_utils.errors import UserError
 from clue_utils.features import Features, batches_per_epoch, collate, shuffled_batches
 from clue_utils.inference import Tensors, to_tensors
@@ -42,8 +41,9 @@ def fit(
     """Train a model; evaluate it every ``save_steps`` updates (0: every epoch) and at the end; keep the best.
 
     An update sees ``batch_size`` rows on each rank, in ``gradient_accumulation_steps`` parts. The loss is the mean
-    over all of them, so neither the number of ranks nor the number of parts changes what is learnt. The random state
-    of dropout is set anew at each update from seed, update and rank.
+    over all of them, so neither the number of ranks nor the number of parts changes what is learnt. Dropout's random
+    state is set at each update from seed, update and rank, so that a run that is stopped and started again goes on from
+    its last checkpoint to the same end.
 
     Args:
         compute_loss: model, batch -> float tensor [batch], the loss of each row.
@@ -60,59 +60,105 @@ def fit(
     num_steps = args.max_steps if args.max_steps > 0 else updates_per_epoch * args.num_train_epochs
     schedule = LinearDecayWithWarmup(args.learning_rate, num_steps, args.warmup_steps or args.warmup_proportion)
     optimizer = build_optimizer(model, schedule, args)
+    step = _resume(model, optimizer, schedule, run)
+    run.write(num_steps=num_steps)
     replica = paddle.DataParallel(model, find_unused_parameters=True) if num_ranks > 1 else model
-
-    metric = run.fields["metric"]
-    run.fields |= {"num_steps": num_steps, "best_metric": None, "best_step": None, "history": []}
-    progress = tqdm(total=num_steps, desc="training", unit="step", disable=None if rank == 0 else True, leave=False)
-    step, last_logged, seconds = 0, 0, 0.0
+    meter = _Meter(run, step, num_steps)
     model.train()
     while step < num_steps:
-        epoch = step // updates_per_epoch
-        for index, rows in enumerate(shuffled_batches(len(train), args.batch_size * num_ranks, args.seed, epoch)):
-            begin = time.perf_counter()
-            paddle.seed(_step_seed(args.seed, step, rank))
-            loss = _backward(replica, train, rows, compute_loss, args.gradient_accumulation_steps, pad_token_id)
-            optimizer.step()
-            optimizer.clear_grad(set_to_zero=False)
-            schedule.step()
-            step += 1
-            progress.update()
-            seconds += time.perf_counter() - begin
-
-            if step % args.logging_steps == 0:
-                value = _mean_over_ranks(loss)
-                _require_finite(value, step, run)
-                speed = (step - last_logged) / seconds
-                logger.info(
-                    "global step %d/%d, epoch: %d, batch: %d, rank_id: %d, loss: %f, lr: %.10f, speed: %.4f step/s",
-                    *(step, num_steps, epoch, index, rank, value, optimizer.get_lr(), speed),
+        epoch, first = divmod(step, updates_per_epoch)
+        batches = shuffled_batches(len(train), args.batch_size * num_ranks, args.seed, epoch)
+        for index in range(first, min(updates_per_epoch, first + num_steps - step)):
+            with meter.update():
+                paddle.seed(_step_seed(args.seed, step, rank))
+                loss = _backward(
+                    replica, train, batches[index], compute_loss, args.gradient_accumulation_steps, pad_token_id
                 )
-                memory = runtime.peak_memory_bytes(run.fields["device"])
-                if not last_logged:
-                    logger.info("memory: %.2f GiB at the peak so far", memory / 2**30)
-                scalars = {"loss": value, "learning_rate": optimizer.get_lr(), "steps_per_second": speed}
-                run.log("train", step, scalars | {"peak_memory_bytes": memory})
-                last_logged, seconds = step, 0.0
-
-            last = step == num_steps
+                optimizer.step()
+                optimizer.clear_grad(set_to_zero=False)
+                schedule.step()
+                step += 1
+            if step % args.logging_steps == 0:
+                meter.log(step, epoch, index, _mean_over_ranks(loss), optimizer.get_lr())
             end_of_epoch = index == updates_per_epoch - 1
-            if last or (step % args.save_steps == 0 if args.save_steps else end_of_epoch):
+            if step == num_steps or (step % args.save_steps == 0 if args.save_steps else end_of_epoch):
                 _require_finite(_mean_over_ranks(loss), step, run)
-                metrics = evaluate_and_log(evaluate)
-                run.log("eval", step, metrics)
-                run.fields["history"].append({"step": step, **metrics})
-                if run.fields["best_metric"] is None or metrics[metric] > run.fields["best_metric"]:
-                    run.fields |= {"best_metric": metrics[metric], "best_step": step, "best_metrics": metrics}
-                    if args.save_best_model and rank == 0:
-                        save_best()
+                if _record_evaluation(run, step, evaluate_and_log(evaluate)) and args.save_best_model and rank == 0:
+                    save_best()
+                if step < num_steps and rank == 0:
+                    checkpoints.save(run.folder, step, model, optimizer, {"fields": run.fields})
                 run.write()
-            if last:
-                break
-    progress.close()
-    logger.info("best %s: %.4f at step %d", metric, run.fields["best_metric"], run.fields["best_step"])
+    meter.close()
+    logger.info("best %s: %.4f at step %d", *(run.fields[name] for name in ("metric", "best_metric", "best_step")))
     if num_ranks > 1:
-        paddle.distributed.barrier()  # the checkpoint is complete before any rank reads it
+        paddle.distributed.barrier()  # the best checkpoint is complete before any rank reads it
+
+
+def _resume(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, schedule: Any, run: Run) -> int:
+    """Go back to the newest checkpoint of the run; return its step, 0 where there is none."""
+    found = checkpoints.find_latest(run.folder)
+    step = found[1]["step"] if found else 0
+    if runtime.world_size() > 1:
+        steps: list[paddle.Tensor] = []
+        paddle.distributed.all_gather(steps, paddle.to_tensor([step]))
+        if len({int(value) for value in steps}) > 1:
+            raise UserError(f"{run.folder}: not every process sees the same checkpoint; it must be on a shared disk")
+    if found:
+        path, state = found
+        checkpoints.restore(path, model, optimizer)
+        schedule.step(step)
+        run.resume(state["fields"], step)
+        logger.info("going on from %s", path)
+    else:
+        run.resume({"best_metric": None, "best_step": None, "history": []}, 0)
+    return step
+
+
+def _record_evaluation(run: Run, step: int, metrics: dict[str, float]) -> bool:
+    """Add an evaluation to the run's history; return whether it is the best so far."""
+    run.log("eval", step, metrics)
+    run.fields["history"].append({"step": step, **metrics})
+    value, best = metrics[run.fields["metric"]], run.fields["best_metric"]
+    if best is not None and value <= best:
+        return False
+    run.fields |= {"best_metric": value, "best_step": step, "best_metrics": metrics}
+    return True
+
+
+class _Meter:
+    """Progress bar, speed and memory of a training run, and its log lines. Evaluation does not count as time."""
+
+    def __init__(self, run: Run, step: int, num_steps: int) -> None:
+        quiet = None if runtime.rank() == 0 else True
+        self._bar = tqdm(total=num_steps, initial=step, desc="training", unit="step", disable=quiet, leave=False)
+        self._run, self._num_steps = run, num_steps
+        self._logged_step, self._seconds, self._showed_memory = step, 0.0, False
+
+    @contextlib.contextmanager
+    def update(self) -> Iterator[None]:
+        """Time one update."""
+        with runtime.timed() as elapsed:
+            yield
+        self._seconds += elapsed()
+        self._bar.update()
+
+    def log(self, step: int, epoch: int, index: int, loss: float, learning_rate: float) -> None:
+        _require_finite(loss, step, self._run)
+        speed = (step - self._logged_step) / self._seconds
+        memory = runtime.peak_memory_bytes(self._run.fields["device"])
+        logger.info(
+            "global step %d/%d, epoch: %d, batch: %d, rank_id: %d, loss: %f, lr: %.10f, speed: %.4f step/s",
+            *(step, self._num_steps, epoch, index, runtime.rank(), loss, learning_rate, speed),
+        )
+        if not self._showed_memory:
+            logger.info("memory: %.2f GiB at the peak so far", memory / 2**30)
+            self._showed_memory = True
+        scalars = {"loss": loss, "learning_rate": learning_rate, "steps_per_second": speed}
+        self._run.log("train", step, scalars | {"peak_memory_bytes": memory})
+        self._logged_step, self._seconds = step, 0.0
+
+    def close(self) -> None:
+        self._bar.close()
 
 
 def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Any) -> paddle.optimizer.Optimizer:

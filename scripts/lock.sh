@@ -35,4 +35,4 @@ END
   sed -e '1,/^[^#]/{/^#/d;}' -e "s/^paddlepaddle==/paddlepaddle-gpu==/" requirements.txt
 } >requirements-gpu.txt.tmp
 mv requirements-gpu.txt.tmp requirements-gpu.txt
-echo "locked: $(grep -c == requirements.txt) packages"
+echo "locked: $(grep -c == requirements.txt) pins"

@@ -46,7 +46,9 @@ def test_origin_of_each_value():
 
 
 def test_a_published_model_brings_its_own_best_run():
-    args = run_clue_classifier.parse_arguments("--task_name CLUEWSC2020 --do_train --model_name_or_path ernie-1.0".split())
+    args = run_clue_classifier.parse_arguments(
+        "--task_name CLUEWSC2020 --do_train --model_name_or_path ernie-1.0".split()
+    )
     arguments.resolve(args, TASKS["CLUEWSC2020"], 1)
     assert (args.learning_rate, args.batch_size, args.dropout) == (2e-5, 8, 0.0)
 
@@ -60,20 +62,28 @@ def test_reading_batch_size_is_shared_out_over_the_cards():
 def test_a_checkpoint_s_values_come_before_the_registry_s(tmp_path):
     result = {"task": "TNEWS", "hyper_parameters": {"max_seq_length": 64, "seed": 7}}
     (tmp_path / "result.json").write_text(json.dumps(result))
-    args = run_clue_classifier.parse_arguments(["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"])
+    args = run_clue_classifier.parse_arguments(
+        ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"]
+    )
     arguments.resolve(args, TASKS["TNEWS"], 1)
     assert (args.max_seq_length, args.sources["max_seq_length"]) == (64, "checkpoint")
-    other = run_clue_classifier.parse_arguments(["--task_name", "csl", "--model_name_or_path", str(tmp_path), "--do_train"])
+    other = run_clue_classifier.parse_arguments(
+        ["--task_name", "csl", "--model_name_or_path", str(tmp_path), "--do_train"]
+    )
     arguments.resolve(other, TASKS["CSL"], 1)
     assert other.max_seq_length == 256
 
 
 @pytest.mark.parametrize(
-    "value", ["long", -1, None, 1.5, True, [64], 10**400], ids=["text", "negative", "null", "float", "bool", "list", "huge"]
+    "value",
+    ["long", -1, None, 1.5, True, [64], 10**400],
+    ids=["text", "negative", "null", "float", "bool", "list", "huge"],
 )
 def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
     (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": {"max_seq_length": value}}))
-    args = run_clue_classifier.parse_arguments(["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"])
+    args = run_clue_classifier.parse_arguments(
+        ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"]
+    )
     with pytest.raises(UserError, match="result.json.*max_seq_length"):
         arguments.resolve(args, TASKS["TNEWS"], 1)
 

@@ -73,5 +73,7 @@ def test_missing_choices_are_filled_up_and_never_answered(tokenizer):
 def test_pieces_are_not_tokenised_again(tokenizer):
     (feature,) = C3(tokenizer, 64).encode(record("他说Playing games。"))
     tokens = tokenizer.convert_ids_to_tokens(feature["input_ids"][0])
-    assert [t for t in tokens if t.startswith("##")] == [t for t in tokenizer.tokenize("playing games") if t.startswith("##")]
+    assert [t for t in tokens if t.startswith("##")] == [
+        t for t in tokenizer.tokenize("playing games") if t.startswith("##")
+    ]
     assert "#" not in tokens

@@ -8,7 +8,18 @@ from run_chid import Chid, blanks
 
 from clue_utils.errors import UserError
 
-IDIOMS = ["一心一意", "二话不说", "三心二意", "四面八方", "五光十色", "六神无主", "七上八下", "八仙过海", "九牛一毛", "十全十美"]
+IDIOMS = [
+    "一心一意",
+    "二话不说",
+    "三心二意",
+    "四面八方",
+    "五光十色",
+    "六神无主",
+    "七上八下",
+    "八仙过海",
+    "九牛一毛",
+    "十全十美",
+]
 
 
 class Labels:
@@ -57,7 +68,9 @@ def test_windows_are_full_and_never_too_long(method, before, after):
 
 def test_masks_do_not_widen_the_window(method):
     passage = "#idiom000001#".join("天" * 5 for _ in range(30))
-    features = method(64).encode(record(passage.replace("#idiom000001#", "{}").format(*(f"#idiom{i:06}#" for i in range(29)))))
+    features = method(64).encode(
+        record(passage.replace("#idiom000001#", "{}").format(*(f"#idiom{i:06}#" for i in range(29))))
+    )
     assert len(features) == 29 and all(len(row) <= 64 for f in features for row in f["input_ids"])
 
 

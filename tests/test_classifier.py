@@ -54,7 +54,11 @@ def losses(log: str) -> list[float]:
 def test_log_lines_have_the_published_format(trained):
     lines = trained[1].splitlines()
     steps = [match for match in map(TRAIN_LINE.fullmatch, lines) if match]
-    assert [(m[1], m[2], m[3], m[4]) for m in steps] == [("2", "6", "0", "1"), ("4", "6", "0", "3"), ("6", "6", "0", "5")]
+    assert [(m[1], m[2], m[3], m[4]) for m in steps] == [
+        ("2", "6", "0", "1"),
+        ("4", "6", "0", "3"),
+        ("6", "6", "0", "5"),
+    ]
     assert len(list(filter(EVAL_LINE.fullmatch, lines))) == 3
     # Warm-up is floor(0.1 * 6) = 0 updates, then the rate falls linearly to 0.
     assert [float(m[6]) for m in steps] == pytest.approx([1e-3 * 4 / 6, 1e-3 * 2 / 6, 0.0])
@@ -63,14 +67,23 @@ def test_log_lines_have_the_published_format(trained):
 def test_what_a_run_leaves_behind(trained):
     folder = trained[0]
     result = json.loads((folder / "result.json").read_text())
-    assert (result["status"], result["task"], result["metric"], result["num_steps"]) == ("finished", "TNEWS", "accuracy", 6)
+    assert (result["status"], result["task"], result["metric"], result["num_steps"]) == (
+        "finished",
+        "TNEWS",
+        "accuracy",
+        6,
+    )
     assert [entry["step"] for entry in result["history"]] == [2, 4, 6]
     assert result["best_metric"] == max(entry["accuracy"] for entry in result["history"])
     assert result["hyper_parameters"]["max_seq_length"] == 24
     assert set(result["data_sha256"]) == {"train", "dev"} == set(result["num_examples"])
-    assert {"model.safetensors", "config.json", "vocab.txt", "metrics.jsonl", "visualdl"} <= {p.name for p in folder.iterdir()}
+    assert {"model.safetensors", "config.json", "vocab.txt", "metrics.jsonl", "visualdl"} <= {
+        p.name for p in folder.iterdir()
+    }
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [(m["kind"], m["step"]) for m in metrics] == [(kind, step) for step in (2, 4, 6) for kind in ("train", "eval")]
+    assert [(m["kind"], m["step"]) for m in metrics] == [
+        (kind, step) for step in (2, 4, 6) for kind in ("train", "eval")
+    ]
     assert not [p for p in folder.rglob("*") if p.name.endswith(".tmp") or p.name.startswith(".saving")]
 
 
@@ -105,7 +118,9 @@ def test_predicting_in_the_checkpoint_s_folder_keeps_its_training_record(classif
 
 def test_predictions_do_not_depend_on_the_evaluation_batch_size(classify, trained, tmp_path):
     for size in (1, 7, 64):
-        assert classify("TNEWS", tmp_path / str(size), "--do_predict", "--eval_batch_size", size, model=trained[0])[0] == 0
+        assert (
+            classify("TNEWS", tmp_path / str(size), "--do_predict", "--eval_batch_size", size, model=trained[0])[0] == 0
+        )
     texts = {(tmp_path / str(size) / "tnews10_predict.json").read_bytes() for size in (1, 7, 64)}
     assert len(texts) == 1
 
@@ -131,8 +146,12 @@ def test_dropout_reaches_every_layer(demo, run_script):
 
     model = models.load_model(str(demo / "model"), TASKS["TNEWS"], 0.25, 15, training=True)
     layers = {name: layer.p for name, layer in model.named_sublayers() if isinstance(layer, paddle.nn.Dropout)}
-    attention = [layer.dropout for _, layer in model.named_sublayers() if isinstance(getattr(layer, "dropout", None), float)]
-    activation = {name for name in layers if re.fullmatch(r".*layers\.\d+\.dropout", name)}  # off in every published model
+    attention = [
+        layer.dropout for _, layer in model.named_sublayers() if isinstance(getattr(layer, "dropout", None), float)
+    ]
+    activation = {
+        name for name in layers if re.fullmatch(r".*layers\.\d+\.dropout", name)
+    }  # off in every published model
     assert {p for name, p in layers.items() if name not in activation} == {0.25} == set(attention)
     assert {layers[name] for name in activation} == {0}
 
@@ -157,4 +176,6 @@ def test_a_model_s_name_wins_over_an_empty_folder(monkeypatch, tmp_path):
 def test_the_demo_model_learns(classify, tmp_path, task, demo_flags):
     status, _, err = classify(task, tmp_path, "--do_train", *demo_flags(task))
     assert status == 0, err
-    assert json.loads((tmp_path / "result.json").read_text())["best_metric"] > max(0.7, 3 / len(TASKS[task].labels) * 0.7)
+    assert json.loads((tmp_path / "result.json").read_text())["best_metric"] > max(
+        0.7, 3 / len(TASKS[task].labels) * 0.7
+    )

@@ -51,7 +51,16 @@ def labelled_text(feature: dict, context: str) -> str:
         ("[MASK]不是标记，[SEP]也不是。", "也不是"),
         ("𠀀𠀁是扩展区汉字，答案是𠀂。", "𠀂"),
     ],
-    ids=["emoji", "tabs", "full-width digits", "combining", "dotted I", "control", "line separators", "full-width letters"]
+    ids=[
+        "emoji",
+        "tabs",
+        "full-width digits",
+        "combining",
+        "dotted I",
+        "control",
+        "line separators",
+        "full-width letters",
+    ]
     + ["special tokens as text", "beyond the basic plane"],
 )
 def test_offsets_survive_normalisation(method, context, answer):

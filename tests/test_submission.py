@@ -14,7 +14,9 @@ from clue_utils.tasks import TASKS
 
 def test_names_and_lines_of_a_task_with_two_test_sets(tmp_path):
     task = TASKS["TNEWS"]
-    assert [p.name for p in submission.write_predictions(task, "test1.0", [(0, "102")], tmp_path)] == ["tnews10_predict.json"]
+    assert [p.name for p in submission.write_predictions(task, "test1.0", [(0, "102")], tmp_path)] == [
+        "tnews10_predict.json"
+    ]
     paths = submission.write_predictions(task, "test1.1", [(5, "116"), (6, "100")], tmp_path)
     assert [p.name for p in paths] == ["tnews11_predict.json", "tnews_predict.json"]
     assert paths[0].read_text() == '{"id": 5, "label": "116"}\n{"id": 6, "label": "100"}\n' == paths[1].read_text()

@@ -1,0 +1,110 @@
+"""State of an unfinished training run on disk: enough to go on as if it had never stopped.
+
+A checkpoint is a folder ``checkpoint-<step>`` in the output folder with weights and optimizer state (safetensors, so
+that reading one runs no code) and ``state.json``. It is written under another name and renamed when complete; only
+then is the one before it removed. Dropout and the order of records depend on seed and step alone, so no random state
+needs to be kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from safetensors.numpy import load_file, save_file
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+_STATE = "state.json"
+_WEIGHTS = "weights.safetensors"
+_OPTIMIZER = "optimizer.safetensors"
+
+
+def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state: dict[str, Any]) -> None:
+    """Write the checkpoint of a step and remove the earlier ones."""
+    temporary = folder / f".checkpoint-{step}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        weights = {name: value.numpy() for name, value in model.state_dict().items()}
+        save_file(weights, str(temporary / _WEIGHTS))
+        save_file(_optimizer_arrays(model, optimizer), str(temporary / _OPTIMIZER))
+        digests = {name: _digest(temporary / name) for name in (_WEIGHTS, _OPTIMIZER)}
+        text = json.dumps({"step": step, "sha256": digests, **state}, ensure_ascii=False)
+        (temporary / _STATE).write_text(text, encoding="utf-8")
+        target = folder / f"checkpoint-{step}"
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for other in _folders(folder):
+        if other != target:
+            shutil.rmtree(other)
+
+
+def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest undamaged checkpoint and its state; a damaged one is passed over with a warning."""
+    for candidate in _folders(folder):
+        try:
+            state = json.loads((candidate / _STATE).read_text(encoding="utf-8"))
+            damaged = [name for name, digest in state["sha256"].items() if _digest(candidate / name) != digest]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            damaged = [f"{_STATE}: {error}"]
+        if not damaged:
+            return candidate, state
+        logger.warning("%s is damaged (%s): looking for an earlier one", candidate, ", ".join(damaged))
+    return None
+
+
+def restore(checkpoint: Path, model: paddle.nn.Layer, optimizer: Any) -> None:
+    """Set model and optimizer to what they were when the checkpoint was written."""
+    weights = load_file(str(checkpoint / _WEIGHTS))
+    model.set_state_dict({name: paddle.to_tensor(value) for name, value in weights.items()})
+    names = {name: parameter.name for name, parameter in model.named_parameters()}
+    state = {}
+    for key, value in load_file(str(checkpoint / _OPTIMIZER)).items():
+        parameter, accumulator = key.rsplit("|", 1)
+        state[names[parameter] + accumulator] = paddle.to_tensor(value)
+    optimizer.set_state_dict(state)
+
+
+def remove_all(folder: Path) -> None:
+    """Remove every checkpoint of a run that is finished or started anew."""
+    for checkpoint in _folders(folder):
+        shutil.rmtree(checkpoint)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Checkpoint folders, the newest first."""
+    if not folder.is_dir():
+        return []
+    steps = {path: match for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)) and path.is_dir()}
+    return sorted(steps, key=lambda path: int(steps[path][1]), reverse=True)
+
+
+def _optimizer_arrays(model: paddle.nn.Layer, optimizer: Any) -> dict[str, np.ndarray]:
+    """Moments by "parameter|accumulator": Paddle's own keys are numbered anew in each process."""
+    arrays = {}
+    state = optimizer.state_dict()
+    for name, parameter in model.named_parameters():
+        for key, value in state.items():
+            if key.startswith(f"{parameter.name}_"):
+                arrays[f"{name}|{key[len(parameter.name) :]}"] = value.numpy()
+    return arrays
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
