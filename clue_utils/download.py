@@ -70,9 +70,9 @@ def fetch(task: Task, cache_dir: Path) -> Path:
             cannot be written.
     """
     target = cache_dir / task.folder
-    if target.is_dir():
-        return target
     try:
+        if target.is_dir():
+            return target
         cache_dir.mkdir(parents=True, exist_ok=True)
         with _locked(cache_dir / f".{task.folder}.lock", task):
             if not target.is_dir():
@@ -192,15 +192,15 @@ def _transfer(url: str, task: Task, part: _Part) -> bool:
     with _open(request, part) as response:
         resumed = response.status == http.client.PARTIAL_CONTENT
         if resumed:
-            match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-            if not match or int(match[1]) != size:
+            match = re.fullmatch(r"bytes ([0-9]{1,15})-[0-9]+/([0-9]{1,15})", response.headers.get("Content-Range", ""))
+            if not match or not size or int(match[1]) != size:
                 part.remove()
                 raise _Interrupted("the server sent another range than the one asked for")
             total = int(match[2])
         else:
             size = 0
             length = response.headers.get("Content-Length", "")
-            total = int(length) if length.isascii() and length.isdecimal() else None
+            total = int(length) if re.fullmatch("[0-9]{1,15}", length) else None
             part.begin(_version(response.headers))
         if total is not None and total > _MAX_ARCHIVE:
             part.remove()
@@ -212,9 +212,7 @@ def _transfer(url: str, task: Task, part: _Part) -> bool:
             "" if total is None else f" ({total / 1e6:.1f} MB)",
             f", going on at {size / 1e6:.1f} MB" if resumed else "",
         )
-        progress = tqdm(
-            desc=task.name, total=total, initial=size, unit="B", unit_scale=True, disable=None, leave=False
-        )
+        progress = tqdm(desc=task.name, total=total, initial=size, unit="B", unit_scale=True, disable=None, leave=False)
         with progress, part.path.open("ab") as sink:
             for chunk in _chunks(response):
                 size += len(chunk)
@@ -248,6 +246,8 @@ def _open(request: urllib.request.Request, part: _Part) -> Any:
         if error.code >= 500 or error.code in (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS):
             raise _Interrupted(problem) from None
         raise _Refused(problem) from None
+    except ValueError as error:  # a redirect to what is no address
+        raise _Refused(str(error)) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):

@@ -66,7 +66,7 @@ def cpu_settings(cpuinfo: str, num_cores: int, num_processes: int) -> dict[str, 
     return settings
 
 
-def _tune_cpu() -> None:
+def tune_cpu() -> None:
     """Apply ``cpu_settings``; what the user has set stays as it is. Must run before the first import of paddle."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -143,7 +143,7 @@ def seed_all(seed: int) -> None:
 
 def start(args: Any) -> str:
     """Set the process up for a run: CPU settings, libraries, device. Returns the device taken."""
-    _tune_cpu()
+    tune_cpu()
     import_libraries()
     device = set_device(args.device)
     if rank() == 0:

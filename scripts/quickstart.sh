@@ -4,11 +4,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-DEMO_FLAGS="--num_train_epochs 3 --batch_size 16 --learning_rate 1e-3 --logging_steps 20 --save_steps 50 --max_seq_length 64"
 AT_ONCE=2 # tasks side by side, one thread each
 OUTPUT=demo/output
 PYTHON_OF_VENV=.venv/bin/python
-export DEMO_FLAGS OUTPUT PYTHON_OF_VENV
+export OUTPUT PYTHON_OF_VENV
 
 bash scripts/setup_env.sh
 
@@ -36,10 +35,9 @@ run_task() { # NUMBER COUNT TASK SCRIPT [FLAG...]
   local place="[$1/$2] $3" folder="$OUTPUT/$3" begin="$SECONDS"
   rm -f "$folder.seconds"
   echo "$place: train, evaluate, predict"
-  # shellcheck disable=SC2086  # DEMO_FLAGS is a list of words
   if OMP_NUM_THREADS=1 "$PYTHON_OF_VENV" "$4" "${@:5}" --model_name_or_path demo/model --data_dir demo/data \
     --output_dir "$folder" --overwrite_output_dir --device cpu --do_train --do_eval --do_predict \
-    $DEMO_FLAGS >"$folder.log" 2>&1; then
+    >"$folder.log" 2>&1; then
     echo "$((SECONDS - begin))" >"$folder.seconds"
     # One echo, so that two tasks that end together do not mix their lines.
     echo "$place: $("$PYTHON_OF_VENV" -c 'import json, sys

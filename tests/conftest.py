@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import make_demo
 import pytest
+
+from clue_utils import runtime
+
+runtime.tune_cpu()
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +23,44 @@ def clue_data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real records: set CLUE_DATA_DIR ({folder} is not a folder)")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep cached features out of the user's home."""
+    os.environ["CLUE_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo folder that the project makes itself: ``model`` and ``data``."""
+    runtime.import_libraries()
+    folder = tmp_path_factory.mktemp("demo")
+    make_demo.make_demo(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(demo: Path) -> Any:
+    from clue_utils.models import load_tokenizer
+
+    return load_tokenizer(str(demo / "model"))
+
+
+@pytest.fixture(scope="session")
+def run_script() -> Callable[..., tuple[int, str, str]]:
+    """Run a script's ``main(argv)`` in this process as the command line would: (status, standard output, error)."""
+    import contextlib
+    import io
+
+    def run(main: Callable[[list[str]], None], *words: Any) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        status = 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                runtime.run(lambda: main([str(word) for word in words]))
+            except SystemExit as end:
+                status = int(end.code or 0)
+        return status, out.getvalue(), err.getvalue()
+
+    return run

@@ -29,7 +29,7 @@ def test_processor_settings(cpuinfo, cores, processes, settings):
 
 def test_what_the_user_has_set_stays(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    runtime._tune_cpu()
+    runtime.tune_cpu()
     assert runtime.os.environ["OMP_NUM_THREADS"] == "3"
 
 
