@@ -111,10 +111,10 @@ def load_records(task: Task, split: str, data_dir: str | os.PathLike[str] | None
     files = _find_files(folder, task, split)
     reader = _Reader()
     has_answers = split not in task.test_splits
-    rows = _READERS[task.kind](reader, task, has_answers, files)
-    num_dropped = len(rows)
-    rows = [row for row in rows if row is not None]
-    num_dropped -= len(rows)
+    read = _READERS[task.kind](reader, task, has_answers, files)
+    rows = [row for row in read if row is not None]
+    num_dropped = len(read) - len(rows)
+    del read
     names = ", ".join(map(str, files))
     if not rows:
         raise UserError(f"{names}: no record" + (f' with a gold label other than "{NO_LABEL}"' if num_dropped else ""))
@@ -292,8 +292,9 @@ _show = _limited.repr
 
 def _check(value: Any, schema: Any, name: str) -> Any:
     """Return a value that fits a schema as in ``Task.fields``, without the keys that the schema does not name."""
-    kind = schema if isinstance(schema, type) else dict if isinstance(schema, Mapping) else list
-    if type(value) is not kind:
+    kind: type = schema if isinstance(schema, type) else dict if isinstance(schema, Mapping) else list
+    fits = type(value) is kind  # a bool is no int
+    if not fits:
         raise _FieldError(name, f"{_show(value)} is not {_KINDS[kind]}")
     if isinstance(schema, Mapping):
         return {key: _get(value, key, inner, f"{name}.{key}" if name else key) for key, inner in schema.items()}

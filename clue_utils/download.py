@@ -189,8 +189,9 @@ def _transfer(url: str, task: Task, part: _Part) -> bool:
         request.add_header("Range", f"bytes={size}-")
         if version:
             request.add_header("If-Range", version)
+    total: int | None = None
     with _open(request, part) as response:
-        resumed = response.status == http.client.PARTIAL_CONTENT
+        resumed: bool = response.status == http.client.PARTIAL_CONTENT
         if resumed:
             match = re.fullmatch(r"bytes ([0-9]{1,15})-[0-9]+/([0-9]{1,15})", response.headers.get("Content-Range", ""))
             if not match or not size or int(match[1]) != size:
@@ -200,7 +201,8 @@ def _transfer(url: str, task: Task, part: _Part) -> bool:
         else:
             size = 0
             length = response.headers.get("Content-Length", "")
-            total = int(length) if re.fullmatch("[0-9]{1,15}", length) else None
+            if re.fullmatch("[0-9]{1,15}", length):
+                total = int(length)
             part.begin(_version(response.headers))
         if total is not None and total > _MAX_ARCHIVE:
             part.remove()

@@ -20,14 +20,18 @@ mkdir -p "$OUTPUT"
 # A line for each task whose script is there: number, how many, name, script, flags that only this script takes.
 list_tasks() {
   "$PYTHON_OF_VENV" - <<'END'
+import sys
 from pathlib import Path
+
+sys.path.append("scripts")
+from make_demo import training_flags
 
 from clue_utils.tasks import TASKS
 
 tasks = [task for task in TASKS.values() if Path(task.script).is_file()]
 for number, task in enumerate(tasks, 1):
-    flags = [f"--task_name {task.name}"] if task.kind == "classification" else []
-    print(number, len(tasks), task.name, task.script, *flags)
+    flags = ["--task_name", task.name] if task.kind == "classification" else []
+    print(number, len(tasks), task.name, task.script, *flags, *training_flags(task))
 END
 }
 
