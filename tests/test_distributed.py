@@ -1,0 +1,81 @@
+"""Several processes (gloo on the CPU) give the numbers of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parent.parent
+STEP = re.compile(r"global step (\d+)/.* loss: (\d+\.\d+),")
+
+
+def launch(script: str, processes: int, output: Path, demo: Path, *words: str) -> tuple[str, dict]:
+    """Run a script with one process or several; return its log and ``result.json``."""
+    program = [sys.executable, "-W", "ignore"]
+    if processes > 1:
+        program += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
+        program += ["--log_dir", str(output) + "-log"]
+    command = [*program, str(TOP / script), "--model_name_or_path", str(demo / "model"), "--device", "cpu"]
+    command += ["--data_dir", str(demo / "data"), "--output_dir", str(output), *words]
+    environment = os.environ | {"PYTHONPATH": str(TOP)}
+    environment.pop("OMP_NUM_THREADS", None)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=output.parent, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout, json.loads((output / "result.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("classification/run_clue_classifier.py", "--task_name AFQMC --max_seq_length 32"),
+        ("mrc/run_c3.py", "--max_seq_length 32"),
+        ("mrc/run_chid.py", "--max_seq_length 32"),
+        ("mrc/run_cmrc2018.py", "--max_seq_length 96"),
+    ],
+    ids=["classifier", "c3", "chid", "cmrc2018"],
+)
+def test_two_processes_train_evaluate_and_predict_as_one(demo, tmp_path, script, words):
+    flags = f"{words} --do_train --do_eval --do_predict --max_steps 3 --logging_steps 1 --dropout 0 --learning_rate 1e-3"
+    one, single = launch(script, 1, tmp_path / "one", demo, *flags.split(), "--batch_size", "8")
+    two, double = launch(script, 2, tmp_path / "two", demo, *flags.split(), "--batch_size", "4")
+    losses = [[float(match[2]) for match in STEP.finditer(log)] for log in (one, two)]
+    assert len(losses[0]) == 3 and losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert double["evaluation"] == pytest.approx(single["evaluation"], abs=1e-5)
+    # The same checkpoint, evaluated by one process and by two: nothing at all may differ.
+    predict = f"{words} --do_eval --do_predict".split()
+    again = []
+    for processes in (1, 2):
+        output = tmp_path / f"again-{processes}"
+        command = [*predict, "--model_name_or_path", str(tmp_path / "one")]
+        again.append((launch(script, processes, output, demo, *command)[1]["evaluation"], output))
+    assert again[0][0] == again[1][0]
+    files = sorted(path.name for path in again[0][1].glob("*_predict.json"))
+    assert files
+    for name in files:
+        assert (again[0][1] / name).read_bytes() == (again[1][1] / name).read_bytes()
+
+
+def test_a_process_that_stops_ends_the_others_with_a_clear_line(demo, tmp_path):
+    """The second rank finds no data: the first, waiting for it, is ended by the launcher."""
+    program = tmp_path / "one_rank_fails.py"
+    program.write_text(
+        "import os, sys\n"
+        f"sys.path[:0] = [{str(TOP)!r}, {str(TOP / 'classification')!r}]\n"
+        "import run_clue_classifier\nfrom clue_utils import runtime\n"
+        "words = sys.argv[1:]\n"
+        "if os.environ['PADDLE_TRAINER_ID'] == '1': words[words.index('--data_dir') + 1] = '/nowhere'\n"
+        "runtime.run(lambda: run_clue_classifier.main(words))\n"
+    )
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "log"]
+    command += [str(program), "--task_name", "AFQMC", "--model_name_or_path", str(demo / "model"), "--device", "cpu"]
+    command += ["--data_dir", str(demo / "data"), "--output_dir", "out", "--do_train", "--max_steps", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    log = (tmp_path / "log/workerlog.1").read_text()
+    assert done.returncode != 0
+    assert "rank 1: error: " in log and "/nowhere" in log and "Traceback" not in log

@@ -1,0 +1,118 @@
+"""A run that is stopped and started again ends as one that never was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import run_clue_classifier
+
+from clue_utils import checkpoints
+
+FLAGS = "--task_name TNEWS --device cpu --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"
+FLAGS += " --max_seq_length 24 --learning_rate 1e-3"
+
+
+@pytest.fixture
+def train(run_script, demo):
+    def run(output, *words):
+        return run_script(
+            run_clue_classifier.main,
+            *("--model_name_or_path", demo / "model", "--data_dir", demo / "data", "--output_dir", output),
+            *(*FLAGS.split(), *words),
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, demo, run_script):
+    output = tmp_path_factory.mktemp("unbroken")
+    words = ["--model_name_or_path", demo / "model", "--data_dir", demo / "data", "--output_dir", output]
+    assert run_script(run_clue_classifier.main, *words, *FLAGS.split())[0] == 0
+    return output
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing catches it."""
+
+
+@pytest.fixture
+def stopped(train, tmp_path, monkeypatch):
+    """An output folder whose run was killed just after the checkpoint of step 40, with the one of step 30 kept."""
+    save = checkpoints.save
+
+    def save_and_die(folder: Path, step, *rest):
+        kept = folder / "checkpoint-30"
+        if step == 40:
+            kept.rename(folder / "kept")
+        save(folder, step, *rest)
+        if step == 40:
+            (folder / "kept").rename(kept)
+            raise Killed
+
+    monkeypatch.setattr(checkpoints, "save", save_and_die)
+    with pytest.raises(Killed):
+        train(tmp_path)
+    monkeypatch.undo()
+    return tmp_path
+
+
+def outcome(folder: Path) -> tuple:
+    result = json.loads((folder / "result.json").read_text())
+    for name in ("wall_time", "peak_memory_bytes"):
+        del result[name]
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    curves = [(m["kind"], m["step"], m["loss"]) for m in metrics]
+    return result, curves, (folder / "model.safetensors").read_bytes()
+
+
+def test_going_on_ends_with_the_same_numbers(train, stopped, unbroken):
+    status, out, err = train(stopped)
+    assert status == 0, err
+    assert "going on from" in out and "checkpoint-40" in out and "global step 45/60" in out and "step 35/" not in out
+    assert outcome(stopped) == outcome(unbroken)
+    assert ("train", 60) in {(kind, step) for kind, step, _ in outcome(stopped)[1]}  # losses compared to the last digit
+    assert not list(stopped.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(train, stopped, unbroken, file, damage):
+    path = stopped / "checkpoint-40" / file
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(data)
+    else:
+        path.unlink()
+    status, out, err = train(stopped)
+    assert status == 0, err
+    assert "checkpoint-40 is damaged" in out and "going on from" in out and "checkpoint-30" in out
+    assert outcome(stopped) == outcome(unbroken)
+
+
+def test_other_settings_are_refused_with_the_difference(train, stopped):
+    status, _, err = train(stopped, "--learning_rate", "2e-3")
+    assert status == 2 and "learning_rate 0.001 there, 0.002 now" in err and "--overwrite_output_dir" in err
+    status, out, _ = train(stopped, "--learning_rate", "2e-3", "--overwrite_output_dir", "--max_steps", "2")
+    assert status == 0 and "going on" not in out
+
+
+def test_a_finished_run_is_not_done_again(train, unbroken):
+    before = (unbroken / "model.safetensors").stat().st_mtime_ns
+    status, out, _ = train(unbroken, "--do_predict")
+    assert status == 0 and "trained already" in out and "global step" not in out
+    assert (unbroken / "model.safetensors").stat().st_mtime_ns == before
+    assert (unbroken / "tnews11_predict.json").is_file()
+
+
+def test_another_task_s_training_is_not_overwritten_by_a_prediction(run_script, demo, unbroken, tmp_path):
+    words = f"--task_name CSL --device cpu --do_train --max_steps 1 --output_dir {tmp_path} --data_dir {demo / 'data'}"
+    assert run_script(run_clue_classifier.main, *words.split(), "--model_name_or_path", demo / "model")[0] == 0
+    words = f"--task_name CSL --device cpu --do_predict --output_dir {unbroken} --data_dir {demo / 'data'}"
+    status, _, err = run_script(run_clue_classifier.main, *words.split(), "--model_name_or_path", tmp_path)
+    assert status == 2 and "holds the training run of TNEWS" in err
