@@ -1,0 +1,64 @@
+"""The grid search: which trials a model has, and where each of them lives.
+
+Everything comes from the registry; importing this module needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from clue_utils import tasks
+
+# Where the shell scripts keep the folders of all models, unless told otherwise.
+RESULTS_DIR = "results"
+
+
+class Trial(NamedTuple):
+    """One run of the grid search; ``batch_size`` is the sum over ``num_cards`` cards."""
+
+    task: str
+    learning_rate: float
+    batch_size: int
+    dropout: float
+    seed: int
+    num_cards: int
+
+    @property
+    def folder(self) -> str:
+        """``<task>/<lr>_<bs>_<dropout>_<seed>`` within the model's folder, such as ``TNEWS/3e-5_32_0.1_42``."""
+        rate = f"{self.learning_rate:g}".replace("e-0", "e-")
+        return f"{self.task}/{rate}_{self.batch_size}_{self.dropout:g}_{self.seed}"
+
+
+def list_trials(
+    task_names: Sequence[str] = (),
+    learning_rates: Sequence[float] = (),
+    batch_sizes: Sequence[int] = (),
+    dropouts: Sequence[float] = (),
+    seeds: Sequence[int] = (),
+) -> list[Trial]:
+    """List the trials of a model; an argument left empty takes the registry's values for each task.
+
+    With the registry's values alone these are the 134 trials of the published grid.
+
+    Raises:
+        UserError: an unknown task.
+    """
+    trials = []
+    for task in [tasks.get_task(name) for name in task_names] or tasks.TASKS.values():
+        values = itertools.product(
+            learning_rates or task.learning_rates,
+            batch_sizes or task.batch_sizes,
+            dropouts or task.dropouts,
+            seeds or (tasks.COMMON_DEFAULTS["seed"],),
+        )
+        trials += [Trial(task.name, *value, task.num_cards) for value in values]
+    return list(dict.fromkeys(trials))
+
+
+def model_folder(root: Path, model_name_or_path: str) -> Path:
+    """The folder of a model's trials: the last part of its name or path, ``rbt6`` for ``hfl/rbt6``, within ``root``."""
+    return root / Path(model_name_or_path).absolute().name
