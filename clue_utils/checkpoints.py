@@ -21,6 +21,8 @@ import numpy as np
 import paddle
 from safetensors.numpy import load_file, save_file
 
+from clue_utils import runtime
+
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -36,8 +38,9 @@ def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state:
     temporary.mkdir(parents=True)
     try:
         weights = {name: value.numpy() for name, value in model.state_dict().items()}
-        save_file(weights, str(temporary / _WEIGHTS))
-        save_file(_optimizer_arrays(model, optimizer), str(temporary / _OPTIMIZER))
+        with runtime.os_errors(folder):
+            save_file(weights, str(temporary / _WEIGHTS))
+            save_file(_optimizer_arrays(model, optimizer), str(temporary / _OPTIMIZER))
         digests = {name: _digest(temporary / name) for name in (_WEIGHTS, _OPTIMIZER)}
         text = json.dumps({"step": step, "sha256": digests, **state}, ensure_ascii=False)
         (temporary / _STATE).write_text(text, encoding="utf-8")

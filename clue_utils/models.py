@@ -15,7 +15,7 @@ from paddlenlp import transformers
 from paddlenlp.transformers import AutoTokenizer
 from safetensors import SafetensorError, safe_open
 
-from clue_utils import tasks
+from clue_utils import runtime, tasks
 from clue_utils.errors import UserError
 from clue_utils.results import read_result
 from clue_utils.tasks import Task
@@ -115,7 +115,7 @@ def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
     the earlier checkpoint whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary, runtime.os_errors(folder):
         model.save_pretrained(temporary, safe_serialization=True)
         tokenizer.save_pretrained(temporary)
         # The weights last: they are what says that a checkpoint is there.
@@ -184,6 +184,8 @@ def _readable_errors(name_or_path: str) -> Iterator[None]:
 def _cannot_load(name_or_path: str, error: Exception) -> str:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
     if os.path.isdir(name_or_path):
+        if "vocab_file" in reason:  # PaddleNLP calls the tokenizer without the file it has not found
+            reason = "no vocab.txt"
         return f"{name_or_path}: this checkpoint cannot be read ({reason}); it needs config.json, weights and vocab.txt"
     return f"{name_or_path}: neither a folder nor a model that could be downloaded ({reason})"
 

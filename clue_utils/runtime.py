@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import platform
+import re
 import sys
 import time
 import warnings
@@ -215,6 +216,18 @@ _USER_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
     | {errno.ENAMETOOLONG, errno.EEXIST}
 )
+
+
+@contextlib.contextmanager
+def os_errors(folder: Any) -> Iterator[None]:
+    """Turn the safetensors library's report of a failed write, such as a full disk, into the OSError that it was."""
+    try:
+        yield
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if isinstance(error, OSError) or not number:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
 
 
 def run(main: Callable[[], None]) -> None:
