@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,18 +15,21 @@ import paddle
 from paddlenlp import transformers
 from paddlenlp.transformers import AutoTokenizer
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from clue_utils import runtime, tasks
 from clue_utils.errors import UserError
+from clue_utils.pickles import read_paddle_pickle, read_torch_pickle
 from clue_utils.results import read_result
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
 
 SAFETENSORS = "model.safetensors"
-_PADDLE_WEIGHTS = "model_state.pdparams"
-_TORCH_WEIGHTS = "pytorch_model.bin"
-_WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json", _PADDLE_WEIGHTS, f"{_PADDLE_WEIGHTS}.index.json", _TORCH_WEIGHTS)
+_SAFE_WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json")
+# Pickles, the preferred first: file, its reader, and the format that its safetensors are marked with.
+_PICKLES = (("model_state.pdparams", read_paddle_pickle, "np"), ("pytorch_model.bin", read_torch_pickle, "pt"))
+_WEIGHTS = (*_SAFE_WEIGHTS, *(name for name, _, _ in _PICKLES))
 
 _AUTO_CLASSES = {
     "classification": "AutoModelForSequenceClassification",
@@ -69,6 +73,7 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
         "hidden_dropout_prob": dropout,
         "attention_probs_dropout_prob": dropout,
         "classifier_dropout": dropout,
+        "use_cache": False,  # Hugging Face's configurations set it, and outputs become tuples
     }
     if task.kind == "classification":
         settings["num_classes"] = num_outputs
@@ -80,15 +85,15 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
             f"{name_or_path} was fine-tuned for {trained_on}: it has no head for {task.name}; pass --do_train"
         )
     auto_class = getattr(transformers, _AUTO_CLASSES[task.kind])
-    with _readable_errors(name_or_path), _unshadowed(name_or_path):
+    with _readable_errors(name_or_path), _unshadowed(name_or_path), _as_safetensors(name_or_path) as source:
         model = auto_class.from_pretrained(
-            name_or_path,
+            source,
             ignore_mismatched_sizes=training,
-            convert_from_torch=_is_torch_checkpoint(name_or_path) or None,
+            convert_from_torch=_is_torch_checkpoint(source) or None,
             **settings,
         )
-    if not training:
-        _require_head(model, name_or_path, task)
+        if not training:
+            _require_head(model, source, name_or_path, task)
     return model
 
 
@@ -190,25 +195,40 @@ def _cannot_load(name_or_path: str, error: Exception) -> str:
     return f"{name_or_path}: neither a folder nor a model that could be downloaded ({reason})"
 
 
+@contextlib.contextmanager
+def _as_safetensors(name_or_path: str) -> Iterator[str]:
+    """Yield a folder to load from in which no pickle has to be trusted: the one given, or a temporary copy of it."""
+    folder = Path(name_or_path)
+    pickles = [(folder / name, read, format_) for name, read, format_ in _PICKLES if (folder / name).is_file()]
+    if any((folder / name).is_file() for name in _SAFE_WEIGHTS) or not pickles:
+        yield name_or_path
+        return
+    path, read, format_ = pickles[0]
+    logger.warning("%s is a pickle: reading arrays from it and nothing else; safetensors load faster and safer", path)
+    with tempfile.TemporaryDirectory() as copy:
+        save_file(read(path), os.path.join(copy, SAFETENSORS), metadata={"format": format_})
+        for settings in folder.glob("*.json"):
+            shutil.copy(settings, copy)
+        yield copy
+
+
 def _is_torch_checkpoint(name_or_path: str) -> bool:
-    """Whether a folder's weights are PyTorch's: a ``.bin``, or safetensors whose metadata says so."""
-    folder = Path(name_or_path)
-    if (folder / SAFETENSORS).is_file():
-        with _readable_errors(name_or_path), safe_open(str(folder / SAFETENSORS), framework="np") as file:
-            return (file.metadata() or {}).get("format") == "pt"
-    return (folder / _TORCH_WEIGHTS).is_file() and not (folder / _PADDLE_WEIGHTS).is_file()
+    """Whether a folder's weights were written by PyTorch, as the metadata of safetensors say."""
+    file = Path(name_or_path) / SAFETENSORS
+    if not file.is_file():
+        return False
+    with safe_open(str(file), framework="np") as weights:
+        return (weights.metadata() or {}).get("format") == "pt"
 
 
-def _require_head(model: paddle.nn.Layer, name_or_path: str, task: Task) -> None:
-    """Refuse to predict with a head that the checkpoint does not hold."""
-    folder = Path(name_or_path)
-    if (folder / SAFETENSORS).is_file():
-        with safe_open(str(folder / SAFETENSORS), framework="np") as file:
+def _require_head(model: paddle.nn.Layer, source: str, name_or_path: str, task: Task) -> None:
+    """Refuse to predict with a head that the checkpoint, loaded from ``source``, does not hold."""
+    stored: set[str] = set()  # a published encoder: none of them comes with a head for a CLUE task
+    if (Path(source) / SAFETENSORS).is_file():
+        with safe_open(str(Path(source) / SAFETENSORS), framework="np") as file:
             stored = set(file.keys())
-    elif (folder / _PADDLE_WEIGHTS).is_file():
-        stored = set(paddle.load(str(folder / _PADDLE_WEIGHTS), return_numpy=True))
-    else:
-        stored = set()  # a published encoder: none of them comes with a head for a CLUE task
+    if _is_torch_checkpoint(source):
+        stored |= {m.target_name for m in model._get_name_mappings(model.config) if m.source_name in stored}
     encoder = f"{model.base_model_prefix}."
     missing = sorted(name for name in model.state_dict() if not name.startswith(encoder) and name not in stored)
     if missing:
