@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 import paddle
 from paddlenlp import transformers
-from paddlenlp.transformers import AutoTokenizer
+from paddlenlp.transformers import AutoTokenizer, ErnieGramModel, ErnieGramPretrainedModel
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -54,7 +55,7 @@ def load_tokenizer(name_or_path: str, do_lower_case: bool | None = None) -> Any:
     """
     with _readable_errors(name_or_path), _unshadowed(name_or_path):
         settings = {} if do_lower_case is None else {"do_lower_case": do_lower_case}
-        return AutoTokenizer.from_pretrained(name_or_path, **settings)
+        return _tokenizer_class(name_or_path).from_pretrained(name_or_path, **settings)
 
 
 def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, training: bool) -> paddle.nn.Layer:
@@ -84,9 +85,8 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
         raise UserError(
             f"{name_or_path} was fine-tuned for {trained_on}: it has no head for {task.name}; pass --do_train"
         )
-    auto_class = getattr(transformers, _AUTO_CLASSES[task.kind])
     with _readable_errors(name_or_path), _unshadowed(name_or_path), _as_safetensors(name_or_path) as source:
-        model = auto_class.from_pretrained(
+        model = _model_class(task, source).from_pretrained(
             source,
             ignore_mismatched_sizes=training,
             convert_from_torch=_is_torch_checkpoint(source) or None,
@@ -133,6 +133,47 @@ def _give_default_permissions(path: str) -> None:
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, 0o666 & ~umask)
+
+
+def _tokenizer_class(name_or_path: str) -> Any:
+    """AutoTokenizer, or the tokenizer of Chinese RoBERTa, which AutoTokenizer does not find by name or in a folder."""
+    chinese = transformers.RobertaChineseTokenizer
+    settings = _read_settings(name_or_path, "tokenizer_config.json")
+    named = chinese.__name__ in (settings.get("tokenizer_class"), settings.get("init_class"))
+    return chinese if named or name_or_path in chinese.pretrained_init_configuration else AutoTokenizer
+
+
+def _model_class(task: Task, name_or_path: str) -> Any:
+    """PaddleNLP's automatic class for the kind of task; for ERNIE-Gram's missing head, ours."""
+    model_type = _read_settings(name_or_path, "config.json").get("model_type")
+    is_ernie_gram = model_type == "ernie_gram" or name_or_path in ErnieGramModel.pretrained_init_configuration
+    if is_ernie_gram and task.kind in ("multiple_choice", "cloze"):
+        return ErnieGramForMultipleChoice
+    return getattr(transformers, _AUTO_CLASSES[task.kind])
+
+
+def _read_settings(name_or_path: str, file: str) -> dict[str, Any]:
+    path = Path(name_or_path) / file
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file} is not an object")
+    return settings
+
+
+class ErnieGramForMultipleChoice(ErnieGramPretrainedModel):
+    """A score for each choice from the pooled output, which PaddleNLP has for ERNIE and BERT but not for ERNIE-Gram."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.ernie_gram = ErnieGramModel(config)
+        self.dropout = paddle.nn.Dropout(config.classifier_dropout)
+        self.classifier = paddle.nn.Linear(config.hidden_size, 1)
+
+    def forward(self, input_ids: Any, token_type_ids: Any = None, attention_mask: Any = None) -> paddle.Tensor:
+        """Logits float [batch, choices] of int64 tensors [batch, choices, length]."""
+        flat = [x if x is None else x.flatten(0, 1) for x in (input_ids, token_type_ids, attention_mask)]
+        pooled = self.ernie_gram(flat[0], token_type_ids=flat[1], attention_mask=flat[2])[1]
+        return self.classifier(self.dropout(pooled)).reshape([input_ids.shape[0], -1])
 
 
 @contextlib.contextmanager
