@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Report on grid searches: the best score and setting of each task beside the published ones, and a page to show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clue_utils import grid, report, report_html, report_tables, results, runtime
+from clue_utils.arguments import Parser
+
+PAGE = "report.html"
+
+EXAMPLE = """\
+example:
+  python scripts/report.py rbt6 ernie-3.0-base-zh
+  python scripts/report.py results/*/ --output report
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(description=__doc__, epilog=EXAMPLE)
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="a folder with <task>/<run>/result.json, or a model's name"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path(grid.RESULTS_DIR), help="the folder of all models (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="where the files go (default: the folder report beside the first model's)"
+    )
+    args = parser.parse_args(argv)
+    # An earlier report is no model: results/* may be given though it lies among them.
+    models = [model for model in args.models if not Path(model, PAGE).is_file()]
+    reports = report.read_models(models, args.results)
+    output = args.output or reports[0].folder.parent / "report"
+    for model in reports:
+        for warning in model.damages + model.doubts:
+            print(f"warning: {warning}", file=sys.stderr)
+
+    for table in (report_tables.score_table(reports), report_tables.setting_table(reports)):
+        print(report_tables.as_text(table))
+    for model in reports:
+        for table in (report_tables.uncertainty_table(model), report_tables.cost_table(model)):
+            if table.rows:
+                print(report_tables.as_text(table, model.name))
+        for outcome in model.with_status("failed"):
+            print(f"failed: {model.name}/{outcome.folder}: {outcome.reason}")
+        if model.with_status("failed"):
+            print()
+    for note in report_tables.notes(reports):
+        print(note)
+
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("report.md", report_tables.to_markdown(reports)),
+        ("scores.csv", report_tables.to_csv(reports)),
+        (PAGE, report_html.to_html(reports)),
+    ):
+        results.write_text_atomically(output / name, text)
+    print(f"\nreport.md, scores.csv and {PAGE} are in {report.clean(output)}")
+
+
+if __name__ == "__main__":
+    runtime.run(main)

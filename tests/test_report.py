@@ -1,0 +1,400 @@
+"""The report on grid searches, on records of trials made here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report as script
+
+from clue_utils import grid, report, report_html, report_tables, tasks
+from clue_utils.errors import UserError
+from clue_utils.grid import Trial
+
+TOP = Path(__file__).resolve().parents[1]
+Run = Callable[..., tuple[int, str, str]]
+
+
+def trial_of(task: str, rate: float = 3e-5, batch_size: int = 32, dropout: float = 0.1, seed: int = 42) -> Trial:
+    return Trial(task, rate, batch_size, dropout, seed, tasks.TASKS[task].num_cards)
+
+
+def put(model: Path, trial: Trial, score: float | None, /, log: str = "done\n", **fields: Any) -> Path:
+    """Write what a run of this trial leaves behind; F1 and the looser metric lie above EM by fixed amounts."""
+    task = tasks.TASKS[trial.task]
+    metrics: dict[str, float] = {"loss": 1.0}
+    if score is not None:
+        metrics |= {task.metric: score}
+        if task.metric == "em":
+            metrics |= {"f1": score + 0.2, "squad_em": score + 0.01, "squad_f1": score + 0.21}
+    folder = model / trial.folder
+    folder.mkdir(parents=True)
+    result = {
+        "status": "finished",
+        "task": trial.task,
+        "model": f"some/{model.name}",
+        "metric": task.metric,
+        "device": "gpu",
+        "hyper_parameters": {
+            "learning_rate": trial.learning_rate,
+            "batch_size": trial.batch_size // trial.num_cards,
+            "dropout": trial.dropout,
+            "seed": trial.seed,
+        },
+        "num_processes": trial.num_cards,
+        "num_examples": {"dev": task.splits["dev"].num_records},
+        "data_sha256": {"dev": "d"},
+        "best_metric": score,
+        "best_step": 20,
+        "best_metrics": metrics if score is not None else {},
+        "history": [] if score is None else [{"step": 10, **metrics, task.metric: score / 2}, {"step": 20, **metrics}],
+        "wall_time": 1800.0,
+    }
+    (folder / "result.json").write_text(json.dumps(result | fields), encoding="utf-8")
+    (folder / "trial.log").write_text(log, encoding="utf-8")
+    return folder
+
+
+def read(model: Path) -> report.ModelReport:
+    return report.read_models([str(model)], Path("nowhere"))[0]
+
+
+def cells(table: report_tables.Table, label: str) -> dict[str, str]:
+    row = next(row for row in table.rows if row.label == label)
+    return dict(zip(table.header[1:], row.cells, strict=True))
+
+
+def test_the_highest_finished_score_wins(tmp_path: Path) -> None:
+    model = tmp_path / "rbt6"
+    put(model, trial_of("TNEWS", 1e-5), 0.56)
+    put(model, trial_of("TNEWS", 2e-5), 0.57)
+    put(model, trial_of("TNEWS", 3e-5), 0.59, status="running")
+    put(model, trial_of("TNEWS", 5e-5), 0.60, pruned={"step": 20, "rule": "median"})
+    found = read(model)
+    winner = found.winner("TNEWS")
+    assert winner and winner.trial == trial_of("TNEWS", 2e-5) and winner.score == 0.57
+    assert found.winner("AFQMC") is None
+    assert winner.standard_error() == pytest.approx((0.57 * 0.43 / 10000) ** 0.5)
+    row = cells(report_tables.score_table([found]), "rbt6")
+    assert row["TNEWS"] == "57.00" and row["AVG"] == "57.00 (1 of 10)" and row["C3"] == "–"
+    assert cells(report_tables.setting_table([found]), "rbt6")["TNEWS"] == "2e-5,32"
+
+
+def test_ties_go_by_the_order_of_the_grid(tmp_path: Path) -> None:
+    trials = grid.list_trials(["CLUEWSC2020"])
+    for trial in reversed(trials):
+        put(tmp_path / "m", trial, 0.75)
+    outside = trial_of("CLUEWSC2020", 1e-6, 8, seed=1)
+    put(tmp_path / "m", outside, 0.75)
+    found = read(tmp_path / "m")
+    assert [outcome.trial for outcome in found.of_task("CLUEWSC2020")] == [*trials, outside]
+    assert (winner := found.winner("CLUEWSC2020")) and winner.trial == trials[0]
+    assert cells(report_tables.setting_table([found]), "m")["CLUEWSC2020"] == "1e-5,8,0.1"
+
+
+def test_whole_grid_with_a_published_row(tmp_path: Path) -> None:
+    model = tmp_path / "rbt6"
+    for i, name in enumerate(tasks.TASKS):
+        put(model, trial_of(name), 0.5 + i / 100)
+    found = read(model)
+    assert found.published and found.published.name == "hfl/rbt6"
+    table = report_tables.score_table([found])
+    assert [row.kind for row in table.rows] == ["own", "looser", "published", "difference"]
+    own, looser, published, difference = (dict(zip(table.header[1:], row.cells, strict=True)) for row in table.rows)
+    assert own["AVG"] == "54.50" and own["CMRC2018"] == "57.00/77.00"
+    # Only the looser metric is compared with what was published: 58.00 - 62.26, and the mean made with it.
+    assert looser["AVG"] == "54.60" and looser["CMRC2018"] == "58.00/78.00"
+    assert published["AVG"] == "69.74†" and published["CMRC2018"] == "62.26/84.72†" and published["C3"] == "59.93"
+    assert difference["CMRC2018"] == "−4.26†" and difference["AVG"] == "−15.14†" and difference["TNEWS"] == "−5.62"
+    assert [row.kind for row in report_tables.setting_table([found]).rows] == ["own", "published"]
+    uncertainty = report_tables.uncertainty_table(found)
+    assert cells(uncertainty, "CMRC2018 EM")["published"] == "–"
+    assert cells(uncertainty, "CMRC2018 EM, looser†")["published"] == "62.26"
+
+
+def test_another_development_set_is_not_compared(tmp_path: Path) -> None:
+    put(tmp_path / "rbt6", trial_of("TNEWS"), 0.5, num_examples={"dev": 30})
+    put(tmp_path / "rbt6", trial_of("TNEWS", 5e-5), 0.4, data_sha256={"dev": "other"})
+    found = read(tmp_path / "rbt6")
+    table = report_tables.score_table([found])
+    assert cells(table, "difference")["TNEWS"] == "–" and cells(table, "rbt6")["TNEWS"] == "50.00"
+    assert any("TNEWS 30 for 10000" in note for note in report_tables.notes([found]))
+    assert found.doubts == ("TNEWS: its trials differ in development data (d, other); their scores do not compare",)
+
+
+def test_trials_not_made_alike_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "m", trial_of("TNEWS"), 0.5, max_steps=-1)
+    put(tmp_path / "m", trial_of("TNEWS", 5e-5), 0.4, max_steps=10, model="other/m")
+    put(tmp_path / "m", trial_of("AFQMC"), 0.4, max_steps=20)
+    assert read(tmp_path / "m").doubts == (
+        "the folder mixes trials of 2 models: other/m, some/m",
+        "TNEWS: its trials differ in max_steps (-1, 10); their scores do not compare",
+    )
+
+
+def test_spread_over_seeds(tmp_path: Path) -> None:
+    scores = [0.55, 0.57, 0.56]
+    for seed, score in enumerate(scores):
+        put(tmp_path / "m", trial_of("TNEWS", seed=seed), score)
+    put(tmp_path / "m", trial_of("TNEWS", 5e-5), 0.1)
+    found = read(tmp_path / "m")
+    assert (winner := found.winner("TNEWS")) and winner.trial and winner.trial.seed == 1
+    assert sorted(found.scores_over_seeds(winner)) == sorted(scores)
+    spread = f"56.00 ± {100 * statistics.stdev(scores):.2f} (3)"
+    assert cells(report_tables.uncertainty_table(found), "TNEWS")["mean ± SD (seeds)"] == spread
+    # The three seeds are one cell of the heat map, which shows the best.
+    (only,) = report_html.heat_maps(found.of_task("TNEWS"), winner, False)
+    row = next(row for row in only["rows"] if row["rate"] == "3e-5")
+    assert row["cells"] == [{"text": "57.00", "heat": 6, "best": True}]
+
+
+def test_statuses_and_costs(tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    put(model, trial_of("C3"), 0.5)
+    put(model, trial_of("C3", 1e-5), 0.4, pruned={"step": 200, "rule": "below the median"})
+    put(model, trial_of("C3", 2e-5), None, status="running")
+    put(model, trial_of("C3", 1e-5, 24), 0.3, status="trained", log="x\nerror: disk full\n\n")
+    silent = model / trial_of("C3", 2e-5, 24).folder
+    silent.mkdir(parents=True)
+    (silent / "trial.log").write_bytes(b"step 1\rstep 2\nrank 1: error: \x1b[31mno memory\xff\n")
+    (model / "C3" / "notes").mkdir()
+    found = read(model)
+    by_status = {status: found.with_status(status) for status in report.STATUSES}
+    assert {status: len(outcomes) for status, outcomes in by_status.items()} == {
+        "finished": 1, "pruned": 1, "unfinished": 1, "failed": 2, "missing": len(grid.list_trials()) - 5,
+    }  # fmt: skip
+    assert by_status["pruned"][0].reason == "step 200, rule below the median"
+    assert [outcome.reason for outcome in by_status["failed"]] == [
+        "error: disk full",
+        "rank 1: error: \N{REPLACEMENT CHARACTER}[31mno memory\N{REPLACEMENT CHARACTER}",
+    ]
+    assert trial_of("C3", 5e-5).folder not in [outcome.folder for outcome in by_status["missing"]]
+    assert f"{trial_of('C3', 3e-5, 24).folder}" in report_tables.problems(found)["missing"]
+    # Four trials of half an hour on four cards.
+    row = cells(report_tables.cost_table(found), "C3")
+    assert row["time (h:m:s)"] == "2:00:00" and row["card-hours"] == "8.00" and row["failed"] == "2"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"status": "fin',
+        b"",
+        b"[1]",
+        b"\xff\xfe",
+        b"{}",
+        b'{"task": "TNEWS", "hyper_parameters": {"learning_rate": "x"}}',
+        b"[" * 100000,
+    ],
+)
+def test_damaged_result_is_named_and_counts_as_failed(tmp_path: Path, content: bytes, run_script: Run) -> None:
+    put(tmp_path / "m", trial_of("TNEWS"), 0.5)
+    broken = put(tmp_path / "m", trial_of("TNEWS", 5e-5), 0.6)
+    (broken / "result.json").write_bytes(content)
+    status, out, err = run_script(script.main, tmp_path / "m")
+    assert status == 0 and err.count("\n") == 1 and err.startswith(f"warning: {broken / 'result.json'} is ")
+    assert "failed: m/TNEWS/5e-5_32_0.1_42: " in out and "50.00 (1 of 10)" in out
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"best_metric": None},
+        {"best_metric": 1.5},
+        {"best_metric": float("nan")},
+        {"best_metric": True},
+        {"best_metrics": {"accuracy": "0.5"}},
+        {"history": 5},
+        {"history": [5]},
+        {"history": [{"accuracy": 0.5}]},
+        {"history": [{"step": 1, "accuracy": -1}]},
+        {"wall_time": "long"},
+        {"num_processes": []},
+        {"task": "AFQMC"},
+    ],
+)
+def test_impossible_values_count_as_failed(tmp_path: Path, fields: dict[str, Any]) -> None:
+    put(tmp_path / "m", trial_of("TNEWS"), 0.6, **fields)
+    found = read(tmp_path / "m")
+    assert len(found.with_status("failed")) == 1 and found.winner("TNEWS") is None
+    assert len(found.damages) == 1 and "is not a result of these scripts" in found.damages[0]
+    assert "<html" in report_html.to_html([found])
+
+
+class _Collector(HTMLParser):
+    """Names of all elements and everything they say in attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+
+def test_hostile_names_do_no_harm(tmp_path: Path, run_script: Run) -> None:
+    name = '<script>alert(1)<\\script>"|`*\x1b[2J'
+    put(tmp_path / name, trial_of("TNEWS"), 0.5, model="=1+2", device="</style><img src=x onerror=alert(1)>")
+    put(tmp_path / name, trial_of("TNEWS", 5e-5), 0.4, pruned={"rule": "<b>\n| a | b |\ud800"})
+    odd = tmp_path / name / "TNEWS" / '"><svg onload=alert(1)>'
+    odd.mkdir()
+    (odd / "trial.log").write_text("error: <iframe src=http://example.com>", encoding="utf-8")
+    status, out, _ = run_script(script.main, tmp_path / name, "--output", tmp_path / "out")
+    assert status == 0 and "\x1b" not in out
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    seen = _Collector(page)
+    assert not seen.names & {"script", "img", "iframe", "b", "link", "base", "object"}
+    assert not [name for name, _ in seen.attributes if name.startswith("on")]
+    assert "&lt;script&gt;alert(1)" in page and "\x1b" not in page
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "<" not in text and "\x1b" not in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
+    rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open(encoding="utf-8", newline="")))
+    assert "'=1+2" in [row["result.model"] for row in rows]
+
+
+def test_csv_holds_everything(tmp_path: Path) -> None:
+    put(tmp_path / "m", trial_of("CMRC2018"), 0.5, versions={"paddlepaddle": "3.3.1"})
+    (tmp_path / "m" / "TNEWS" / "1e-5_16_0.1_42").mkdir(parents=True)
+    (tmp_path / "m" / "TNEWS" / "1e-5_16_0.1_42" / "trial.log").write_text("error: a, b\n")
+    found = read(tmp_path / "m")
+    rows = list(csv.DictReader(io.StringIO(report_tables.to_csv([found]))))
+    assert len(rows) == len(found.outcomes) == len(grid.list_trials())
+    by_status = {row["status"]: row for row in rows}
+    assert by_status["failed"]["reason"] == "error: a, b" and by_status["failed"]["batch_size_all_cards"] == "16"
+    finished = by_status["finished"]
+    expected = {
+        "report": "m", "folder": "CMRC2018/3e-5_32_0.1_42", "is_winner": "1", "learning_rate": "3e-05",
+        "batch_size_all_cards": "32", "score": "0.5", "card_hours": "1.0", "result.hyper_parameters.batch_size": "16",
+        "result.best_metrics.squad_em": "0.51", "result.versions.paddlepaddle": "3.3.1", "result.num_processes": "2",
+        "result.num_examples.dev": "3219",
+    }  # fmt: skip
+    assert {name: finished[name] for name in expected} == expected
+    assert "result.history" not in finished
+
+
+def test_several_models(tmp_path: Path, run_script: Run) -> None:
+    for name, score in (("rbt6", 0.5), ("own", 0.6)):
+        put(tmp_path / "results" / name, trial_of("TNEWS"), score)
+    arguments = ("rbt6", tmp_path / "results" / "own", "rbt6", "--results", tmp_path / "results")
+    status, out, err = run_script(script.main, *arguments)
+    assert (status, err) == (0, "")
+    folder = tmp_path / "results" / "report"
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.md", "scores.csv"]
+    assert str(folder) in out
+    models = report.read_models(["rbt6", "own"], tmp_path / "results")
+    first, _, _, second = report_tables.score_table(models).rows
+    tnews = list(tasks.TASKS).index("TNEWS") + 1
+    assert (first.best, second.best) == (frozenset(), frozenset({tnews}))
+    assert "**60.00**" in (folder / "report.md").read_text(encoding="utf-8")
+    # The report's own folder is passed over, so that results/* works a second time.
+    everything = sorted((tmp_path / "results").iterdir())
+    assert run_script(script.main, *everything)[0] == 0
+
+
+def test_two_folders_of_one_name_keep_apart(tmp_path: Path) -> None:
+    for place in "ab":
+        put(tmp_path / place / "m", trial_of("TNEWS"), 0.5)
+    models = report.read_models([str(tmp_path / place / "m") for place in "ab"], tmp_path)
+    assert [model.name for model in models] == [str(tmp_path / "a" / "m"), str(tmp_path / "b" / "m")]
+
+
+def test_mistakes_are_one_line(tmp_path: Path, run_script: Run) -> None:
+    (tmp_path / "hollow" / "TNEWS").mkdir(parents=True)
+    for arguments, expected in (
+        ([], "no MODEL"),
+        (["rbt7", "--results", tmp_path], "no trials of 'rbt7'"),
+        ([tmp_path / "hollow"], "holds no trial"),
+    ):
+        status, out, err = run_script(script.main, *arguments)
+        assert (status, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1 and expected in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hollow"]
+
+
+def test_page_stands_alone(tmp_path: Path) -> None:
+    for trial in grid.list_trials():
+        put(tmp_path / "rbt6", trial, 0.4 + trial.learning_rate * 1000 + trial.dropout / 100)
+    page = report_html.to_html([read(tmp_path / "rbt6")])
+    seen = _Collector(page)
+    assert not seen.names & {"script", "link", "img", "iframe"}
+    assert not [value for name, value in seen.attributes if name in ("src", "href")] and "url(" not in page
+    scopes = [value for name, value in seen.attributes if name == "scope"]
+    assert set(scopes) == {"row", "col"} and page.count("<table") == page.count("<caption")
+    assert page.count("<svg") == len(tasks.TASKS)
+    assert page.count('class="heat"') == sum(len(task.dropouts) for task in tasks.TASKS.values())
+    assert page.count(' best" title="winner"') == len(tasks.TASKS)
+
+
+def _contrast(first: str, second: str) -> float:
+    """The contrast ratio of two colours by WCAG 2.1."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [report_html.LIGHT, report_html.DARK], ids=["light", "dark"])
+def test_contrast(scheme: dict[str, str]) -> None:
+    assert scheme.keys() == report_html.LIGHT.keys()
+    texts = [("ink", "page"), ("quiet", "page"), ("quiet", "panel"), ("accent", "page")]
+    texts += [(f"on{i}", f"heat{i}") for i in range(report_html.NUM_HEATS)]
+    for text, ground in texts:
+        assert _contrast(scheme[text], scheme[ground]) >= 4.5, (text, ground)
+    assert _contrast(scheme["curve"], scheme["page"]) >= 3
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 0), (55.82, 55.82), (0, 100), (56.1, 56.2), (0, 1), (0, 7), (0, 123456), (99.999, 100)]
+)
+def test_ticks_are_few_even_and_around(low: float, high: float) -> None:
+    ticks = report_html._ticks(low, high)
+    assert 2 <= len(ticks) <= 7 and ticks[0] <= low and ticks[-1] >= high
+    assert len({round(second - first, 6) for first, second in zip(ticks, ticks[1:], strict=False)}) == 1
+
+
+def test_long_and_wide_names_fit_the_terminal(tmp_path: Path) -> None:
+    put(tmp_path / ("预训练模型" * 10), trial_of("TNEWS"), 0.5)
+    table = report_tables.score_table([read(tmp_path / ("预训练模型" * 10))])
+    _, header, row, *_ = report_tables.as_text(table).split("\n")
+    assert report_tables._width(header) == report_tables._width(row) and "…" in row
+
+
+def test_published_name_is_known_by_its_last_part() -> None:
+    for name, expected in (("hfl/rbt6", "hfl/rbt6"), ("/models/ernie-1.0", "ernie-1.0"), ("rbt6-own", None)):
+        row = report._published_row(name)
+        assert (row.name if row else None) == expected
+
+
+def test_shell_script_and_light_import(tmp_path: Path) -> None:
+    put(tmp_path / "a b", trial_of("TNEWS"), 0.5)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    shell = ["bash", str(TOP / "scripts" / "report.sh")]
+    done = subprocess.run([*shell, "a b"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "50.00 (1 of 10)" in done.stdout, done.stderr
+    assert (tmp_path / "report" / "report.html").is_file()
+    code = "import sys; from clue_utils import report_html; sys.exit('paddle' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=TOP).returncode == 0
+
+
+def test_unknown_model_names_both_places(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"rbt6.*{re.escape(str(tmp_path / 'rbt6'))}"):
+        report.find_model("hfl/rbt6", tmp_path)
