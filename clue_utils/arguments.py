@@ -106,6 +106,17 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--do_predict", action="store_true", help="write the predictions of every test set")
 
 
+def add_ensemble(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument_group("ensemble").add_argument(
+        "--ensemble",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="further checkpoints of the task, whose probabilities are averaged with those of --model_name_or_path in "
+        "--do_eval and --do_predict; all are held in memory",
+    )
+
+
 def add_training(parser: argparse.ArgumentParser) -> None:
     defaults = tasks.COMMON_DEFAULTS
     group = parser.add_argument_group(
@@ -188,7 +199,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
     """Add every flag that the plain scripts have in common."""
-    for add in (add_model_and_data, add_actions, add_training, add_output, add_device):
+    for add in (add_model_and_data, add_actions, add_ensemble, add_training, add_output, add_device):
         add(parser)
 
 
@@ -285,5 +296,7 @@ def _check(args: Any) -> None:
         )
     if args.do_train and not args.save_best_model and (args.do_eval or args.do_predict):
         raise UserError("--save_best_model false keeps no checkpoint for --do_eval or --do_predict: drop one of them")
+    if getattr(args, "ensemble", None) and args.do_train:
+        raise UserError("--ensemble averages checkpoints that are trained already: drop it or --do_train")
     if re.search(r"[\x00-\x1f]", str(args.output_dir)):
         raise UserError("--output_dir holds a control character: choose another name")

@@ -6,11 +6,13 @@ Everything comes from the registry; importing this module needs the standard lib
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from clue_utils import tasks
+from clue_utils.results import read_result
 
 # Where the shell scripts keep the folders of all models, unless told otherwise.
 RESULTS_DIR = "results"
@@ -62,3 +64,24 @@ def list_trials(
 def model_folder(root: Path, model_name_or_path: str) -> Path:
     """The folder of a model's trials: the last part of its name or path, ``rbt6`` for ``hfl/rbt6``, within ``root``."""
     return root / Path(model_name_or_path).absolute().name
+
+
+def best_trial_folder(model_folder: Path, task: str) -> Path | None:
+    """The folder of the trial with the best development score whose checkpoint is there, or None.
+
+    Trials that are not trained to their end are left out; of equal scores the first in the grid's order is taken, then
+    the first by name.
+
+    Raises:
+        UserError: a ``result.json`` is damaged.
+    """
+    order = {trial.folder: number for number, trial in enumerate(list_trials([task]))}
+    found = []
+    for path in sorted((model_folder / task).glob("*/config.json")):
+        folder = path.parent
+        result = read_result(folder) or {}
+        score = result.get("best_metric")
+        trained = result.get("status") in ("trained", "finished") and result.get("task") == task
+        if trained and isinstance(score, (int, float)) and math.isfinite(score):
+            found.append((-score, order.get(f"{task}/{folder.name}", len(order)), folder.name, folder))
+    return min(found)[-1] if found else None

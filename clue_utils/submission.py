@@ -1,7 +1,7 @@
 """Write, check and zip predictions in the leaderboard's format.
 
-The leaderboard compares labels line by line and scores a file with another name, order or format 0 without saying why,
-so everything is checked before it is zipped. Formats: the submission notes of the CLUE leaderboard (2021-09-04).
+What the leaderboard would not take is refused, see ``submission_check``. Formats: the submission notes of the CLUE
+leaderboard (2021-09-04).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clue_utils import runtime, tasks
+from clue_utils import runtime
 from clue_utils.errors import UserError
 from clue_utils.results import write_text_atomically
-from clue_utils.tasks import Task
+from clue_utils.submission_check import Report, check_prediction, expected_ids, known_files, submission_files
+from clue_utils.tasks import DIAGNOSTICS, Task
 
 # [(id, label)] in file order for classification and C3; question id or blank -> answer for CMRC2018 and CHID.
 Answers = list[tuple[int, Any]] | dict[str, Any]
@@ -50,66 +51,17 @@ def write_predictions(task: Task, split: str, answers: Answers, folder: Path) ->
     return paths
 
 
-def submission_files() -> dict[str, tuple[Task, str]]:
-    """Every file name of the leaderboard -> its task and test split."""
-    return {name: (task, split) for task in tasks.TASKS.values() for split, name in task.submissions.items()}
-
-
-def check_file(path: Path) -> int:
-    """Check a prediction file's format; return how many predictions it holds.
-
-    Raises:
-        UserError: the first thing in the file that the leaderboard would not take.
-    """
-    task, _ = submission_files()[path.name]
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error})") from None
-    if task.kind in ("span", "cloze"):
-        return _check_object(path, task, text)
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    if not lines:
-        raise UserError(f"{path}: empty")
-    seen = set()
-    for number, line in enumerate(lines, 1):
-        where = f"{path}:{number}"
-        record = _parse(where, line)
-        if not isinstance(record, dict) or not {"id", "label"} <= record.keys():
-            raise UserError(f'{where}: not an object with "id" and "label"')
-        if type(record["id"]) is not int or record["id"] in seen:
-            raise UserError(f"{where}: id {record['id']!r} is not a new integer")
-        seen.add(record["id"])
-        valid = (
-            record["label"] in task.labels if task.labels else type(record["label"]) is int and 0 <= record["label"] < 4
-        )
-        if not valid:
-            raise UserError(f"{where}: label {record['label']!r} is not one of {task.name}'s")
-    return len(lines)
-
-
-def _check_object(path: Path, task: Task, text: str) -> int:
-    record = _parse(str(path), text)
-    if not isinstance(record, dict) or not record:
-        raise UserError(f"{path}: not one JSON object with all answers")
-    for key, value in record.items():
-        valid = isinstance(value, str) if task.kind == "span" else type(value) is int and 0 <= value < 10
-        if not valid:
-            raise UserError(f"{path}: answer {value!r} of {key} is not {'a text' if task.kind == 'span' else '0 to 9'}")
-    return len(record)
-
-
-def _parse(where: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error})") from None
-
-
-def zip_predictions(folders: Sequence[Path], output: Path) -> dict[str, int]:
+def zip_predictions(
+    folders: Sequence[Path],
+    output: Path,
+    data_dir: str | os.PathLike[str] | None = None,
+    with_diagnostics: bool = False,
+) -> dict[str, int]:
     """Put every prediction file of the folders at the top level of a zip.
+
+    Args:
+        data_dir: folder with the official files, whose test ids the predictions are then compared with.
+        with_diagnostics: take the predictions of the diagnostics set in too.
 
     Returns:
         File name -> number of predictions.
@@ -118,8 +70,9 @@ def zip_predictions(folders: Sequence[Path], output: Path) -> dict[str, int]:
         UserError: a file fails its check, is there twice, or there is none.
     """
     found: dict[str, Path] = {}
+    names = [*submission_files(), *(DIAGNOSTICS.submissions.values() if with_diagnostics else ())]
     for folder in folders:
-        for name in submission_files():
+        for name in names:
             path = folder / name
             if not path.is_file():
                 continue
@@ -130,7 +83,7 @@ def zip_predictions(folders: Sequence[Path], output: Path) -> dict[str, int]:
         raise UserError(
             f"no prediction file in {', '.join(map(str, folders))}: run the scripts with --do_predict first"
         )
-    counts = {name: check_file(path) for name, path in sorted(found.items())}
+    counts = _check_files(found, data_dir)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -141,3 +94,19 @@ def zip_predictions(folders: Sequence[Path], output: Path) -> dict[str, int]:
     finally:
         temporary.unlink(missing_ok=True)
     return counts
+
+
+def _check_files(found: dict[str, Path], data_dir: str | os.PathLike[str] | None) -> dict[str, int]:
+    """Check files and return how many predictions each holds; UserError with the first problem otherwise."""
+    report = Report()
+    for name, path in sorted(found.items()):
+        ids = None
+        if data_dir is not None:
+            ids, reason = expected_ids(*known_files()[name], data_dir)
+            if ids is None:
+                raise UserError(f"{path}: cannot be compared with the test file ({reason})")
+        check_prediction(name, path.read_bytes(), str(path), report, ids)
+    if report.problems:
+        more = len(report.problems) - 1
+        raise UserError(report.problems[0] + (f" (and {more:,} more problems)" if more else ""))
+    return report.counts

@@ -11,7 +11,7 @@ and hyper-parameters of PaddleNLP's CLUE benchmark.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from clue_utils.errors import UserError
@@ -421,6 +421,23 @@ _ALL = (
     ),
 )
 TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
+# A set of 514 pairs that shows how a model handles nine phenomena of Chinese: no score counts it, it has test records
+# only, and CMNLI's model answers it. Its fields have names of their own. No source says its file name on the
+# leaderboard, which is formed by the rule that its notes give for every task.
+DIAGNOSTICS_MODEL = "CMNLI"
+DIAGNOSTICS = replace(
+    TASKS[DIAGNOSTICS_MODEL],
+    name="DIAGNOSTICS",
+    folder="clue_diagnostics_public",
+    archive=Archive(
+        (_BOS_MRC + "clue_diagnostics_public.zip",),
+        ("sha256:56b52e70c195686557a966c6064c9bdc4dece1de8c89551f89ad046637e9a7c4",),
+    ),
+    fields={"premise": str, "hypothesis": str},
+    splits={TEST: Split((("diagnostics_test.json",),), 514)},
+    submissions={TEST: "diagnostics_predict.json"},
+    md5={},
+)
 CLASSIFICATION_TASKS = tuple(task.name for task in _ALL if task.kind == "classification")
 
 

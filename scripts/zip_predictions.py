@@ -9,14 +9,22 @@ from clue_utils import runtime, submission
 from clue_utils.arguments import Parser
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(
         description=__doc__, epilog="example: python scripts/zip_predictions.py results/* --output submit.zip"
     )
     parser.add_argument("folders", nargs="+", type=Path, help="output folders of runs with --do_predict")
     parser.add_argument("--output", type=Path, default=Path("submit.zip"), help="(default: %(default)s)")
-    args = parser.parse_args()
-    counts = submission.zip_predictions([folder for folder in args.folders if folder.is_dir()], args.output)
+    parser.add_argument(
+        "--data_dir", help="folder that holds the official files: ids are then compared with the test files"
+    )
+    parser.add_argument(
+        "--with_diagnostics", action="store_true", help="put the predictions of the diagnostics set in too"
+    )
+    args = parser.parse_args(argv)
+    runtime.configure_logging("error")  # the output is about the zip, not about the data
+    folders = [folder for folder in args.folders if folder.is_dir()]
+    counts = submission.zip_predictions(folders, args.output, args.data_dir, args.with_diagnostics)
     for name, count in counts.items():
         print(f"{name}: {count} predictions")
     print(f"{len(counts)} files in {args.output}")

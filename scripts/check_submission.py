@@ -1,0 +1,41 @@
+#!/usr/bin/env python
+"""Check a zip for the CLUE leaderboard and name everything in it that would be refused or scored 0."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from clue_utils import runtime, submission_check
+from clue_utils.arguments import Parser
+from clue_utils.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Parser(
+        description=__doc__, epilog="example: python scripts/check_submission.py submit.zip --data_dir clue_data"
+    )
+    parser.add_argument("zip", type=Path, help="the file that is to be submitted")
+    parser.add_argument(
+        "--data_dir",
+        default=os.environ.get("CLUE_DATA_DIR") or None,
+        help="folder that holds the official files: ids are then compared with the test files "
+        "(default: $CLUE_DATA_DIR, else what has been downloaded, else the sizes of the official test sets)",
+    )
+    args = parser.parse_args(argv)
+    runtime.configure_logging("error")  # the output is about the zip, not about the data
+    report = submission_check.check_zip(args.zip, args.data_dir)
+    for line in report.problems + [f"note: {note}" for note in report.notes]:
+        print(line)
+    if report.problems:
+        number = len(report.problems)
+        raise UserError(f"{args.zip}: {number} problem{'s' if number > 1 else ''}, listed above; do not submit it")
+    print(f"{'task':<13}{'test set':<10}{'predictions':>11}  {'file':<25}compared with")
+    for name, (task, split) in submission_check.known_files().items():
+        if name in report.counts:
+            print(f"{task.name:<13}{split:<10}{report.counts[name]:>11,}  {name:<25}{report.compared[name]}")
+    print(f"{args.zip}: {len(report.counts)} files, no problem found")
+
+
+if __name__ == "__main__":
+    runtime.run(main)

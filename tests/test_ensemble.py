@@ -1,0 +1,271 @@
+"""Several checkpoints averaged into one prediction, the diagnostics set, and predicting and zipping a whole model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import run_clue_classifier
+import run_cmrc2018
+
+from clue_utils import grid
+from clue_utils.tasks import DIAGNOSTICS, TASKS
+
+TOP = Path(__file__).parent.parent
+LENGTH = ("--max_seq_length", 32)
+
+
+@pytest.fixture(scope="module")
+def data(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CMNLI and CMRC2018 of the demo, and a diagnostics set."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("cmnli_public", "cmrc2018_public"):
+        (folder / name).symlink_to(demo / "data" / name)
+    pairs = [json.loads(line) for line in (demo / "data" / "cmnli_public" / "dev.json").open(encoding="utf-8")]
+    (folder / DIAGNOSTICS.folder).mkdir()
+    with (folder / DIAGNOSTICS.folder / "diagnostics_test.json").open("w", encoding="utf-8") as file:
+        for i, pair in enumerate(pairs[:9]):
+            record = {"index": i, "premise": pair["sentence1"], "hypothesis": pair["sentence2"], "label": "neutral"}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model_dir(demo: Path, data: Path, run_script: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two trials of CMNLI that differ in seed, and one of CMRC2018, in a folder with a blank in its name."""
+    folder = tmp_path_factory.mktemp("results") / "my model"
+    common = ("--model_name_or_path", demo / "model", "--data_dir", data, "--device", "cpu")
+    for seed in (1, 2):
+        words = (
+            "--task_name",
+            "CMNLI",
+            *common,
+            *LENGTH,
+            "--learning_rate",
+            1e-3,
+            "--seed",
+            seed,
+            "--max_steps",
+            30,
+            "--do_train",
+        )
+        status, _, err = run_script(
+            run_clue_classifier.main, *words, "--output_dir", folder / "CMNLI" / f"1e-3_16_0.1_{seed}"
+        )
+        assert status == 0, err
+    words = (
+        *common,
+        "--max_seq_length",
+        128,
+        "--max_steps",
+        2,
+        "--do_train",
+        "--output_dir",
+        folder / "CMRC2018" / "a",
+    )
+    status, _, err = run_script(run_cmrc2018.main, *words)
+    assert status == 0, err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def apply(data: Path, run_script: Any) -> Any:
+    """Evaluate and predict with checkpoints: (status, standard output, error)."""
+
+    def run(main: Any, output: Path, members: list[Path], *words: Any) -> tuple[int, str, str]:
+        task = ("--task_name", "CMNLI") if main is run_clue_classifier.main else ()
+        more = ("--ensemble", *members[1:]) if members[1:] else ()
+        words = (*task, "--model_name_or_path", members[0], *more, "--output_dir", output, "--device", "cpu", *words)
+        return run_script(main, *words, "--data_dir", data, "--do_eval", "--do_predict")
+
+    return run
+
+
+def evaluation(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "result.json").read_text())["evaluation"]
+
+
+def test_the_mean_is_of_probabilities_and_keeps_each_row_s_level():
+    from clue_utils.pipeline import average_logits
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 5, 3)).astype(np.float32) * 4
+    probabilities = [np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (a, b)]
+    mean = average_logits([a, b])
+    shares = np.exp(mean) / np.exp(mean).sum(1, keepdims=True)
+    np.testing.assert_allclose(shares, np.mean(probabilities, 0), rtol=1e-5)
+    levels = [np.log(np.exp(x).sum(1)) for x in (a, b, mean)]
+    np.testing.assert_allclose(levels[2], (levels[0] + levels[1]) / 2, rtol=1e-5)
+    assert mean.dtype == np.float32
+
+
+def test_equal_members_give_their_own_logits_and_missing_columns_stay_missing():
+    from clue_utils.pipeline import average_logits
+
+    rng = np.random.default_rng(1)
+    logits = (rng.normal(size=(50, 8)) * 20).astype(np.float32)
+    logits[::2, 4:] = -np.inf
+    with np.errstate(all="raise"):
+        for heads in (1, 2):
+            np.testing.assert_array_equal(average_logits([logits] * 3, heads), logits)
+    # Two heads are two distributions: what is added to one of them leaves the other alone.
+    moved = logits.copy()
+    moved[:, 0::2] += 3
+    np.testing.assert_array_equal(average_logits([logits, moved], 2)[:, 1::2], logits[:, 1::2])
+
+
+@pytest.mark.parametrize("script", ["CMNLI", "CMRC2018"])
+def test_a_checkpoint_with_itself_is_itself(tmp_path, model_dir, apply, script):
+    main = run_clue_classifier.main if script == "CMNLI" else run_cmrc2018.main
+    checkpoint = sorted((model_dir / script).iterdir())[0]
+    for name, members in (("one", [checkpoint]), ("two", [checkpoint, checkpoint])):
+        status, _, err = apply(main, tmp_path / name, members)
+        assert status == 0, err
+    files = sorted(path.name for path in (tmp_path / "one").glob("*_predict.json"))
+    expected = {"CMNLI": ["cmnli_predict.json", "diagnostics_predict.json"], "CMRC2018": ["cmrc2018_predict.json"]}
+    assert files == expected[script]
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert evaluation(tmp_path / "two") == pytest.approx(evaluation(tmp_path / "one"), rel=1e-6)
+    result = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert result["ensemble"] == [str(checkpoint)] * 2
+    assert "ensemble" not in json.loads((tmp_path / "one" / "result.json").read_text())
+
+
+def test_two_checkpoints_are_averaged(tmp_path, model_dir, apply, monkeypatch):
+    from clue_utils import pipeline
+
+    averaged: list[tuple[list[np.ndarray], np.ndarray]] = []
+    original = pipeline.average_logits
+
+    def average_logits(members: list[np.ndarray], num_heads: int) -> np.ndarray:
+        averaged.append((members, original(members, num_heads)))
+        return averaged[-1][1]
+
+    monkeypatch.setattr(pipeline, "average_logits", average_logits)
+    a, b = sorted((model_dir / "CMNLI").iterdir())
+    for name, members in (("a", [a]), ("b", [b]), ("ab", [a, b]), ("ba", [b, a])):
+        status, out, err = apply(run_clue_classifier.main, tmp_path / name, members)
+        assert status == 0, err
+    single = [evaluation(tmp_path / name)["loss"] for name in "ab"]
+    # The logarithm is concave: the mean of probabilities loses less than the mean of the losses.
+    assert min(single) - 0.2 < evaluation(tmp_path / "ab")["loss"] < sum(single) / 2
+    assert evaluation(tmp_path / "ab") == pytest.approx(evaluation(tmp_path / "ba"), rel=1e-6)
+    texts = {name: (tmp_path / name / "cmnli_predict.json").read_bytes() for name in ("a", "b", "ab", "ba")}
+    assert texts["ab"] == texts["ba"] and texts["a"] != texts["b"]
+    # What is written is the class of the highest mean probability: dev, test and diagnostics of two ensembles.
+    assert len(averaged) == 6
+    members, _ = averaged[1]
+    mean = sum(np.exp(logits) / np.exp(logits).sum(1, keepdims=True) for logits in members) / 2
+    rows = [json.loads(line) for line in texts["ab"].splitlines()]
+    assert [row["label"] for row in rows] == [TASKS["CMNLI"].labels[i] for i in mean.argmax(1)]
+    # The same folder used without --ensemble again tells of the one model alone.
+    assert apply(run_clue_classifier.main, tmp_path / "ab", [a])[0] == 0
+    assert evaluation(tmp_path / "ab") == pytest.approx(evaluation(tmp_path / "a"))
+    assert "ensemble" not in json.loads((tmp_path / "ab" / "result.json").read_text())
+
+
+def test_the_diagnostics_are_predicted_where_they_are(tmp_path, model_dir, apply, run_script, demo):
+    checkpoint = sorted((model_dir / "CMNLI").iterdir())[0]
+    status, out, _ = apply(run_clue_classifier.main, tmp_path / "with", [checkpoint])
+    assert status == 0
+    (name,) = DIAGNOSTICS.submissions.values()
+    rows = [json.loads(line) for line in (tmp_path / "with" / name).read_text().splitlines()]
+    assert [row["id"] for row in rows] == list(range(9)) and {row["label"] for row in rows} <= set(DIAGNOSTICS.labels)
+    words = ("--task_name", "CMNLI", "--model_name_or_path", checkpoint, "--device", "cpu", "--do_predict")
+    words = (*words, "--data_dir", demo / "data", "--output_dir", tmp_path / "without")
+    status, out, _ = run_script(run_clue_classifier.main, *words)
+    assert status == 0 and not (tmp_path / "without" / name).exists()
+    assert f"no {DIAGNOSTICS.folder} in {demo / 'data'}, not predicted" in out
+
+
+def test_what_cannot_be_averaged_is_refused(tmp_path, model_dir, apply, run_script, data):
+    a, b = sorted((model_dir / "CMNLI").iterdir())
+    main = run_clue_classifier.main
+    words = ("--task_name", "CMNLI", "--model_name_or_path", a, "--ensemble", b, "--do_train")
+    assert "drop it or --do_train" in run_script(main, *words)[2]
+
+    def refused(members: list[Path], *words: Any, output: Path = tmp_path / "out") -> str:
+        status, out, err = apply(main, output, members, *words)
+        assert status == 2 and err.count("\n") == 1 and not (tmp_path / "out").exists()
+        return err
+
+    assert f"--ensemble {tmp_path / 'none'}: no such folder" in refused([a, tmp_path / "none"])
+    assert "holds a training run: choose another --output_dir" in refused([a, b], output=a)
+    other = shutil.copytree(b, tmp_path / "other")
+    vocabulary = (other / "vocab.txt").read_text().split("\n")
+    vocabulary[100], vocabulary[101] = vocabulary[101], vocabulary[100]
+    (other / "vocab.txt").write_text("\n".join(vocabulary))
+    assert "its tokenizer is not that of" in refused([a, other])
+    shutil.copy(b / "vocab.txt", other)
+    result = json.loads((other / "result.json").read_text())
+    result["hyper_parameters"]["max_seq_length"] = 64
+    (other / "result.json").write_text(json.dumps(result))
+    assert "was trained with max_seq_length 64" in refused([a, other])
+    shutil.copy(b / "result.json", other)
+    result["task"] = "OCNLI"
+    (other / "result.json").write_text(json.dumps(result))
+    assert "was fine-tuned for OCNLI" in refused([a, other], *LENGTH)
+
+
+def test_the_best_trained_trial_is_found(tmp_path):
+    def trial(name: str, score: float, status: str = "finished", task: str = "TNEWS", weights: bool = True) -> None:
+        folder = tmp_path / "TNEWS" / name
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps({"task": task, "status": status, "best_metric": score}))
+        if weights:
+            (folder / "config.json").write_text("{}")
+
+    assert grid.best_trial_folder(tmp_path, "TNEWS") is None
+    trial("z", 0.5)
+    trial("1e-5_32_0.1_42", 0.5, "trained")
+    trial("1e-5_16_0.1_42", 0.4)
+    trial("running", 0.9, "running")
+    trial("unsaved", 0.9, weights=False)
+    trial("other", 0.9, task="CSL")
+    assert grid.best_trial_folder(tmp_path, "TNEWS") == tmp_path / "TNEWS" / "1e-5_32_0.1_42"
+    trial("b", 0.6)
+    assert grid.best_trial_folder(tmp_path, "TNEWS") == tmp_path / "TNEWS" / "b"
+
+
+def predict_and_zip(*words: Any) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHON": sys.executable}
+    command = ["bash", str(TOP / "scripts" / "predict_and_zip.sh"), *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
+
+
+def test_a_whole_model_is_predicted_checked_and_zipped(tmp_path, model_dir, data):
+    before = {path: path.stat().st_mtime_ns for path in model_dir.rglob("*") if path.is_file()}
+    a, b = sorted((model_dir / "CMNLI").iterdir())
+    output = tmp_path / "my submit.zip"
+    words = (model_dir, "--output", output, f"cmnli={a},{b}", "--", "--data_dir", data, "--device", "cpu")
+    done = predict_and_zip(*words)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert sorted(zipfile.ZipFile(output).namelist()) == ["cmnli_predict.json", "cmrc2018_predict.json"]
+    assert f"CMNLI: {a} (accuracy " in done.stdout and f" and {b} (accuracy " in done.stdout
+    assert f"CMRC2018: {model_dir / 'CMRC2018' / 'a'} (em " in done.stdout
+    assert f"TNEWS: no trained checkpoint in {model_dir / 'TNEWS'}: left out" in done.stdout
+    assert "2 files, no problem found" in done.stdout
+    assert "Left out: AFQMC TNEWS IFLYTEK OCNLI CLUEWSC2020 CSL CHID C3." in done.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_mistakes_of_predict_and_zip(tmp_path):
+    for words, line in (
+        ((), "error: MODEL_DIR is missing"),
+        ((tmp_path / "none",), f"error: {tmp_path / 'none'}: no such folder"),
+        ((tmp_path,), f"error: no checkpoint of any task in {tmp_path}"),
+        ((tmp_path, "--outptu"), "error: unknown argument --outptu"),
+        ((tmp_path, f"TNEW={tmp_path}"), "error: unknown task 'TNEW'"),
+        ((tmp_path, f"TNEWS={tmp_path / 'x'}"), f"error: TNEWS={tmp_path / 'x'}: no such folder"),
+    ):
+        done = predict_and_zip(*words)
+        assert done.returncode == 2 and done.stderr.startswith(line) and done.stderr.count("\n") == 1, done
