@@ -184,7 +184,7 @@ def _mean_over_questions(
             raise ValueError(f"{len(questions)} question(s) {problem}, the first is {questions[0]!r}")
     # Annotators often agree: equal gold answers are scored once.
     pairs = [score(predictions[question], dict.fromkeys(answers)) for question, answers in golds.items()]
-    em, f1 = (math.fsum(values) / len(pairs) for values in zip(*pairs))
+    em, f1 = (math.fsum(values) / len(pairs) for values in zip(*pairs, strict=True))
     return em, f1
 
 

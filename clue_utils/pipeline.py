@@ -12,12 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 import paddle
 
-from clue_utils import checkpoints, data, models, runtime, submission
+from clue_utils import checkpoints, data, ensemble, models, runtime, submission
 from clue_utils.data import Records
-from clue_utils.errors import UserError
-from clue_utils.features import Feature, Features, build_features, tokenizer_fingerprint
+from clue_utils.features import Feature, Features, build_features
 from clue_utils.inference import Tensors, compute_logits
-from clue_utils.results import Run, read_result
+from clue_utils.results import Run
 from clue_utils.tasks import DIAGNOSTICS, DIAGNOSTICS_MODEL, TEST, Task
 from clue_utils.training import evaluate_and_log, fit
 
@@ -55,60 +54,117 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True)
-class _Split:
+class Split:
+    """Checked records and their features; a record may have several."""
+
     records: Records
     features: Features
 
 
-def average_logits(members: Sequence[np.ndarray], num_heads: int = 1) -> np.ndarray:
-    """Logits of an ensemble, whose probabilities are the means of its members' probabilities.
-
-    Each row and head is a distribution of its own, a softmax over its columns. Besides the distribution, a row has a
-    level, the log of the sum of its exponentials, by which the windows of one context and the blanks of one record
-    are compared with each other; the ensemble has the mean of its members' levels. Equal members thus give
-    their own logits.
+class Pipeline:
+    """What a run works with: method, tokenizer and record (``run``), and through them splits, models and predictions.
 
     Args:
-        members: float32 [rows, width] of each member, -inf where a row has no column.
-        num_heads: distributions that share a row, their columns taking turns (2 for the start and end of a span).
-
-    Returns:
-        float32 [rows, width].
-    """
-    result = np.empty_like(members[0])
-    for head in range(num_heads):
-        parts = [member[:, head::num_heads].astype(np.float64) for member in members]
-        levels = [np.logaddexp.reduce(part, axis=1, keepdims=True) for part in parts]
-        log_sum = np.logaddexp.reduce([part - level for part, level in zip(parts, levels, strict=True)], axis=0)
-        result[:, head::num_heads] = log_sum - np.log(len(members)) + np.mean(levels, axis=0)
-    return result
-
-
-def _check_members(args: Any, task: Task, tokenizer: Any, settings: dict[str, Any]) -> None:
-    """Refuse members of an ensemble that would read the same record differently.
+        args: flags, completed by ``arguments.resolve``.
+        build_method: tokenizer -> the script's method.
 
     Raises:
-        UserError: another tokenizer, or features built with another setting in training; or the output folder is that
-            of a training run, whose record would then tell of other models.
+        UserError: the output folder holds another run, or the members of an ensemble do not go together.
     """
-    if "history" in (read_result(args.output_dir) or {}):
-        raise UserError(f"{args.output_dir} holds a training run: choose another --output_dir for the ensemble")
-    for folder in args.ensemble:
-        if not os.path.isdir(folder):
-            raise UserError(f"--ensemble {folder}: no such folder")
-        own = models.load_tokenizer(folder, getattr(args, "do_lower_case", None))
-        if tokenizer_fingerprint(own) != tokenizer_fingerprint(tokenizer):
-            raise UserError(
-                f"--ensemble {folder}: its tokenizer is not that of {args.model_name_or_path}; "
-                "an ensemble needs one vocabulary"
-            )
-        trained = (read_result(folder) or {}).get("hyper_parameters", {})
-        for name, value in settings.items():
-            if args.sources.get(name) != "command line" and trained.get(name, value) != value:
-                raise UserError(
-                    f"--ensemble {folder} was trained with {name} {trained[name]}, {args.model_name_or_path} with "
-                    f"{value}: pass --{name} to use one for all"
-                )
+
+    def __init__(self, args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
+        self.args, self.task = args, task
+        self.tokenizer = models.load_tokenizer(args.model_name_or_path, getattr(args, "do_lower_case", None))
+        self.method = build_method(self.tokenizer)
+        self.run = Run(task.name, task.metric, args, device)
+        if args.ensemble:
+            ensemble.check_members(args, self.tokenizer, self.method.settings())
+        self.run.record_members([args.model_name_or_path, *args.ensemble])
+
+    def load_split(self, name: str) -> Split:
+        """Read a split of the task, note its size and checksum, and build its features."""
+        records = data.load_records(self.task, name, self.args.data_dir)
+        self.run.record_data(records)
+        return self._with_features(records)
+
+    def _with_features(self, records: Records) -> Split:
+        cache = data.cache_dir() / "features"
+        args = self.args
+        return Split(
+            records, build_features(records, self.method, self.tokenizer, cache, args.num_proc, args.overwrite_cache)
+        )
+
+    def load_model(self, name_or_path: str, training: bool) -> paddle.nn.Layer:
+        """Load the encoder with the task's head, see ``models.load_model``, and see that it takes the inputs."""
+        model = models.load_model(name_or_path, self.task, self.args.dropout, self.method.num_outputs, training)
+        models.check_fit(model, self.tokenizer, self.args.max_seq_length)
+        return model
+
+    def score(self, members: Sequence[paddle.nn.Layer], split: Split) -> dict[str, float]:
+        """Metrics of a model, or of the mean of several, on a split with gold answers."""
+        return self.method.score(self._logits(members, split), split.records, split.features)
+
+    def predict(self, members: Sequence[paddle.nn.Layer]) -> None:
+        """Write the predictions of every test set; with CMNLI, of the diagnostics set too where its data is there."""
+        for name in self.task.test_splits:
+            self._predict_split(members, self.task, name, self.load_split(name))
+        if self.task.name == DIAGNOSTICS_MODEL and (diagnostics := _load_diagnostics(self.args.data_dir)):
+            self._predict_split(members, DIAGNOSTICS, TEST, self._with_features(diagnostics))
+
+    def _predict_split(self, members: Sequence[paddle.nn.Layer], task: Task, name: str, split: Split) -> None:
+        answers = self.method.answer(self._logits(members, split), split.records, split.features)
+        for path in submission.write_predictions(task, name, answers, Path(self.args.output_dir)):
+            logger.info("%d predictions written to %s", len(answers), path)
+
+    def _logits(self, members: Sequence[paddle.nn.Layer], split: Split) -> np.ndarray:
+        """Logits float32 [len(split.features), width]."""
+        args, method, pad = self.args, self.method, self.tokenizer.pad_token_id
+        logits = [
+            compute_logits(model, split.features, method.forward, args.eval_batch_size, pad, method.width)
+            for model in members
+        ]
+        return logits[0] if len(logits) == 1 else ensemble.average_logits(logits, 2 if self.task.kind == "span" else 1)
+
+    def train(self, dev: Split) -> None:
+        """Fine-tune, keep the best checkpoint in the output folder, and remove what was kept to go on from."""
+        train = self.load_split("train").features
+        runtime.seed_all(self.args.seed)  # a new head is drawn at random
+        model = self.load_model(self.args.model_name_or_path, training=True)
+        fit(
+            model,
+            train,
+            self.method.compute_loss,
+            lambda: self.score([model], dev),
+            self.args,
+            self.run,
+            self.tokenizer.pad_token_id,
+            save_best=lambda: models.save_model(model, self.tokenizer, self.run.folder),
+        )
+        self.run.write(status="trained")
+        checkpoints.remove_all(self.run.folder)
+
+
+def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
+    """Carry out ``--do_train``, ``--do_eval`` and ``--do_predict``, in this order.
+
+    After training, evaluation and prediction use the best checkpoint. Arguments as of :class:`Pipeline`.
+    """
+    pipeline = Pipeline(args, task, device, build_method)
+    run, checkpoint = pipeline.run, args.model_name_or_path
+    dev = pipeline.load_split("dev") if args.do_train or args.do_eval else None
+    if args.do_train and dev:
+        checkpoint = str(run.folder)
+        if run.is_trained:
+            logger.info("%s: trained already, best %s %.4f", run.folder, task.metric, run.fields["best_metric"])
+        else:
+            pipeline.train(dev)
+    if args.do_eval or args.do_predict:
+        members = [pipeline.load_model(folder, training=False) for folder in (checkpoint, *args.ensemble)]
+        if args.do_eval and dev:
+            run.write(evaluation=evaluate_and_log(lambda: pipeline.score(members, dev)))
+        if args.do_predict:
+            pipeline.predict(members)
+    run.finish(device)
 
 
 def _load_diagnostics(data_dir: str | None) -> Records | None:
@@ -124,94 +180,3 @@ def _load_diagnostics(data_dir: str | None) -> Records | None:
     records = data.load_records(DIAGNOSTICS, TEST, root)
     rows = [{"id": row["id"], "sentence1": row["premise"], "sentence2": row["hypothesis"]} for row in records]
     return replace(records, rows=rows)
-
-
-def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
-    """Carry out ``--do_train``, ``--do_eval`` and ``--do_predict``, in this order.
-
-    After training, evaluation and prediction use the best checkpoint.
-
-    Args:
-        args: flags, completed by ``arguments.resolve``.
-        build_method: tokenizer -> the script's method.
-    """
-    tokenizer = models.load_tokenizer(args.model_name_or_path, getattr(args, "do_lower_case", None))
-    method = build_method(tokenizer)
-    run = Run(task.name, task.metric, args, device)
-
-    if args.ensemble:
-        _check_members(args, task, tokenizer, method.settings())
-    members = [args.model_name_or_path, *args.ensemble]
-    if run.fields.pop("ensemble", members[:1]) != members:
-        run.fields.pop("evaluation", None)  # of other members
-    if args.ensemble:
-        run.fields["ensemble"] = members
-
-    def load_split(name: str) -> _Split:
-        records = data.load_records(task, name, args.data_dir)
-        run.record_data(records)
-        return build_split(records)
-
-    def build_split(records: Records) -> _Split:
-        cache = data.cache_dir() / "features"
-        features = build_features(records, method, tokenizer, cache, args.num_proc, args.overwrite_cache)
-        return _Split(records, features)
-
-    def logits_of(model: paddle.nn.Layer, split: _Split) -> np.ndarray:
-        return compute_logits(
-            model, split.features, method.forward, args.eval_batch_size, tokenizer.pad_token_id, method.width
-        )
-
-    def score(model: paddle.nn.Layer, split: _Split) -> dict[str, float]:
-        return method.score(logits_of(model, split), split.records, split.features)
-
-    def load_model(name_or_path: str, training: bool) -> paddle.nn.Layer:
-        model = models.load_model(name_or_path, task, args.dropout, method.num_outputs, training)
-        models.check_fit(model, tokenizer, args.max_seq_length)
-        return model
-
-    checkpoint = args.model_name_or_path
-    dev = load_split("dev") if args.do_train or args.do_eval else None
-    if args.do_train and run.is_trained:
-        logger.info("%s: trained already, best %s %.4f", run.folder, task.metric, run.fields["best_metric"])
-    elif args.do_train:
-        assert dev is not None
-        train = load_split("train").features
-        runtime.seed_all(args.seed)  # a new head is drawn at random
-        model = load_model(checkpoint, training=True)
-        fit(
-            model,
-            train,
-            method.compute_loss,
-            lambda: score(model, dev),
-            args,
-            run,
-            tokenizer.pad_token_id,
-            save_best=lambda: models.save_model(model, tokenizer, run.folder),
-        )
-        run.write(status="trained")
-        checkpoints.remove_all(run.folder)
-    if args.do_train:
-        checkpoint = str(run.folder)
-    if args.do_eval or args.do_predict:
-        loaded = [load_model(folder, training=False) for folder in (checkpoint, *args.ensemble)]
-
-        def final_logits(split: _Split) -> np.ndarray:
-            if len(loaded) == 1:
-                return logits_of(loaded[0], split)
-            return average_logits([logits_of(model, split) for model in loaded], 2 if task.kind == "span" else 1)
-
-        def predict(of: Task, name: str, split: _Split) -> None:
-            answers = method.answer(final_logits(split), split.records, split.features)
-            for path in submission.write_predictions(of, name, answers, Path(args.output_dir)):
-                logger.info("%d predictions written to %s", len(answers), path)
-
-        if args.do_eval:
-            assert dev is not None
-            run.write(evaluation=evaluate_and_log(lambda: method.score(final_logits(dev), dev.records, dev.features)))
-        if args.do_predict:
-            for name in task.test_splits:
-                predict(task, name, load_split(name))
-            if task.name == DIAGNOSTICS_MODEL and (diagnostics := _load_diagnostics(args.data_dir)):
-                predict(DIAGNOSTICS, TEST, build_split(diagnostics))
-    run.finish(device)

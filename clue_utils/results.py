@@ -17,6 +17,8 @@ from clue_utils.errors import UserError
 
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
+# What ``Run.fields`` holds before the first evaluation, beside an empty history.
+NO_EVALUATION = {"best_metric": None, "best_step": None, "best_metrics": None}
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -143,6 +145,29 @@ class Run:
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             write_text_atomically(path, "".join(kept))
+
+    def keep_evaluations(self, step: int) -> None:
+        """Go back to the evaluations up to a step, and to the best of them."""
+        history = [entry for entry in self.fields.get("history", []) if entry["step"] <= step]
+        self.resume(NO_EVALUATION | {"history": []}, step)
+        for entry in history:
+            self.add_evaluation(entry["step"], {name: value for name, value in entry.items() if name != "step"})
+
+    def add_evaluation(self, step: int, metrics: dict[str, float]) -> bool:
+        """Add an evaluation to the history; return whether it is the best so far."""
+        self.fields["history"].append({"step": step, **metrics})
+        value, best = metrics[self.fields["metric"]], self.fields["best_metric"]
+        if best is not None and value <= best:
+            return False
+        self.fields |= {"best_metric": value, "best_step": step, "best_metrics": metrics}
+        return True
+
+    def record_members(self, members: list[str]) -> None:
+        """Note the checkpoints of an ensemble; an evaluation of other members is forgotten."""
+        if self.fields.pop("ensemble", members[:1]) != members:
+            self.fields.pop("evaluation", None)
+        if len(members) > 1:
+            self.fields["ensemble"] = members
 
     def record_data(self, records: Any) -> None:
         """Note size and checksum of a split.

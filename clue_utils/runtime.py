@@ -82,6 +82,8 @@ def tune_cpu() -> None:
 
 def import_libraries() -> None:
     """Import paddle and paddlenlp, or raise UserError saying in one line which package stands in the way."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("NO_COLOR", "1")  # PaddleNLP's log lines are coloured otherwise
     try:
         # Paddle greets every thread setting but 1 with a two-line warning on standard error.
         with contextlib.redirect_stderr(io.StringIO()):

@@ -17,7 +17,7 @@ from clue_utils import checkpoints, runtime
 from clue_utils.errors import UserError
 from clue_utils.features import Features, batches_per_epoch, collate, shuffled_batches
 from clue_utils.inference import Tensors, to_tensors
-from clue_utils.results import Run
+from clue_utils.results import NO_EVALUATION, Run
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,9 @@ def fit(
             end_of_epoch = index == updates_per_epoch - 1
             if step == num_steps or (step % args.save_steps == 0 if args.save_steps else end_of_epoch):
                 _require_finite(_mean_over_ranks(loss), step, run)
-                if _record_evaluation(run, step, evaluate_and_log(evaluate)) and args.save_best_model and rank == 0:
+                metrics = evaluate_and_log(evaluate)
+                run.log("eval", step, metrics)
+                if run.add_evaluation(step, metrics) and args.save_best_model and rank == 0:
                     save_best()
                 if step < num_steps and rank == 0:
                     checkpoints.save(run.folder, step, model, optimizer, {"fields": run.fields})
@@ -110,19 +112,8 @@ def _resume(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, sched
         run.resume(state["fields"], step)
         logger.info("going on from %s", path)
     else:
-        run.resume({"best_metric": None, "best_step": None, "history": []}, 0)
+        run.resume(NO_EVALUATION | {"history": []}, 0)
     return step
-
-
-def _record_evaluation(run: Run, step: int, metrics: dict[str, float]) -> bool:
-    """Add an evaluation to the run's history; return whether it is the best so far."""
-    run.log("eval", step, metrics)
-    run.fields["history"].append({"step": step, **metrics})
-    value, best = metrics[run.fields["metric"]], run.fields["best_metric"]
-    if best is not None and value <= best:
-        return False
-    run.fields |= {"best_metric": value, "best_step": step, "best_metrics": metrics}
-    return True
 
 
 class _Meter:

@@ -12,7 +12,6 @@ from clue_utils.errors import UserError
 
 if TYPE_CHECKING:
     from clue_utils.data import Records
-
     from clue_utils.features import Feature, Features
     from clue_utils.submission import Answers
 

@@ -14,8 +14,8 @@ from clue_utils.errors import UserError
 
 if TYPE_CHECKING:
     import paddle
-    from clue_utils.data import Records
 
+    from clue_utils.data import Records
     from clue_utils.features import Feature, Features
     from clue_utils.inference import Tensors
 

@@ -76,15 +76,24 @@ def finished_run(scene: Scene) -> None:
 
 CASES: dict[str, Case] = {
     # Flags
-    "mistyped flag": (flag("--learning_rat", 1e-5), r"unknown argument '--learning_rat': did you mean --learning_rate\?"),
+    "mistyped flag": (
+        flag("--learning_rat", 1e-5),
+        r"unknown argument '--learning_rat': did you mean --learning_rate\?",
+    ),
     "value of a wrong type": (flag("--batch_size", "many"), r"--batch_size: 'many' is not an integer of at least 1"),
     "value out of range": (flag("--dropout", 1.5), r"--dropout: '1.5' is not a number from 0 to below 1"),
     "unknown task": (flag("--task_name", "TNEW"), r"unknown task 'TNEW': choose one of AFQMC, TNEWS"),
     "a task of another script": (flag("--task_name", "C3"), r"C3 is a reading task: run mrc/run_c3.py"),
     "nothing to do": (lambda s: s.actions.clear(), r"nothing to do: pass --do_train, --do_eval or --do_predict"),
     "a device that is not there": (flag("--device", "gpu"), r"--device gpu: .*pass --device cpu"),
-    "more parts than records": (flag("--gradient_accumulation_steps", 9), r"--gradient_accumulation_steps 9 is more than"),
-    "more tokens than positions": (flag("--max_seq_length", 4096), r"--max_seq_length 4096: the model has \d+ positions"),
+    "more parts than records": (
+        flag("--gradient_accumulation_steps", 9),
+        r"--gradient_accumulation_steps 9 is more than",
+    ),
+    "more tokens than positions": (
+        flag("--max_seq_length", 4096),
+        r"--max_seq_length 4096: the model has \d+ positions",
+    ),
     # Files and records
     "no data folder": (flag("--data_dir", "/nowhere"), r"/nowhere"),
     "missing file": (lambda s: (s.data / "train.json").unlink(), r"train\.json"),
@@ -102,7 +111,10 @@ CASES: dict[str, Case] = {
     ),
     "weights cut off": (lambda s: s.cut("model.safetensors"), r"model: this checkpoint cannot be read"),
     "configuration cut off": (lambda s: s.cut("config.json"), r"model: this checkpoint cannot be read"),
-    "no vocabulary": (lambda s: (s.model / "vocab.txt").unlink(), r"model: this checkpoint cannot be read \(no vocab\.txt\)"),
+    "no vocabulary": (
+        lambda s: (s.model / "vocab.txt").unlink(),
+        r"model: this checkpoint cannot be read \(no vocab\.txt\)",
+    ),
     "prediction without a head": (
         lambda s: s.actions.__setitem__(0, "--do_predict"),
         r"model has no trained head for TNEWS .*pass --do_train",

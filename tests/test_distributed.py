@@ -41,7 +41,9 @@ def launch(script: str, processes: int, output: Path, demo: Path, *words: str) -
     ids=["classifier", "c3", "chid", "cmrc2018"],
 )
 def test_two_processes_train_evaluate_and_predict_as_one(demo, tmp_path, script, words):
-    flags = f"{words} --do_train --do_eval --do_predict --max_steps 3 --logging_steps 1 --dropout 0 --learning_rate 1e-3"
+    flags = (
+        f"{words} --do_train --do_eval --do_predict --max_steps 3 --logging_steps 1 --dropout 0 --learning_rate 1e-3"
+    )
     one, single = launch(script, 1, tmp_path / "one", demo, *flags.split(), "--batch_size", "8")
     two, double = launch(script, 2, tmp_path / "two", demo, *flags.split(), "--batch_size", "4")
     losses = [[float(match[2]) for match in STEP.finditer(log)] for log in (one, two)]

@@ -94,7 +94,7 @@ def evaluation(folder: Path) -> dict[str, float]:
 
 
 def test_the_mean_is_of_probabilities_and_keeps_each_row_s_level():
-    from clue_utils.pipeline import average_logits
+    from clue_utils.ensemble import average_logits
 
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 5, 3)).astype(np.float32) * 4
@@ -108,7 +108,7 @@ def test_the_mean_is_of_probabilities_and_keeps_each_row_s_level():
 
 
 def test_equal_members_give_their_own_logits_and_missing_columns_stay_missing():
-    from clue_utils.pipeline import average_logits
+    from clue_utils.ensemble import average_logits
 
     rng = np.random.default_rng(1)
     logits = (rng.normal(size=(50, 8)) * 20).astype(np.float32)
@@ -141,16 +141,16 @@ def test_a_checkpoint_with_itself_is_itself(tmp_path, model_dir, apply, script):
 
 
 def test_two_checkpoints_are_averaged(tmp_path, model_dir, apply, monkeypatch):
-    from clue_utils import pipeline
+    from clue_utils import ensemble
 
     averaged: list[tuple[list[np.ndarray], np.ndarray]] = []
-    original = pipeline.average_logits
+    original = ensemble.average_logits
 
     def average_logits(members: list[np.ndarray], num_heads: int) -> np.ndarray:
         averaged.append((members, original(members, num_heads)))
         return averaged[-1][1]
 
-    monkeypatch.setattr(pipeline, "average_logits", average_logits)
+    monkeypatch.setattr(ensemble, "average_logits", average_logits)
     a, b = sorted((model_dir / "CMNLI").iterdir())
     for name, members in (("a", [a]), ("b", [b]), ("ab", [a, b]), ("ba", [b, a])):
         status, out, err = apply(run_clue_classifier.main, tmp_path / name, members)

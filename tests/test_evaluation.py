@@ -64,7 +64,7 @@ def second_tokens(text: str) -> list[str]:
     tokens: list[str] = []
     kept = [c for c in text.lower().strip() if c not in "－～-~_+=*^/\\`:：，。、；？！·’“”《》「」『』（）"]
     for is_chinese, group in itertools.groupby(kept, key=lambda c: 0x4E00 <= ord(c) <= 0x9FA5):
-        tokens.extend(group if is_chinese else second_words("".join(group)))
+        tokens.extend(group if is_chinese else second_words("".join(group)))  # noqa: B031 (one branch)
     return tokens
 
 
@@ -159,7 +159,7 @@ def perturbed(questions: list[Question]) -> Iterator[tuple[str, dict[str, str]]]
         yield name, {question.id: change(question, rng) for question in questions}
     yield (
         "another question's gold",
-        {question.id: other.golds[0] for question, other in zip(questions, questions[7:] + questions[:7])},
+        {question.id: other.golds[0] for question, other in zip(questions, questions[7:] + questions[:7], strict=True)},
     )
 
 
@@ -174,7 +174,7 @@ def test_official_score_equals_second_implementation_on_every_record(questions: 
             em2, f12 = second_score(predictions[question.id], question.golds)
             differences.append(max(abs(em - em2), abs(f1 - f12)))
         scores = cmrc2018_scores(predictions, golds)
-        unequal = [q.id for q, difference in zip(questions, differences) if difference > 1e-12]
+        unequal = [q.id for q, difference in zip(questions, differences, strict=True) if difference > 1e-12]
         em, f1 = 100 * scores["em"], 100 * scores["f1"]
         print(f"{name:<26}{len(questions):>8}{em:>9.3f}{f1:>9.3f}{len(unequal):>11}{max(differences):>9.1e}")
         assert not unequal, f"{name}: {[(predictions[i], golds[i]) for i in unequal[:3]]}"

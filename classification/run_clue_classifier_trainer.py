@@ -1,0 +1,287 @@
+#!/usr/bin/env python
+"""Fine-tune, evaluate, predict and export on CLUE's seven classification tasks with PaddleNLP's Trainer."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from clue_utils import arguments, runtime, tasks
+from clue_utils.errors import UserError
+
+# Paddle reads these settings when it is imported, and PaddleNLP's TrainingArguments is where the flags come from.
+runtime.tune_cpu()
+runtime.import_libraries()
+
+import numpy as np  # noqa: E402
+import paddle  # noqa: E402
+from paddle.io import DistributedBatchSampler  # noqa: E402
+from paddlenlp.trainer import PdArgumentParser, Trainer, TrainingArguments  # noqa: E402
+from paddlenlp.utils.log import logger as paddlenlp_logger  # noqa: E402
+
+from clue_utils import models  # noqa: E402
+from clue_utils.classification import Classification  # noqa: E402
+from clue_utils.features import Features, batches_per_epoch, collate, shuffled_batches  # noqa: E402
+from clue_utils.pipeline import Pipeline, Split  # noqa: E402
+from clue_utils.training import evaluate_and_log  # noqa: E402
+
+logger = logging.getLogger("clue_utils.trainer")
+
+EXAMPLE = """\
+example:
+  python run_clue_classifier_trainer.py --dataset "clue tnews" --model_name_or_path ernie-3.0-base-zh \\
+      --output_dir tnews_model --do_train --do_eval --metric_for_best_model eval_accuracy --load_best_model_at_end
+"""
+# Where --do_export writes, within the output folder.
+EXPORT_NAME = "inference/model"
+# Written last into a checkpoint of the Trainer: one without it was cut off.
+COMPLETE = "complete"
+
+# What --metric_for_best_model chooses from, with or without "eval_" before it.
+METRICS = ("accuracy", "loss")
+
+# Flags of TrainingArguments that go by another name in the plain script, and what they must be.
+PLAIN_NAMES = {"warmup_ratio": "warmup_proportion", "per_device_eval_batch_size": "eval_batch_size"}
+ACCEPTED = {
+    "per_device_train_batch_size": arguments.positive_int,
+    "per_device_eval_batch_size": arguments.positive_int,
+    "gradient_accumulation_steps": arguments.positive_int,
+    "learning_rate": arguments.positive_float,
+    "num_train_epochs": arguments.positive_float,
+    "max_steps": arguments.steps_or_all,
+    "warmup_ratio": arguments.proportion,
+    "warmup_steps": arguments.non_negative_int,
+    "weight_decay": arguments.non_negative_float,
+    "adam_epsilon": arguments.positive_float,
+    "max_grad_norm": arguments.non_negative_float,
+    "dropout": arguments.proportion,
+    "max_seq_length": arguments.positive_int,
+    "logging_steps": arguments.positive_int,
+    "save_steps": arguments.positive_int,
+    "num_proc": arguments.positive_int,
+}
+
+
+@dataclass
+class ClueArguments:
+    """Flags beside PaddleNLP's TrainingArguments."""
+
+    model_name_or_path: str = field(
+        metadata={"help": "a PaddleNLP model name such as ernie-3.0-base-zh, or the folder of a checkpoint"}
+    )
+    dataset: str = field(metadata={"help": 'the task, such as "clue tnews", in any letter case'})
+    data_dir: Optional[str] = field(default=None, metadata={"help": "folder that holds the official files"})
+    max_seq_length: Optional[int] = field(default=None, metadata={"help": "tokens of a sequence (the task's)"})
+    dropout: Optional[float] = field(default=None, metadata={"help": "of every dropout (the model's best)"})
+    num_proc: Optional[int] = field(default=None, metadata={"help": "processes that build features"})
+    overwrite_cache: bool = field(default=False, metadata={"help": "build cached features again"})
+
+
+class Parser(arguments.Parser, PdArgumentParser):
+    """PaddleNLP's parser with one-line errors and suggestions."""
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """All flags, None where one that the registry has a value for is left out."""
+    parser = Parser(dataclass_types=(ClueArguments, TrainingArguments), description=__doc__, epilog=EXAMPLE)
+    parser.set_defaults(**dict.fromkeys(ACCEPTED), **dict.fromkeys(("device", "eval_steps", "disable_tqdm", "seed")))
+    # The run's own VisualDL log holds the scalars; PaddleNLP's writer fails with today's protobuf.
+    parser.set_defaults(max_steps=-1, metric_for_best_model="eval_accuracy", report_to=["none"])
+    # Safetensors in the checkpoints to go on from.
+    parser.set_defaults(unified_checkpoint=True)
+    flags = parser.parse_args(argv)
+    for name, accept in ACCEPTED.items():
+        if getattr(flags, name) is not None:
+            try:
+                accept(str(getattr(flags, name)))
+            except argparse.ArgumentTypeError as error:
+                parser.error(f"argument --{name}: {error}")
+    return flags
+
+
+def task_of(dataset: str) -> tasks.Task:
+    """The task of ``--dataset``: "clue tnews" or "tnews", in any letter case."""
+    words = dataset.lower().split()
+    if words[:1] == ["clue"]:
+        words = words[1:]
+    if len(words) != 1:
+        raise UserError(f'--dataset {dataset!r} is not of the form "clue tnews"')
+    task = tasks.get_task(words[0])
+    if task.kind != "classification":
+        raise UserError(f"--dataset {dataset!r} is a reading task: run {task.script}")
+    return task
+
+
+def as_plain_arguments(flags: argparse.Namespace) -> argparse.Namespace:
+    """The same run in the plain script's terms, in which ``result.json`` and the registry's defaults are kept.
+
+    The Trainer's batch is one of ``gradient_accumulation_steps`` parts of an update, the plain script's the whole.
+    """
+    args = argparse.Namespace(**vars(flags), ensemble=[], save_best_model=True)
+    for theirs, ours in PLAIN_NAMES.items():
+        setattr(args, ours, getattr(flags, theirs))
+    args.eval_batch_size = args.eval_batch_size or tasks.COMMON_DEFAULTS["eval_batch_size"]
+    parts = flags.gradient_accumulation_steps or 1
+    per_device = flags.per_device_train_batch_size
+    args.batch_size = per_device and per_device * parts
+    if args.num_train_epochs is not None and args.num_train_epochs.is_integer():
+        args.num_train_epochs = int(args.num_train_epochs)
+    if flags.do_export and not (flags.do_train or flags.do_eval or flags.do_predict):
+        args.do_eval = True  # resolve() wants something to do; exporting alone is enough for this script
+    return args
+
+
+def training_arguments(flags: argparse.Namespace, args: argparse.Namespace, device: str) -> TrainingArguments:
+    """The Trainer's own arguments, completed by what ``args`` has been resolved to."""
+    values = vars(flags) | {name: getattr(args, name) for name in args.hyper_parameters if hasattr(flags, name)}
+    values |= {theirs: getattr(args, ours) for theirs, ours in PLAIN_NAMES.items()}
+    values["per_device_train_batch_size"] = math.ceil(args.batch_size / args.gradient_accumulation_steps)
+    if flags.metric_for_best_model.removeprefix("eval_") not in METRICS:
+        raise UserError(f"--metric_for_best_model {flags.metric_for_best_model}: choose one of {', '.join(METRICS)}")
+    values["device"] = device.split(":")[0]
+    # Evaluated whenever a checkpoint is written, so that the best of them is known.
+    values["eval_steps"] = flags.eval_steps or values["save_steps"]
+    values["disable_tqdm"] = not sys.stderr.isatty() if flags.disable_tqdm is None else flags.disable_tqdm
+    try:
+        return PdArgumentParser(TrainingArguments).parse_dict(values)[0]
+    except (ValueError, AssertionError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+class SeededBatches(DistributedBatchSampler):
+    """This rank's rows in the plain script's order, which depends on seed and epoch alone."""
+
+    def __init__(self, features: Features, batch_size: int, seed: int) -> None:
+        super().__init__(features, batch_size, runtime.world_size(), runtime.rank(), shuffle=True)
+        self.total, self.seed = batch_size * runtime.world_size(), seed
+
+    def __iter__(self) -> Any:
+        for rows in shuffled_batches(len(self.dataset), self.total, self.seed, self.epoch):
+            share = np.array_split(rows, runtime.world_size())[runtime.rank()]
+            yield (share if len(share) else rows[:1]).tolist()
+
+    def __len__(self) -> int:
+        return batches_per_epoch(len(self.dataset), self.total)
+
+
+class ClueTrainer(Trainer):
+    """PaddleNLP's Trainer with the plain script's order of records and its evaluation."""
+
+    def __init__(self, pipeline: Pipeline, dev: Split | None, **settings: Any) -> None:
+        self.pipeline, self.dev = pipeline, dev
+        super().__init__(**settings)
+
+    def _get_train_sampler(self) -> SeededBatches:
+        return SeededBatches(self.train_dataset, self.args.per_device_train_batch_size, self.args.seed)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Metrics of the development set, recorded in ``result.json`` during training."""
+        assert self.dev is not None
+        metrics = evaluate_and_log(lambda: self.pipeline.score([self.model], self.dev))
+        run = self.pipeline.run
+        if self.is_in_train:
+            run.log("eval", self.state.global_step, metrics)
+            run.add_evaluation(self.state.global_step, metrics)
+            run.write()
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(named)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
+        return named
+
+    def log(self, logs: dict[str, float], **settings: Any) -> None:
+        """Log as the Trainer does, and add the loss to the run's own metrics."""
+        super().log(logs, **settings)
+        if "loss" in logs:
+            scalars = {name: logs[name] for name in ("loss", "learning_rate") if name in logs}
+            self.pipeline.run.log("train", self.state.global_step, scalars)
+
+    def _save_checkpoint(self, model: Any, metrics: Any = None) -> None:
+        super()._save_checkpoint(model, metrics)
+        if self.args.should_save:
+            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+
+
+def find_checkpoint(output_dir: Path) -> tuple[str | None, int]:
+    """The newest complete checkpoint of the Trainer and its step; (None, 0) where there is none."""
+    steps = [int(path.parent.name.rpartition("-")[2]) for path in output_dir.glob(f"checkpoint-*/{COMPLETE}")]
+    return (str(output_dir / f"checkpoint-{max(steps)}"), max(steps)) if steps else (None, 0)
+
+
+def to_batch(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, np.ndarray]:
+    batch = collate(rows, pad_token_id)
+    batch["labels"] = batch.pop("label")
+    return batch
+
+
+def export(model: paddle.nn.Layer, path: Path) -> None:
+    """Write an inference model: int64 ``input_ids`` and ``token_type_ids`` [batch, length] -> logits [batch, labels].
+
+    Padding is recognised by its id, so no attention mask is fed.
+    """
+    model.eval()
+    inputs = [paddle.static.InputSpec([None, None], "int64", name) for name in ("input_ids", "token_type_ids")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    paddle.jit.save(paddle.jit.to_static(model, input_spec=inputs), str(path))
+    logger.info("inference model written to %s", path.parent)
+
+
+def main(argv: list[str] | None = None) -> None:
+    flags = parse_arguments(argv)
+    runtime.configure_logging("info")
+    task = task_of(flags.dataset)
+    args = as_plain_arguments(flags)
+    arguments.resolve(args, task, runtime.world_size())
+    device = runtime.start(args)
+    pipeline = Pipeline(args, task, device, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
+    run = pipeline.run
+    trains = flags.do_train and not run.is_trained
+    dev = pipeline.load_split("dev") if flags.do_train or flags.do_eval else None
+    train = pipeline.load_split("train").features if trains else None
+    runtime.seed_all(args.seed)  # a new head is drawn at random
+    source = str(run.folder) if run.is_trained and flags.do_train else args.model_name_or_path
+    model = pipeline.load_model(source, training=trains)
+    pad_token_id = pipeline.tokenizer.pad_token_id
+    paddlenlp_logger.set_level("INFO")
+    trainer = ClueTrainer(
+        pipeline,
+        dev,
+        model=model,
+        criterion=paddle.nn.CrossEntropyLoss(),
+        args=training_arguments(flags, args, device),
+        data_collator=functools.partial(to_batch, pad_token_id=pad_token_id),
+        train_dataset=train,
+        eval_dataset=dev and dev.features,
+    )
+    if trains:
+        found, step = find_checkpoint(run.folder)
+        run.keep_evaluations(step)
+        run.write(num_steps=None)
+        result = trainer.train(resume_from_checkpoint=flags.resume_from_checkpoint or found)
+        trainer.save_metrics("train", result.metrics)
+        trainer.save_state()
+        if runtime.rank() == 0:
+            models.save_model(model, pipeline.tokenizer, run.folder)
+        run.write(status="trained", num_steps=trainer.state.max_steps)
+    elif flags.do_train:
+        logger.info("%s: trained already, best %s %s", run.folder, task.metric, run.fields["best_metric"])
+    if flags.do_eval:
+        metrics = trainer.evaluate()
+        trainer.save_metrics("eval", metrics)
+        run.write(evaluation={name.removeprefix("eval_"): value for name, value in metrics.items()})
+    if flags.do_predict:
+        pipeline.predict([model])
+    if flags.do_export and runtime.rank() == 0:
+        export(model, run.folder / EXPORT_NAME)
+    run.finish(device)
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,146 @@
+"""run_clue_classifier_trainer.py beside the plain script: the same checkpoint gives the same numbers and files."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import run_clue_classifier
+import run_clue_classifier_trainer
+from run_clue_classifier_trainer import ClueTrainer, task_of
+
+from clue_utils import tasks
+from clue_utils.errors import UserError
+
+TRAINING = (
+    *("--do_train", "--do_eval", "--max_steps", 12, "--logging_steps", 4, "--save_steps", 4, "--learning_rate", 1e-3),
+    *("--metric_for_best_model", "eval_accuracy", "--load_best_model_at_end", "--save_total_limit", 3),
+    *("--per_device_train_batch_size", 8, "--max_seq_length", 24),
+)
+
+
+@pytest.fixture(scope="module")
+def run(run_script, demo):
+    """Run the Trainer script on demo data: (status, standard output, standard error)."""
+
+    def run(task, output, *words, model=demo / "model"):
+        return run_script(
+            run_clue_classifier_trainer.main,
+            *("--dataset", f"clue {task}", "--model_name_or_path", model, "--data_dir", demo / "data"),
+            *("--output_dir", output, "--device", "cpu", *words),
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(run, tmp_path_factory):
+    output = tmp_path_factory.mktemp("trainer")
+    status, _, error = run("TNEWS", output, *TRAINING)
+    assert status == 0, error
+    return output
+
+
+@pytest.mark.parametrize("dataset", ["clue TNEWS", "clue tnews", "CLUE Tnews", "tnews"])
+def test_the_dataset_is_named_in_any_letter_case(dataset):
+    assert task_of(dataset) is tasks.TASKS["TNEWS"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "line"), [("clue", "not of the form"), ("clue c3", "run mrc/run_c3.py"), ("clue tnew", "unknown task")]
+)
+def test_another_dataset_is_refused(dataset, line):
+    with pytest.raises(UserError, match=line):
+        task_of(dataset)
+
+
+def test_what_training_leaves_behind(trained):
+    result = json.loads((trained / "result.json").read_text())
+    assert (result["status"], result["num_steps"], result["task"]) == ("finished", 12, "TNEWS")
+    assert [entry["step"] for entry in result["history"]] == [4, 8, 12]
+    assert result["evaluation"]["accuracy"] == result["best_metric"] == max(e["accuracy"] for e in result["history"])
+    assert result["hyper_parameters"]["batch_size"] == 8
+    kinds = [json.loads(line)["kind"] for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert kinds == ["train", "eval"] * 3
+
+
+def test_a_run_that_was_cut_off_ends_with_the_same_weights(run, trained, tmp_path, monkeypatch):
+    save, calls = ClueTrainer._save_checkpoint, []
+
+    def cut_off(self, model, metrics=None):
+        calls.append(self.state.global_step)
+        if self.state.global_step == 12:
+            raise KeyboardInterrupt
+        save(self, model, metrics)
+
+    monkeypatch.setattr(ClueTrainer, "_save_checkpoint", cut_off)
+    assert run("TNEWS", tmp_path, *TRAINING)[0] == 130
+    monkeypatch.undo()
+    status, out, error = run("TNEWS", tmp_path, *TRAINING)
+    assert status == 0, error
+    assert calls == [4, 8, 12]
+    assert (tmp_path / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    times = ("wall_time", "peak_memory_bytes")
+    results = [json.loads((folder / "result.json").read_text()) for folder in (tmp_path, trained)]
+    assert len({json.dumps({k: v for k, v in r.items() if k not in times}) for r in results}) == 1
+
+
+@pytest.mark.parametrize("task", tasks.CLASSIFICATION_TASKS)
+def test_evaluation_and_prediction_are_the_plain_script_s(run, run_script, demo, tmp_path, task):
+    common = ("--data_dir", demo / "data", "--device", "cpu", "--max_seq_length", 32)
+    plain = ("--task_name", task, *common)
+    model = tmp_path / "model"
+    status, _, error = run_script(
+        run_clue_classifier.main,
+        *(*plain, "--model_name_or_path", demo / "model", "--output_dir", model),
+        *("--do_train", "--max_steps", 2, "--batch_size", 8),
+    )
+    assert status == 0, error
+    act = ("--do_eval", "--do_predict")
+    flags = (*plain, "--model_name_or_path", model, "--output_dir", tmp_path / "plain", *act)
+    assert run_script(run_clue_classifier.main, *flags)[0] == 0
+    status, _, error = run(task, tmp_path / "trainer", *act, "--max_seq_length", 32, model=model)
+    assert status == 0, error
+    evaluations = [json.loads((tmp_path / n / "result.json").read_text())["evaluation"] for n in ("plain", "trainer")]
+    assert evaluations[0] == evaluations[1]
+    for name in [*tasks.TASKS[task].submissions.values(), tasks.TASKS[task].plain_submission]:
+        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "trainer" / name).read_bytes()
+
+
+def test_the_exported_model_gives_the_same_logits(run, trained, tmp_path, demo):
+    import paddle.inference
+
+    from clue_utils.models import load_model, load_tokenizer
+
+    status, _, error = run("TNEWS", tmp_path, "--do_export", model=trained)
+    assert status == 0, error
+    config = paddle.inference.Config(str(tmp_path / "inference"), "model")
+    predictor = paddle.inference.create_predictor(config)
+    assert predictor.get_input_names() == ["input_ids", "token_type_ids"]
+    lines = (demo / "data/tnews_public/dev.json").read_text().split("\n")[:40]
+    tokenizer = load_tokenizer(str(trained))
+    batch = tokenizer([json.loads(line)["sentence"] for line in lines], padding=True, truncation=True, max_length=24)
+    inputs = [np.array(batch[name], np.int64) for name in predictor.get_input_names()]
+    (logits,) = predictor.run([paddle.to_tensor(x) for x in inputs])
+    model = load_model(str(trained), tasks.TASKS["TNEWS"], 0.1, 15, training=False)
+    model.eval()
+    expected = model(*[paddle.to_tensor(x) for x in inputs]).numpy()
+    np.testing.assert_allclose(logits.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--save_steps", 10, "--eval_steps", 4), "saving steps to be a round multiple"),
+        (("--learning_rate", -1), "argument --learning_rate: '-1.0' is not a number above 0"),
+        (("--learning_rat", 1), r"did you mean --learning_rate\?"),
+        (("--metric_for_best_model", "eval_f1"), "--metric_for_best_model eval_f1"),
+    ],
+)
+def test_a_mistake_is_one_line(run, tmp_path, words, line):
+    status, _, error = run("TNEWS", tmp_path, *TRAINING, *words)
+    assert status == 2
+    assert re.search(rf"error: .*{line}", error), error
+    assert "Traceback" not in error
