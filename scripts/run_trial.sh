@@ -58,77 +58,10 @@ if [ "${CARDS_ONLY:-}" = 1 ]; then # asked by grid_search.sh
   exit
 fi
 
-# Prints a line each: the parts that an update was split into before ("" if it was not run before), a note for the log,
-# how a finished trial ended ("" if it is not), its name, folder, script, processes, records of each.
-plan_trial() { # CARDS_GIVEN MODEL TASK ...
-  "$python" - "$@" <<'END_OF_PLAN'
-import os
-import sys
-from pathlib import Path
-
-from clue_utils import arguments, grid, results, runtime, tasks
-from clue_utils.errors import UserError
-
-# Said by the trial itself, so that folder and content agree.
-OWN_FLAGS = "model_name_or_path output_dir device do_train do_eval batch_size learning_rate dropout seed".split()
-# How an update is computed, not what it is.
-FREE = ("gradient_accumulation_steps", "logging_steps")
-
-
-def main() -> None:
-    begin = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    words, extra = sys.argv[1:begin], sys.argv[begin + 1 :]
-    parser = arguments.Parser(prog="run_trial.sh")
-    number = {"batch_size": arguments.positive_int, "seed": arguments.non_negative_int, "cards": arguments.positive_int}
-    number |= {"learning_rate": arguments.positive_float, "dropout": arguments.proportion, "given": int}
-    for name in "given model task learning_rate batch_size dropout seed cards".split():
-        parser.add_argument(name, type=number.get(name, str))
-    args = parser.parse_args(words)
-    task = tasks.get_task(args.task)
-    trial = grid.Trial(task.name, args.learning_rate, args.batch_size, args.dropout, args.seed, args.cards)
-    folder = grid.model_folder(Path(os.environ.get("RESULTS_DIR") or grid.RESULTS_DIR), args.model) / trial.folder
-
-    shared = arguments.Parser()
-    arguments.add_shared(shared)
-    flags, _ = shared.parse_known_args(["--model_name_or_path", "", *extra])
-    for name in OWN_FLAGS:
-        if getattr(flags, name):
-            raise UserError(f"--{name} is set by the trial itself: leave it out after --")
-
-    # As many of the cards as divide the batch evenly.
-    processes = max(n for n in range(1, max(1, min(args.cards, args.given)) + 1) if args.batch_size % n == 0)
-    note = ""
-    if args.given and processes < args.cards:
-        note = f"{args.cards} cards wanted, {args.given} given: "
-        note += f"{processes} of them with {args.batch_size // processes} records each, {args.batch_size} in all"
-
-    earlier = results.read_result(folder) or {}
-    parts = earlier.get("hyper_parameters", {}).get("gradient_accumulation_steps", "")
-    ending = ""
-    if earlier.get("status") == "finished":
-        recorded = {"model_name_or_path": earlier.get("model"), "max_steps": earlier.get("max_steps")}
-        recorded |= earlier["hyper_parameters"]
-        flags.model_name_or_path = args.model
-        for name in ("model_name_or_path", "max_steps", *arguments.HYPER_PARAMETERS):
-            value = getattr(flags, name)
-            if name not in FREE and value is not None and value != recorded.get(name):
-                raise UserError(
-                    f"{folder} holds a finished run with --{name} {recorded.get(name)}, not {value}: "
-                    "choose another results folder, or remove this one"
-                )
-        ending = f"{earlier['metric']} {earlier['best_metric']:.4f}"
-    for value in (parts, note, ending, trial.folder, folder, task.script, processes, args.batch_size // processes):
-        print(value)
-
-
-runtime.run(main)
-END_OF_PLAN
-}
-
 IFS=, read -ra card_ids <<<"$cards"
 make_plan() {
   local plan
-  plan="$(plan_trial "${#card_ids[@]}" "$@")" || exit
+  plan="$("$python" "$top/scripts/plan_trial.py" "${#card_ids[@]}" "$@")" || exit
   {
     IFS= read -r parts
     IFS= read -r note
