@@ -155,6 +155,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         help="parts that a batch is split into to fit memory; results do not change (default: 1)",
     )
+    group.add_argument(
+        "--prune",
+        action="store_true",
+        help="end the run when it is clearly behind the finished runs beside --output_dir (median rule)",
+    )
     group.add_argument("--seed", type=non_negative_int, help=f"(default: {defaults['seed']})")
     group.add_argument(
         "--logging_steps", type=positive_int, help=f"updates between log lines (default: {defaults['logging_steps']})"

@@ -69,7 +69,7 @@ def model_folder(root: Path, model_name_or_path: str) -> Path:
 def best_trial_folder(model_folder: Path, task: str) -> Path | None:
     """The folder of the trial with the best development score whose checkpoint is there, or None.
 
-    Trials that are not trained to their end are left out; of equal scores the first in the grid's order is taken, then
+    Trials that did not run to their end are left out; of equal scores the first in the grid's order is taken, then
     the first by name.
 
     Raises:
@@ -81,7 +81,7 @@ def best_trial_folder(model_folder: Path, task: str) -> Path | None:
         folder = path.parent
         result = read_result(folder) or {}
         score = result.get("best_metric")
-        trained = result.get("status") in ("trained", "finished") and result.get("task") == task
+        trained = result.get("status") == "finished" and "pruned" not in result and result.get("task") == task
         if trained and isinstance(score, (int, float)) and math.isfinite(score):
             found.append((-score, order.get(f"{task}/{folder.name}", len(order)), folder.name, folder))
     return min(found)[-1] if found else None

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import paddle
 
-from clue_utils import checkpoints, data, ensemble, models, runtime, submission
+from clue_utils import checkpoints, data, ensemble, models, pruning, runtime, submission
 from clue_utils.data import Records
 from clue_utils.features import Feature, Features, build_features
 from clue_utils.inference import Tensors, compute_logits
@@ -139,9 +139,14 @@ class Pipeline:
             self.run,
             self.tokenizer.pad_token_id,
             save_best=lambda: models.save_model(model, self.tokenizer, self.run.folder),
+            reason_to_stop=self._reason_to_stop if self.args.prune else lambda: "",
         )
         self.run.write(status="trained")
         checkpoints.remove_all(self.run.folder)
+
+    def _reason_to_stop(self) -> str:
+        others = pruning.finished_trials(self.run.folder, self.task.name)
+        return pruning.reason_to_stop(self.run.fields, others)
 
 
 def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:

@@ -37,6 +37,7 @@ def fit(
     run: Run,
     pad_token_id: int,
     save_best: Callable[[], None],
+    reason_to_stop: Callable[[], str] = lambda: "",
 ) -> None:
     """Train a model; evaluate it every ``save_steps`` updates (0: every epoch) and at the end; keep the best.
 
@@ -51,6 +52,7 @@ def fit(
         args: the hyper-parameters of ``arguments.HYPER_PARAMETERS`` and ``max_steps``.
         run: where metrics and ``result.json`` go; ``run.fields["metric"]`` chooses the best checkpoint.
         save_best: writes the checkpoint; called on rank 0.
+        reason_to_stop: asked on rank 0 after an evaluation: why training should end there, "" if it should go on.
 
     Raises:
         UserError: the loss is no longer a finite number.
@@ -87,6 +89,9 @@ def fit(
                 run.log("eval", step, metrics)
                 if run.add_evaluation(step, metrics) and args.save_best_model and rank == 0:
                     save_best()
+                if step < num_steps and _stops_here(run, step, reason_to_stop):
+                    num_steps = step
+                    break
                 if step < num_steps and rank == 0:
                     checkpoints.save(run.folder, step, model, optimizer, {"fields": run.fields})
                 run.write()
@@ -114,6 +119,21 @@ def _resume(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, sched
     else:
         run.resume(NO_EVALUATION | {"history": []}, 0)
     return step
+
+
+def _stops_here(run: Run, step: int, reason_to_stop: Callable[[], str]) -> bool:
+    """Ask rank 0 whether training ends at an evaluation; the answer is every rank's."""
+    reason = reason_to_stop() if runtime.rank() == 0 else ""
+    if runtime.world_size() > 1:
+        answer = paddle.to_tensor([len(reason)])
+        paddle.distributed.broadcast(answer, src=0)
+        stops = bool(answer)
+    else:
+        stops = bool(reason)
+    if stops:
+        run.fields["pruned"] = {"step": step, "rule": reason}
+        logger.info("stopped at step %d, %s", step, reason)
+    return stops
 
 
 class _Meter:

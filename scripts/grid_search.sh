@@ -9,6 +9,8 @@
 #                      Python under the same paths
 #   --retries N        run a trial that fails up to N times more, on another of the hosts if there are (default: 0)
 #   --results DIR      folder of all models (default: RESULTS_DIR, else results)
+#   --prune            end trials that are clearly behind the finished ones of their task (median rule); report.sh names
+#                      them. The published table is of the full grid
 #   --dry_run          list the trials: task, learning rate, batch size, dropout, seed, cards
 #   --tasks, --learning_rates, --batch_sizes, --dropouts, --seeds, --cards
 #                      narrow the grid or widen it, as in scripts/list_trials.py
@@ -37,7 +39,7 @@ is_positive() {
   [[ "$1" =~ ^[1-9][0-9]{0,5}$ ]]
 }
 
-gpus="" cpu_slots="" hosts="" retries=0 dry_run="" model="" narrowing=()
+gpus="" cpu_slots="" hosts="" retries=0 dry_run="" prune="" model="" narrowing=()
 export RESULTS_DIR="${RESULTS_DIR:-results}"
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
   case "$1" in
@@ -58,6 +60,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
     --hosts) hosts="$2" && shift ;;
     --retries) retries="$2" && shift ;;
     --results) RESULTS_DIR="$2" && shift ;;
+    --prune) prune=1 ;;
     --dry_run) dry_run=1 ;;
     *) if [ -z "$model" ] && [[ "$1" != -* ]]; then model="$1"; else narrowing+=("$1"); fi ;;
   esac
@@ -65,6 +68,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
 done
 [ $# -eq 0 ] || shift
 trial_flags=("$@")
+[ -z "$prune" ] || trial_flags+=(--prune)
 [ -n "$model" ] || stop "no model given: bash scripts/grid_search.sh MODEL [FLAG...] (--help lists the flags)"
 [ -z "$gpus" ] || [ -z "$cpu_slots" ] || stop "--gpus or --cpu_slots, not both"
 [ -z "$gpus" ] || [[ "$gpus" =~ ^[A-Za-z0-9/-]+(,[A-Za-z0-9/-]+)*$ ]] || stop "--gpus $gpus: write ids such as 0,1,2,3"

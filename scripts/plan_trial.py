@@ -63,6 +63,8 @@ def main() -> None:
                     "choose another results folder, or remove this one"
                 )
         ending = f"{earlier['metric']} {earlier['best_metric']:.4f}"
+        if "pruned" in earlier:
+            ending += f", pruned at step {earlier['pruned']['step']}"
     for value in (parts, note, ending, trial.folder, folder, task.script, processes, args.batch_size // processes):
         print(value)
 

@@ -1,0 +1,71 @@
+"""The median stopping rule, and runs that it ends."""
+
+from __future__ import annotations
+
+import json
+
+import run_clue_classifier
+
+from clue_utils import pruning
+
+
+def trial(scores, num_steps=400):
+    """A finished trial with evaluations at equal distances."""
+    step = num_steps // len(scores)
+    history = [{"step": step * (i + 1), "accuracy": score} for i, score in enumerate(scores)]
+    fields = {"task": "TNEWS", "metric": "accuracy", "num_steps": num_steps, "status": "finished", "history": history}
+    return fields | {"best_metric": max(scores)}
+
+
+OTHERS = [trial([0.2, 0.4, 0.5, 0.6]), trial([0.3, 0.5, 0.6, 0.6]), trial([0.1, 0.2, 0.3, 0.4], num_steps=1600)]
+
+
+def partly(scores, num_steps=800):
+    """A trial that has run for half of its steps."""
+    return trial(scores, num_steps // 2) | {"num_steps": num_steps}
+
+
+def test_behind_the_median_of_running_averages():
+    # Half of the training: the averages of the others are 0.3, 0.4 and 0.15.
+    assert pruning.reason_to_stop(partly([0.1, 0.29]), OTHERS).startswith("median rule: best accuracy 0.2900")
+    assert pruning.reason_to_stop(partly([0.1, 0.3]), OTHERS) == ""
+
+
+def test_no_rule_without_enough_trials_or_before_a_quarter():
+    assert pruning.reason_to_stop(partly([0.0, 0.0]), OTHERS[:2]) == ""
+    early = trial([0.0], 100) | {"num_steps": 800}
+    assert pruning.reason_to_stop(early, OTHERS) == ""
+
+
+def write(folder, fields):
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(fields))
+
+
+def test_only_finished_trials_of_the_task_beside_the_run_count(tmp_path):
+    write(tmp_path / "a", OTHERS[0])
+    write(tmp_path / "b", OTHERS[1] | {"status": "running"})
+    write(tmp_path / "c", OTHERS[2] | {"pruned": {"step": 100}})
+    write(tmp_path / "d", OTHERS[2] | {"task": "AFQMC"})
+    write(tmp_path / "own", OTHERS[2])
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e/result.json").write_text("{")
+    assert pruning.finished_trials(tmp_path / "own", "TNEWS") == [OTHERS[0]]
+
+
+def test_a_run_that_is_behind_ends_and_says_so(run_script, demo, tmp_path):
+    for i in range(3):
+        write(tmp_path / f"other-{i}", trial([0.9] * 6, 6))
+    words = ("--task_name", "TNEWS", "--model_name_or_path", demo / "model", "--data_dir", demo / "data")
+    words += ("--device", "cpu", "--do_train", "--do_eval", "--max_steps", 6, "--save_steps", 1, "--batch_size", 8)
+    words += ("--max_seq_length", 16)
+    status, out, error = run_script(run_clue_classifier.main, *words, "--output_dir", tmp_path / "own", "--prune")
+    assert status == 0, error
+    result = json.loads((tmp_path / "own/result.json").read_text())
+    assert result["status"] == "finished" and result["pruned"]["step"] == 2 == result["history"][-1]["step"]
+    assert "stopped at step 2, median rule" in out
+    assert not list((tmp_path / "own").glob("checkpoint-*"))
+    # Without the flag it runs to its end.
+    assert run_script(run_clue_classifier.main, *words, "--output_dir", tmp_path / "full")[0] == 0
+    full = json.loads((tmp_path / "full/result.json").read_text())
+    assert "pruned" not in full and full["history"][-1]["step"] == 6
