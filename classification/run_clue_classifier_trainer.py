@@ -173,6 +173,8 @@ class SeededBatches(DistributedBatchSampler):
 class ClueTrainer(Trainer):
     """PaddleNLP's Trainer with the plain script's order of records and its evaluation."""
 
+    control: Any
+
     def __init__(self, pipeline: Pipeline, dev: Split | None, **settings: Any) -> None:
         self.pipeline, self.dev = pipeline, dev
         super().__init__(**settings)
@@ -184,9 +186,9 @@ class ClueTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Metrics of the development set, recorded in ``result.json`` during training."""
-        assert self.dev is not None
-        metrics = evaluate_and_log(lambda: self.pipeline.score([self.model], self.dev))
-        run = self.pipeline.run
+        run, dev = self.pipeline.run, self.dev
+        assert dev is not None
+        metrics = evaluate_and_log(lambda: self.pipeline.score([self.model], dev))
         if self.is_in_train:
             run.log("eval", self.state.global_step, metrics)
             run.add_evaluation(self.state.global_step, metrics)
@@ -200,7 +202,7 @@ class ClueTrainer(Trainer):
         """Log as the Trainer does, and add the loss to the run's own metrics."""
         super().log(logs, **settings)
         if "loss" in logs:
-            scalars = {name: logs[name] for name in ("loss", "learning_rate") if name in logs}
+            scalars: dict[str, float] = {name: logs[name] for name in ("loss", "learning_rate") if name in logs}
             self.pipeline.run.log("train", self.state.global_step, scalars)
 
     def _save_checkpoint(self, model: Any, metrics: Any = None) -> None:

@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         # A backslash followed by a blank, at the end of a pasted command, arrives as a blank argument.
         words = [word for word in (sys.argv[1:] if args is None else args) if word.strip()]
         parsed, unknown = self.parse_known_args(words, namespace)
