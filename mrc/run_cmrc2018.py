@@ -230,9 +230,7 @@ class Cmrc2018:
     def compute_loss(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
         import paddle.nn.functional as F
 
-        from clue_utils.inference import model_inputs
-
-        start_logits, end_logits = model(**model_inputs(batch))
+        start_logits, end_logits = _span_logits(model, batch)
         start_loss = F.cross_entropy(start_logits, batch["start"], reduction="none")
         end_loss = F.cross_entropy(end_logits, batch["end"], reduction="none")
         return (start_loss + end_loss).flatten() / 2
@@ -241,10 +239,7 @@ class Cmrc2018:
         """Start and end logit of each token side by side, float [batch, 2 * length]."""
         import paddle
 
-        from clue_utils.inference import model_inputs
-
-        start_logits, end_logits = model(**model_inputs(batch))
-        return paddle.stack([start_logits, end_logits], axis=-1).flatten(1)
+        return paddle.stack(_span_logits(model, batch), axis=-1).flatten(1)
 
     def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
         from clue_utils.evaluation import cmrc2018_scores, squad_scores
@@ -296,6 +291,15 @@ def _best_window(windows: list[Span], position: int) -> int:
         return min(position - begin, end - 1 - position) + 0.01 * (end - begin)
 
     return max(range(len(windows)), key=lambda i: context(windows[i]))
+
+
+def _span_logits(model: paddle.nn.Layer, batch: Tensors) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Logits of starts and ends, float [batch, length] each; padding has probability 0, however long the others are."""
+    from clue_utils.inference import model_inputs
+
+    padding = (1 - batch["attention_mask"]).astype("float32") * -1e4
+    start_logits, end_logits = model(**model_inputs(batch))
+    return start_logits + padding, end_logits + padding
 
 
 def parse_arguments(argv: list[str] | None = None) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+import run_cmrc2018
 from run_cmrc2018 import NO_ANSWER, Cmrc2018, OffsetTokenizer, repaired_start
 
 from clue_utils.data import load_records
@@ -161,3 +164,21 @@ def test_perfect_logits_on_real_records_answer_every_question(tokenizer, clue_da
         scores[i, [2 * feature["start"], 2 * feature["end"] + 1]] = 10.0 if best else 0.0
     golds = {row["id"]: [answer["text"] for answer in row["answers"]] for row in records}
     assert cmrc2018_scores(m.answer(scores, records, features), golds) == {"em": 1.0, "f1": 1.0}
+
+
+def test_scores_and_predictions_do_not_depend_on_the_batch(run_script, demo, tmp_path):
+    common = ("--data_dir", demo / "data", "--device", "cpu", "--max_seq_length", 96, "--doc_stride", 16)
+    model = tmp_path / "model"
+    train = ("--model_name_or_path", demo / "model", "--output_dir", model, "--do_train", "--max_steps", 2)
+    assert run_script(run_cmrc2018.main, *common, *train, "--batch_size", 8)[0] == 0
+    evaluations, predictions = [], set()
+    for size in (1, 7, 32):
+        output = tmp_path / str(size)
+        words = ("--model_name_or_path", model, "--output_dir", output, "--do_eval", "--do_predict")
+        assert run_script(run_cmrc2018.main, *common, *words, "--eval_batch_size", size)[0] == 0
+        evaluations.append(json.loads((output / "result.json").read_text())["evaluation"])
+        predictions.add((output / "cmrc2018_predict.json").read_bytes())
+    assert len(predictions) == 1
+    for evaluation in evaluations[1:]:
+        assert evaluation.pop("loss") == pytest.approx(evaluations[0]["loss"], abs=2e-7)
+        assert evaluation.items() <= evaluations[0].items()
