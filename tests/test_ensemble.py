@@ -216,7 +216,7 @@ def test_what_cannot_be_averaged_is_refused(tmp_path, model_dir, apply, run_scri
     assert "was fine-tuned for OCNLI" in refused([a, other], *LENGTH)
 
 
-def test_the_best_trained_trial_is_found(tmp_path):
+def test_the_best_finished_trial_is_found(tmp_path):
     def trial(name: str, score: float, status: str = "finished", task: str = "TNEWS", weights: bool = True) -> None:
         folder = tmp_path / "TNEWS" / name
         folder.mkdir(parents=True)
@@ -226,9 +226,10 @@ def test_the_best_trained_trial_is_found(tmp_path):
 
     assert grid.best_trial_folder(tmp_path, "TNEWS") is None
     trial("z", 0.5)
-    trial("1e-5_32_0.1_42", 0.5, "trained")
+    trial("1e-5_32_0.1_42", 0.5)
     trial("1e-5_16_0.1_42", 0.4)
     trial("running", 0.9, "running")
+    trial("trained", 0.9, "trained")
     trial("unsaved", 0.9, weights=False)
     trial("other", 0.9, task="CSL")
     assert grid.best_trial_folder(tmp_path, "TNEWS") == tmp_path / "TNEWS" / "1e-5_32_0.1_42"

@@ -63,8 +63,8 @@ class Place:
         (folder / "fake.py").write_text(SCRIPT)
         python = folder / "python"
         python.write_text(
-            f'#!/bin/sh\ncase "$*" in\n*/run_*.py*) exec {sys.executable} "{folder}/fake.py" "$@" ;;\n'
-            f'*) exec {sys.executable} "$@" ;;\nesac\n'
+            f'#!/bin/sh\ncase "$*" in\n*/run_*.py*) exec "{sys.executable}" "{folder}/fake.py" "$@" ;;\n'
+            f'*) exec "{sys.executable}" "$@" ;;\nesac\n'
         )
         python.chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not re.match("CUDA|OMP|SLURM|PARALLEL", name)}
