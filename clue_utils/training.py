@@ -225,7 +225,8 @@ def _backward(
                 loss.backward()
             except Exception as error:
                 if runtime.is_out_of_memory(error):
-                    raise UserError(_smaller_parts_line(len(share), len(parts), batch["input_ids"].shape)) from error
+                    shape = list(batch["input_ids"].shape)
+                    raise UserError(_smaller_parts_line(len(share), len(parts), shape)) from error
                 raise
         total += loss.detach()
     return total

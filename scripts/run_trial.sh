@@ -107,7 +107,10 @@ if [ "${DRY_RUN:-}" = 1 ]; then
   exit
 fi
 
-mkdir -p "$folder"
+if ! mkdir -p "$folder" 2>/dev/null || [ ! -w "$folder" ]; then
+  echo "$name: failed: $folder cannot be made or written to"
+  exit 2
+fi
 # Held by the training process too, so that one that outlived a killed grid search is waited for, not joined.
 if command -v flock >/dev/null; then
   exec 9>>"$log"
