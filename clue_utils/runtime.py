@@ -243,6 +243,7 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        _leave_together()
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -254,6 +255,20 @@ def run(main: Callable[[], None]) -> None:
         if error.errno not in _USER_ERRNOS:
             raise
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _leave_together() -> None:
+    """End this rank once every rank is done, past Paddle's own teardown: its gloo threads now and then abort in it."""
+    if world_size() == 1:
+        return
+    import paddle
+
+    if paddle.distributed.is_initialized():
+        paddle.distributed.barrier()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _fail(message: str) -> None:
