@@ -9,8 +9,8 @@
 #                      Python under the same paths
 #   --retries N        run a trial that fails up to N times more, on another of the hosts if there are (default: 0)
 #   --results DIR      folder of all models (default: RESULTS_DIR, else results)
-#   --prune            end trials that are clearly behind the finished ones of their task (median rule); report.sh names
-#                      them. The published table is of the full grid
+#   --prune            end trials that are clearly behind the finished ones of their task (median rule), which run in a
+#                      random order then; report.sh names them. The published table is of the full grid
 #   --dry_run          list the trials: task, learning rate, batch size, dropout, seed, cards
 #   --tasks, --learning_rates, --batch_sizes, --dropouts, --seeds, --cards
 #                      narrow the grid or widen it, as in scripts/list_trials.py
@@ -68,7 +68,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
 done
 [ $# -eq 0 ] || shift
 trial_flags=("$@")
-[ -z "$prune" ] || trial_flags+=(--prune)
+[ -z "$prune" ] || { trial_flags+=(--prune) && narrowing+=(--shuffle); }
 [ -n "$model" ] || stop "no model given: bash scripts/grid_search.sh MODEL [FLAG...] (--help lists the flags)"
 [ -z "$gpus" ] || [ -z "$cpu_slots" ] || stop "--gpus or --cpu_slots, not both"
 [ -z "$gpus" ] || [[ "$gpus" =~ ^[A-Za-z0-9/-]+(,[A-Za-z0-9/-]+)*$ ]] || stop "--gpus $gpus: write ids such as 0,1,2,3"

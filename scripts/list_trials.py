@@ -6,6 +6,8 @@ Without flags these are the trials of the published grid. The batch size is the 
 
 from __future__ import annotations
 
+import random
+
 from clue_utils import grid, runtime, tasks
 from clue_utils.arguments import Parser, non_negative_int, positive_float, positive_int, proportion
 from clue_utils.errors import UserError
@@ -31,11 +33,21 @@ def main(argv: list[str] | None = None) -> None:
         )
     counts = sorted({task.num_cards for task in tasks.TASKS.values()})
     parser.add_argument("--cards", type=int, choices=counts, help="only the tasks that take so many cards")
+    parser.add_argument(
+        "--shuffle",
+        action="store_true",
+        help="list the trials of each task in a random order, always the same: pruning compares a trial with those "
+        "before it, which in the grid's order have a learning rate of their own",
+    )
     args = parser.parse_args(argv)
     trials = grid.list_trials(args.tasks, args.learning_rates, args.batch_sizes, args.dropouts, args.seeds)
     chosen = [trial for trial in trials if args.cards in (None, trial.num_cards)]
     if not chosen:
         raise UserError(f"no trial: none of {' '.join(args.tasks)} takes {args.cards} cards")
+    if args.shuffle:
+        order = list(dict.fromkeys(trial.task for trial in chosen))
+        random.Random(0).shuffle(chosen)
+        chosen.sort(key=lambda trial: order.index(trial.task))
     lines = [" ".join((trial.task, *_settings(trial), str(trial.num_cards))) for trial in chosen]
     print("\n".join(lines))
 

@@ -338,6 +338,13 @@ def test_a_mistyped_search_is_one_line(place, words, part):
     assert status == 2 and out == "" and err.count("\n") == 1 and part in err
 
 
+def test_a_pruned_search_takes_the_trials_of_a_task_in_a_random_order(place):
+    words = ("grid_search.sh", "m", "--tasks", "C3", "TNEWS", "--dry_run")
+    grid, pruned, again = (place.run(*words, *more)[1].splitlines() for more in ((), ("--prune",), ("--prune",)))
+    assert pruned == again != grid and sorted(pruned) == sorted(grid)
+    assert [line.split()[0] for line in pruned] == [line.split()[0] for line in grid]
+
+
 def test_a_dry_run_lists_the_trials(place):
     status, out, _ = place.run("grid_search.sh", "m", "--dry_run", "--tasks", "C3", *NARROW)
     assert status == 0 and out.splitlines() == ["C3 1e-5 24 0.1 42 4", "C3 2e-5 24 0.1 42 4"]
