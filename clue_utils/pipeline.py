@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import paddle
 
-from clue_utils import checkpoints, data, ensemble, models, pruning, runtime, submission
+from clue_utils import checkpoints, cpu, data, ensemble, models, pruning, runtime, submission
 from clue_utils.data import Records
 from clue_utils.features import Feature, Features, build_features
 from clue_utils.inference import Tensors, compute_logits
@@ -98,6 +98,8 @@ class Pipeline:
         """Load the encoder with the task's head, see ``models.load_model``, and see that it takes the inputs."""
         model = models.load_model(name_or_path, self.task, self.args.dropout, self.method.num_outputs, training)
         models.check_fit(model, self.tokenizer, self.args.max_seq_length)
+        if paddle.get_device() == "cpu":
+            cpu.speed_up(model)
         return model
 
     def score(self, members: Sequence[paddle.nn.Layer], split: Split) -> dict[str, float]:

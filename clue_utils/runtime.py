@@ -127,6 +127,10 @@ def set_device(requested: str | None) -> str:
     if device != "cpu" and world_size() > 1:
         device = f"{device}:{os.environ.get('FLAGS_selected_' + device + 's', '0').split(',')[0]}"
     paddle.set_device(device)
+    if device == "cpu":
+        from clue_utils import cpu
+
+        cpu.tune()
     if world_size() > 1:
         paddle.distributed.init_parallel_env()
     return str(paddle.get_device())
