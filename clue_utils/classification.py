@@ -12,6 +12,7 @@ from clue_utils.features import Feature, Features
 from clue_utils.inference import cross_entropy, cross_entropy_loss, logits
 from clue_utils.submission import Answers
 from clue_utils.tasks import Task
+from clue_utils.tokenization import PieceIds
 
 
 def text_and_pair(task_name: str, record: dict[str, Any]) -> tuple[str, str | None]:
@@ -45,13 +46,15 @@ class Classification:
         self.task, self.tokenizer, self.max_seq_length = task, tokenizer, max_seq_length
         self.num_outputs = self.width = len(task.labels)
         self.compute_loss, self.forward = cross_entropy_loss, logits
+        self._ids = PieceIds(tokenizer)
 
     def settings(self) -> dict[str, Any]:
         return {"method": "classification", "max_seq_length": self.max_seq_length}
 
     def encode(self, record: dict[str, Any]) -> list[Feature]:
         text, text_pair = text_and_pair(self.task.name, record)
-        encoded = self.tokenizer(text, text_pair, max_length=self.max_seq_length, truncation=True)
+        ids, pair_ids = self._ids(text), None if text_pair is None else self._ids(text_pair)
+        encoded = self.tokenizer.prepare_for_model(ids, pair_ids, max_length=self.max_seq_length, truncation=True)
         feature = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
         return [feature | {"label": record.get("label", -1)}]
 

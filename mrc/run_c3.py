@@ -48,11 +48,13 @@ class C3:
 
     def __init__(self, tokenizer: Any, max_seq_length: int) -> None:
         from clue_utils.inference import cross_entropy_loss, logits
+        from clue_utils.tokenization import PieceIds
 
         if max_seq_length < 8:
             raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a question: pass at least 8")
         self.tokenizer, self.max_seq_length = tokenizer, max_seq_length
         self.compute_loss, self.forward = cross_entropy_loss, logits
+        self._ids = PieceIds(tokenizer)
 
     def settings(self) -> dict[str, Any]:
         return {"method": "c3", "max_seq_length": self.max_seq_length}
@@ -62,10 +64,10 @@ class C3:
 
         Every choice is cut to fit on its own. Ids are built from word pieces, which are never tokenised again.
         """
-        context = self._ids("\n".join(record["context"]))
-        question = self._ids(record["question"])
+        context = self._ids("\n".join(record["context"]).lower())
+        question = self._ids(record["question"].lower())
         choices = record["choice"] + [MISSING_CHOICE] * (NUM_CHOICES - len(record["choice"]))
-        rows = [self._pack(context, question, self._ids(choice)) for choice in choices]
+        rows = [self._pack(context, question, self._ids(choice.lower())) for choice in choices]
         return [
             {
                 "input_ids": [ids for ids, _ in rows],
@@ -74,9 +76,6 @@ class C3:
                 "num_choices": len(record["choice"]),
             }
         ]
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(text.lower()))
 
     def _pack(self, context: list[int], question: list[int], choice: list[int]) -> tuple[list[int], list[int]]:
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id

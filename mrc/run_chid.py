@@ -52,11 +52,13 @@ class Chid:
 
     def __init__(self, tokenizer: Any, max_seq_length: int, assignment: str) -> None:
         from clue_utils.inference import cross_entropy_loss, logits
+        from clue_utils.tokenization import PieceIds
 
         if max_seq_length < 10:
             raise UserError(f"--max_seq_length {max_seq_length} leaves no room around a blank: pass at least 10")
         self.tokenizer, self.max_seq_length, self.assignment = tokenizer, max_seq_length, assignment
         self.compute_loss, self.forward = cross_entropy_loss, logits
+        self._ids = PieceIds(tokenizer)
         self.mark = tokenizer.convert_tokens_to_ids(BLANK_MARK)
         if self.mark == tokenizer.unk_token_id:
             logger.warning("the vocabulary has no %s: blanks are marked with %s", BLANK_MARK, tokenizer.unk_token)
@@ -76,9 +78,6 @@ class Chid:
                 rows = [self._pack(idiom, left, right) for idiom in candidates]
                 features.append({"input_ids": rows, "label": answers.get(tag, -1)})
         return features
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(text))
 
     def _passage(self, passage: str) -> tuple[list[int | None], list[tuple[int, str]]]:
         """Ids of a passage with None for each blank, and position and tag of each blank."""
