@@ -130,6 +130,8 @@ def as_plain_arguments(flags: argparse.Namespace) -> argparse.Namespace:
     parts = flags.gradient_accumulation_steps or 1
     per_device = flags.per_device_train_batch_size
     args.batch_size = per_device and per_device * parts
+    args.precision = "bf16" if flags.bf16 else "fp16" if flags.fp16 else None
+    args.group_by_length = False
     if args.num_train_epochs is not None and args.num_train_epochs.is_integer():
         args.num_train_epochs = int(args.num_train_epochs)
     if flags.do_export and not (flags.do_train or flags.do_eval or flags.do_predict):
@@ -144,6 +146,7 @@ def training_arguments(flags: argparse.Namespace, args: argparse.Namespace, devi
     values["per_device_train_batch_size"] = math.ceil(args.batch_size / args.gradient_accumulation_steps)
     if flags.metric_for_best_model.removeprefix("eval_") not in METRICS:
         raise UserError(f"--metric_for_best_model {flags.metric_for_best_model}: choose one of {', '.join(METRICS)}")
+    values |= {"bf16": args.precision == "bf16", "fp16": args.precision == "fp16"}
     values["device"] = device.split(":")[0]
     # Evaluated whenever a checkpoint is written, so that the best of them is known.
     values["eval_steps"] = flags.eval_steps or values["save_steps"]

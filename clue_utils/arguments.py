@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from clue_utils import tasks
+from clue_utils import runtime, tasks
 from clue_utils.errors import UserError
 from clue_utils.results import read_result
 from clue_utils.tasks import Task
@@ -156,6 +156,12 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         help="parts that a batch is split into to fit memory; results do not change (default: 1)",
     )
     group.add_argument(
+        "--group_by_length",
+        action="store_true",
+        default=None,
+        help="train on batches of similar length, which has less padding but another order of records",
+    )
+    group.add_argument(
         "--prune",
         action="store_true",
         help="end the run when it is clearly behind the finished runs beside --output_dir (median rule)",
@@ -195,6 +201,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("device")
     group.add_argument("--device", choices=("gpu", "xpu", "cpu"), help="(default: a GPU where there is one)")
     group.add_argument(
+        "--precision",
+        choices=tuple(runtime.PRECISIONS),
+        help="of matrix products; weights and checkpoints stay fp32 (default: fp32, as published scores; "
+        "bf16 and fp16 need a GPU)",
+    )
+    group.add_argument(
         "--eval_batch_size",
         type=positive_int,
         default=tasks.COMMON_DEFAULTS["eval_batch_size"],
@@ -221,6 +233,8 @@ HYPER_PARAMETERS = (
     "max_grad_norm",
     "dropout",
     "gradient_accumulation_steps",
+    "group_by_length",
+    "precision",
     "seed",
     "logging_steps",
     "save_steps",
@@ -286,7 +300,7 @@ def _checked(folder: str, name: str, value: Any, example: Any) -> Any:
     ``example`` is a value of the right type.
     """
     right_type = type(value) is type(example) or (type(value) is int and type(example) is float)
-    if not right_type or not 0 <= value < 10**9:
+    if not right_type or not (value in runtime.PRECISIONS if isinstance(value, str) else 0 <= value < 10**9):
         raise UserError(f"{folder}/result.json: hyper-parameter {name} cannot be {value!r}; pass --{name}")
     return value
 

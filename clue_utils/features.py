@@ -28,6 +28,8 @@ Encode = Callable[[dict[str, Any]], Sequence[Feature]]
 Batch = dict[str, np.ndarray]
 
 _ROWS_PER_CHUNK = 512
+# How many batches are formed at a time from rows in order of length.
+_BATCHES_TO_SORT = 50
 # Part of every cache key: raise it when the meaning or layout of cached features changes.
 _CACHE_FORMAT = 1
 
@@ -252,6 +254,22 @@ def shuffled_batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> l
     """Row numbers of one epoch in an order that depends on seed and epoch alone; the last batch may be smaller."""
     order = np.random.default_rng([seed, epoch]).permutation(num_rows)
     return [order[i : i + batch_size] for i in range(0, num_rows, batch_size)]
+
+
+def length_grouped_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """As ``shuffled_batches``, with rows of similar length in a batch.
+
+    Some fifty batches' worth of shuffled rows at a time are put in order of length and cut into batches, as in
+    fairseq and transformers; the order of the batches is shuffled again. Only the last batch may be smaller.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    pool = _BATCHES_TO_SORT * batch_size
+    parts = [order[i : i + pool] for i in range(0, len(order), pool)]
+    order = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in parts])
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    num_full = len(order) // batch_size
+    return [batches[i] for i in rng.permutation(num_full)] + batches[num_full:]
 
 
 def batches_per_epoch(num_rows: int, batch_size: int) -> int:

@@ -98,9 +98,17 @@ class Pipeline:
         """Load the encoder with the task's head, see ``models.load_model``, and see that it takes the inputs."""
         model = models.load_model(name_or_path, self.task, self.args.dropout, self.method.num_outputs, training)
         models.check_fit(model, self.tokenizer, self.args.max_seq_length)
-        if paddle.get_device() == "cpu":
+        if paddle.get_device() == "cpu" and self.args.precision == "fp32":
             cpu.speed_up(model)
         return model
+
+    def _compute_loss(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
+        with runtime.autocast(self.args.precision):
+            return self.method.compute_loss(model, batch)
+
+    def _forward(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
+        with runtime.autocast(self.args.precision):
+            return self.method.forward(model, batch)
 
     def score(self, members: Sequence[paddle.nn.Layer], split: Split) -> dict[str, float]:
         """Metrics of a model, or of the mean of several, on a split with gold answers."""
@@ -122,7 +130,7 @@ class Pipeline:
         """Logits float32 [len(split.features), width]."""
         args, method, pad = self.args, self.method, self.tokenizer.pad_token_id
         logits = [
-            compute_logits(model, split.features, method.forward, args.eval_batch_size, pad, method.width)
+            compute_logits(model, split.features, self._forward, args.eval_batch_size, pad, method.width)
             for model in members
         ]
         return logits[0] if len(logits) == 1 else ensemble.average_logits(logits, 2 if self.task.kind == "span" else 1)
@@ -135,7 +143,7 @@ class Pipeline:
         fit(
             model,
             train,
-            self.method.compute_loss,
+            self._compute_loss,
             lambda: self.score([model], dev),
             self.args,
             self.run,

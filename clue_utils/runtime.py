@@ -25,6 +25,9 @@ from clue_utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+# --precision -> Paddle's name of the number type.
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
 _LOCKED_SET = "install the locked set: pip install -r requirements.txt"
 
 
@@ -136,6 +139,35 @@ def set_device(requested: str | None) -> str:
     return str(paddle.get_device())
 
 
+def require_precision(precision: str) -> None:
+    """Refuse a number type that the device of this process cannot compute with.
+
+    Raises:
+        UserError: it cannot. That holds for every CPU: Paddle's AMP would go on with fp32 there.
+    """
+    import paddle
+
+    on_card = paddle.get_device() != "cpu"
+    supported = {
+        "fp32": True,
+        "bf16": on_card and paddle.amp.is_bfloat16_supported(),
+        "fp16": on_card and paddle.amp.is_float16_supported(),
+    }
+    if not supported[precision]:
+        others = " or ".join(name for name in PRECISIONS if supported[name])
+        raise UserError(f"--precision {precision}: {paddle.get_device()} cannot compute with it; pass {others}")
+
+
+def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Context in which matrix products take ``PRECISIONS[precision]``: Paddle's AMP of level O1."""
+    import paddle
+
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    context: contextlib.AbstractContextManager[Any] = paddle.amp.auto_cast(level="O1", dtype=PRECISIONS[precision])
+    return context
+
+
 def seed_all(seed: int) -> None:
     """Seed the generators that weights and dropout are drawn from."""
     import random
@@ -153,11 +185,12 @@ def start(args: Any) -> str:
     tune_cpu()
     import_libraries()
     device = set_device(args.device)
+    require_precision(args.precision)
     if rank() == 0:
         how = "--device" if args.device else "chosen"
         ranks = f", {world_size()} processes" if world_size() > 1 else ""
         threads = f", {os.environ['OMP_NUM_THREADS']} threads" if device == "cpu" else ""
-        logger.info("device: %s (%s)%s%s", device, how, threads, ranks)
+        logger.info("device: %s (%s), %s%s%s", device, how, args.precision, threads, ranks)
     return device
 
 

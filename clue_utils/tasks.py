@@ -130,6 +130,8 @@ COMMON_DEFAULTS: Mapping[str, Any] = {
     "seed": 42,
     "logging_steps": 100,
     "gradient_accumulation_steps": 1,
+    "group_by_length": False,
+    "precision": "fp32",
     "eval_batch_size": 64,
 }
 # Classification is evaluated every 100 updates, reading comprehension once an epoch (0).

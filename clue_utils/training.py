@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from clue_utils import checkpoints, runtime
 from clue_utils.errors import UserError
-from clue_utils.features import Features, batches_per_epoch, collate, shuffled_batches
+from clue_utils.features import Features, batches_per_epoch, collate, length_grouped_batches, shuffled_batches
 from clue_utils.inference import Tensors, to_tensors
 from clue_utils.results import NO_EVALUATION, Run
 
@@ -62,46 +63,64 @@ def fit(
     num_steps = args.max_steps if args.max_steps > 0 else updates_per_epoch * args.num_train_epochs
     schedule = LinearDecayWithWarmup(args.learning_rate, num_steps, args.warmup_steps or args.warmup_proportion)
     optimizer = build_optimizer(model, schedule, args)
-    step = _resume(model, optimizer, schedule, run)
+    scaler = paddle.amp.GradScaler(enable=args.precision == "fp16")
+    step = _resume(model, optimizer, schedule, scaler, run)
     run.write(num_steps=num_steps)
     replica = paddle.DataParallel(model, find_unused_parameters=True) if num_ranks > 1 else model
     meter = _Meter(run, step, num_steps)
     model.train()
     while step < num_steps:
         epoch, first = divmod(step, updates_per_epoch)
-        batches = shuffled_batches(len(train), args.batch_size * num_ranks, args.seed, epoch)
+        batches = _batches(train, args, epoch)
         for index in range(first, min(updates_per_epoch, first + num_steps - step)):
-            with meter.update():
-                paddle.seed(_step_seed(args.seed, step, rank))
-                loss = _backward(
-                    replica, train, batches[index], compute_loss, args.gradient_accumulation_steps, pad_token_id
-                )
-                optimizer.step()
-                optimizer.clear_grad(set_to_zero=False)
-                schedule.step()
-                step += 1
+            paddle.seed(_step_seed(args.seed, step, rank))
+            loss = _backward(
+                replica, train, batches[index], compute_loss, scaler, args.gradient_accumulation_steps, pad_token_id
+            )
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.clear_grad(set_to_zero=False)
+            schedule.step()
+            step += 1
+            meter.advance()
             if step % args.logging_steps == 0:
                 meter.log(step, epoch, index, _mean_over_ranks(loss), optimizer.get_lr())
             end_of_epoch = index == updates_per_epoch - 1
             if step == num_steps or (step % args.save_steps == 0 if args.save_steps else end_of_epoch):
                 _require_finite(_mean_over_ranks(loss), step, run)
-                metrics = evaluate_and_log(evaluate)
-                run.log("eval", step, metrics)
-                if run.add_evaluation(step, metrics) and args.save_best_model and rank == 0:
-                    save_best()
-                if step < num_steps and _stops_here(run, step, reason_to_stop):
-                    num_steps = step
-                    break
-                if step < num_steps and rank == 0:
-                    checkpoints.save(run.folder, step, model, optimizer, {"fields": run.fields})
-                run.write()
+                with meter.paused():
+                    metrics = evaluate_and_log(evaluate)
+                    run.log("eval", step, metrics)
+                    if run.add_evaluation(step, metrics) and args.save_best_model and rank == 0:
+                        save_best()
+                    if step < num_steps and _stops_here(run, step, reason_to_stop):
+                        num_steps = step
+                        break
+                    if step < num_steps and rank == 0:
+                        state = {"fields": run.fields, "scaler": _scaler_state(scaler)}
+                        checkpoints.save(run.folder, step, model, optimizer, state)
+                    run.write()
     meter.close()
     logger.info("best %s: %.4f at step %d", *(run.fields[name] for name in ("metric", "best_metric", "best_step")))
     if num_ranks > 1:
         paddle.distributed.barrier()  # the best checkpoint is complete before any rank reads it
 
 
-def _resume(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, schedule: Any, run: Run) -> int:
+def _batches(train: Features, args: Any, epoch: int) -> list[np.ndarray]:
+    """Row numbers of each update of an epoch, for all ranks together."""
+    batch_size = args.batch_size * runtime.world_size()
+    if args.group_by_length:
+        return length_grouped_batches(train.lengths(), batch_size, args.seed, epoch)
+    return shuffled_batches(len(train), batch_size, args.seed, epoch)
+
+
+def _resume(
+    model: paddle.nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    schedule: Any,
+    scaler: paddle.amp.GradScaler,
+    run: Run,
+) -> int:
     """Go back to the newest checkpoint of the run; return its step, 0 where there is none."""
     found = checkpoints.find_latest(run.folder)
     step = found[1]["step"] if found else 0
@@ -114,11 +133,18 @@ def _resume(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, sched
         path, state = found
         checkpoints.restore(path, model, optimizer)
         schedule.step(step)
+        if state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
         run.resume(state["fields"], step)
         logger.info("going on from %s", path)
     else:
         run.resume(NO_EVALUATION | {"history": []}, 0)
     return step
+
+
+def _scaler_state(scaler: paddle.amp.GradScaler) -> dict[str, Any]:
+    """State of the loss scaling in JSON's types; empty where losses are not scaled."""
+    return {name: getattr(value, "tolist", lambda value=value: value)() for name, value in scaler.state_dict().items()}
 
 
 def _stops_here(run: Run, step: int, reason_to_stop: Callable[[], str]) -> bool:
@@ -137,25 +163,31 @@ def _stops_here(run: Run, step: int, reason_to_stop: Callable[[], str]) -> bool:
 
 
 class _Meter:
-    """Progress bar, speed and memory of a training run, and its log lines. Evaluation does not count as time."""
+    """Progress bar, speed and memory of a training run, and its log lines.
+
+    Time is taken from log line to log line, after the loss was read, since a GPU is behind the loop until then.
+    Evaluation does not count.
+    """
 
     def __init__(self, run: Run, step: int, num_steps: int) -> None:
         quiet = None if runtime.rank() == 0 else True
         self._bar = tqdm(total=num_steps, initial=step, desc="training", unit="step", disable=quiet, leave=False)
         self._run, self._num_steps = run, num_steps
-        self._logged_step, self._seconds, self._showed_memory = step, 0.0, False
+        self._logged_step, self._begin, self._showed_memory = step, time.perf_counter(), False
+
+    def advance(self) -> None:
+        self._bar.update()
 
     @contextlib.contextmanager
-    def update(self) -> Iterator[None]:
-        """Time one update."""
+    def paused(self) -> Iterator[None]:
+        """Leave out the time of what is not training."""
         with runtime.timed() as elapsed:
             yield
-        self._seconds += elapsed()
-        self._bar.update()
+        self._begin += elapsed()
 
     def log(self, step: int, epoch: int, index: int, loss: float, learning_rate: float) -> None:
         _require_finite(loss, step, self._run)
-        speed = (step - self._logged_step) / self._seconds
+        speed = (step - self._logged_step) / (time.perf_counter() - self._begin)
         memory = runtime.peak_memory_bytes(self._run.fields["device"])
         logger.info(
             "global step %d/%d, epoch: %d, batch: %d, rank_id: %d, loss: %f, lr: %.10f, speed: %.4f step/s",
@@ -166,7 +198,7 @@ class _Meter:
             self._showed_memory = True
         scalars = {"loss": loss, "learning_rate": learning_rate, "steps_per_second": speed}
         self._run.log("train", step, scalars | {"peak_memory_bytes": memory})
-        self._logged_step, self._seconds = step, 0.0
+        self._logged_step, self._begin = step, time.perf_counter()
 
     def close(self) -> None:
         self._bar.close()
@@ -201,6 +233,7 @@ def _backward(
     train: Features,
     rows: np.ndarray,
     compute_loss: ComputeLoss,
+    scaler: paddle.amp.GradScaler,
     num_parts: int,
     pad_token_id: int,
 ) -> paddle.Tensor:
@@ -222,7 +255,7 @@ def _backward(
             batch = to_tensors(collate([train[i] for i in part], pad_token_id))
             try:
                 loss = compute_loss(model, batch).sum() * weight
-                loss.backward()
+                scaler.scale(loss).backward()
             except Exception as error:
                 if runtime.is_out_of_memory(error):
                     shape = list(batch["input_ids"].shape)

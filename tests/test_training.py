@@ -1,14 +1,18 @@
-"""What ends a training run early, and what is left then."""
+"""The order of batches, number types, and what ends a training run early."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
+import numpy as np
+import paddle
 import pytest
 import run_clue_classifier
 
-from clue_utils import classification
+from clue_utils import classification, runtime
+from clue_utils.features import length_grouped_batches, shuffled_batches
 
 
 @pytest.fixture
@@ -60,3 +64,50 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best_checkpoint(train, tmp
     )
     assert (tmp_path / "model.safetensors").is_file()
     assert json.loads((tmp_path / "result.json").read_text())["best_step"] in (2, 4)
+
+
+def test_batches_of_similar_length_hold_every_row_once_with_less_padding():
+    lengths = np.random.default_rng(0).integers(3, 60, 1003)
+    grouped = length_grouped_batches(lengths, 8, seed=42, epoch=1)
+    again = length_grouped_batches(lengths, 8, seed=42, epoch=1)
+    assert [batch.tolist() for batch in grouped] == [batch.tolist() for batch in again]
+    assert [len(batch) for batch in grouped] == [8] * 125 + [3]
+    assert sorted(np.concatenate(grouped).tolist()) == list(range(1003))
+    assert grouped[0].tolist() != length_grouped_batches(lengths, 8, seed=42, epoch=2)[0].tolist()
+
+    def padded(batches):
+        return sum(lengths[batch].max() * len(batch) for batch in batches)
+
+    assert padded(grouped) < 1.1 * lengths.sum() < 1.5 * lengths.sum() < padded(shuffled_batches(1003, 8, 42, 1))
+
+
+def test_grouping_by_length_changes_the_order_and_is_part_of_the_run(train, tmp_path):
+    losses = [
+        re.findall(r"loss: (\d+\.\d+), lr", train(*words, "--overwrite_output_dir")[1])
+        for words in ((), ("--group_by_length",), ("--group_by_length",))
+    ]
+    assert losses[0] != losses[1] == losses[2]
+    assert json.loads((tmp_path / "result.json").read_text())["hyper_parameters"]["group_by_length"] is True
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_needs_a_card(train, precision):
+    status, _, error = train("--precision", precision)
+    assert status == 2 and error == f"error: --precision {precision}: cpu cannot compute with it; pass fp32\n"
+
+
+def test_half_precision_holds_for_training_and_evaluation(train, tmp_path, monkeypatch):
+    calls = []
+
+    def auto_cast(**settings):
+        calls.append(settings)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(runtime, "require_precision", lambda precision: None)
+    monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
+    status, out, error = train("--precision", "bf16", "--do_eval")
+    assert status == 0, error
+    assert ", bf16, " in out and all(call == {"level": "O1", "dtype": "bfloat16"} for call in calls)
+    num_updates, num_evaluations = 6, 4
+    num_batches, rest = divmod(len(calls) - num_updates, num_evaluations)
+    assert num_batches > 0 and rest == 0
