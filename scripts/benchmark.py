@@ -1,0 +1,305 @@
+#!/usr/bin/env python
+"""Measure training jobs: this project, the same jobs as earlier scripts do them, and PyTorch with transformers.
+
+Each job (load, encode, train with evaluations on the way) runs in processes of its own, the systems in turn, so that
+what else the machine does falls on all of them alike. Printed and written are medians over the rounds, and the ratio to
+this project, whose range over the rounds stands in brackets. See scripts/benchmark_job.py for what "plain" is and
+scripts/benchmark_pytorch.py for what PyTorch is spared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clue_utils import runtime, tasks
+from clue_utils.arguments import Parser, positive_int
+from clue_utils.errors import UserError
+
+TOP = Path(__file__).resolve().parent.parent
+EXAMPLE = """\
+examples:
+  bash scripts/benchmark.sh --tasks TNEWS --steps 50
+  bash scripts/benchmark.sh --data_dir data --tokenizer ernie-3.0-base-zh --pytorch ~/torch-env/bin/python
+"""
+# A job's batch size and sequence length; reading tasks have several sequences a record.
+SHAPES = {"classification": (32, 128), "multiple_choice": (4, 256), "span": (8, 256), "cloze": (4, 64)}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A line of the table: its name, its unit, and how it is computed from a job's report."""
+
+    name: str
+    unit: str
+    digits: int
+    compute: Any
+    less_is_better: bool = True
+
+
+def _evaluation(cost: dict[str, Any]) -> float:
+    return statistics.median(cost["evaluations"])
+
+
+MEASURES = (
+    Measure("whole job", "s", 1, lambda cost: cost["seconds"]),
+    Measure("to the first step", "s", 1, lambda cost: cost["first_step"]),
+    Measure("encoding", "s", 2, lambda cost: cost["features"]),
+    Measure("training", "steps/s", 2, lambda cost: cost["steps_per_second"], less_is_better=False),
+    Measure(
+        "training",
+        "tokens/s",
+        0,
+        lambda cost: cost["steps_per_second"] * cost["tokens"] / cost["updates"],
+        less_is_better=False,
+    ),
+    Measure("one evaluation", "s", 2, _evaluation),
+    Measure("peak memory", "GiB", 2, lambda cost: cost["peak_memory"] / 2**30),
+    Measure("padding", "share", 3, lambda cost: 1 - cost["tokens"] / cost["padded_tokens"]),
+    Measure("matrix rate reached", "share", 3, lambda cost: cost["matrix_share"], less_is_better=False),
+)
+
+
+def make_model(folder: Path, tokenizer: str, num_layers: int, hidden_size: int) -> dict[str, int]:
+    """Save an ERNIE encoder with random weights; return its sizes."""
+    import paddle
+    from paddlenlp.transformers import ErnieConfig, ErnieModel
+
+    from clue_utils.models import load_tokenizer
+
+    words = load_tokenizer(tokenizer)
+    config = ErnieConfig(
+        vocab_size=len(words),
+        hidden_size=hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=max(1, hidden_size // 64),
+        intermediate_size=4 * hidden_size,
+        max_position_embeddings=512,
+        type_vocab_size=2,
+    )
+    paddle.seed(0)
+    ErnieModel(config).save_pretrained(str(folder), safe_serialization=True)
+    words.save_pretrained(str(folder))
+    return {"num_hidden_layers": num_layers, "hidden_size": hidden_size}
+
+
+def matrix_operations(cost: dict[str, Any], sizes: dict[str, int], length: int) -> float:
+    """Operations of the matrix products of one update: forward, and twice that backward.
+
+    12 h^2 weights a layer for each token, and scores and sums over at most ``length`` positions (Kaplan et al.,
+    "Scaling Laws for Neural Language Models", 2020, table 1). Padding counts: it is computed.
+    """
+    tokens = cost["padded_tokens"] / cost["updates"]
+    layers, hidden = sizes["num_hidden_layers"], sizes["hidden_size"]
+    return 3 * tokens * layers * (24 * hidden**2 + 4 * length * hidden)
+
+
+class Bench:
+    """Runs jobs in a scratch folder."""
+
+    def __init__(self, args: Any, scratch: Path) -> None:
+        self.args, self.scratch = args, scratch
+
+    def run(self, system: str, task: tasks.Task, model: Path, sizes: dict[str, int]) -> dict[str, Any]:
+        """What one job cost, as its report says.
+
+        Raises:
+            UserError: the job failed.
+        """
+        args = self.args
+        batch_size, length = SHAPES[task.kind]
+        batch_size, length = args.batch_size or batch_size, args.max_seq_length or length
+        settings = {
+            "learning_rate": 1e-4,
+            "batch_size": batch_size,
+            "max_steps": args.steps,
+            "save_steps": max(1, args.steps // 2),
+            "logging_steps": max(1, args.steps // 10),
+            "eval_batch_size": 64,
+            "dropout": 0.1,
+        }
+        report, cache = self.scratch / "report.json", self.scratch / "cache"
+        report.unlink(missing_ok=True)
+        environment = os.environ | {"CLUE_CACHE_DIR": str(cache)}
+        if system == "pytorch":
+            extra = {"kind": task.kind, "num_outputs": len(task.labels)}
+            features = [max((cache / "features").glob(f"{task.name.lower()}-{split}-*.arrow"), key=_age)
+                        for split in ("train", "dev")]  # fmt: skip
+            command = [args.pytorch, TOP / "scripts/benchmark_pytorch.py", report, model, *features]
+            command.append(json.dumps(settings | extra))
+        else:
+            output = self.scratch / "output"
+            flags = {"model_name_or_path": model, "data_dir": args.data_dir, "output_dir": output, "device": "cpu"}
+            flags |= {"max_seq_length": length, "task_name": task.name, **settings}
+            if task.is_reading_comprehension:
+                del flags["task_name"]
+            command = [sys.executable, TOP / "scripts/benchmark_job.py", system, report, args.records]
+            command += [TOP / task.script, "--do_train", "--overwrite_output_dir", "--overwrite_cache"]
+            command += ["--do_predict"] if args.predict else []
+            command += [word for name, value in flags.items() for word in (f"--{name}", value)]
+            if system == "plain":
+                for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE"):
+                    environment.pop(name, None)
+        done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
+        if done.returncode or not report.exists():
+            raise UserError(f"{system} {task.name} failed: {(done.stderr.strip() or done.stdout).splitlines()[-1]}")
+        cost: dict[str, Any] = json.loads(report.read_text())
+        operations = matrix_operations(cost, sizes, min(length, args.max_seq_length or length))
+        cost["matrix_share"] = operations * cost["steps_per_second"] / cost["matrix_rate"]
+        return cost
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def compare(rounds: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+    """Rows of a task's table: measure, and for each system its median and, in brackets, the ratio to ours.
+
+    A ratio above 1 says that ours is better: so many times as fast, or so many times less memory.
+    """
+    rows = []
+    for measure in MEASURES:
+        row = [f"{measure.name}, {measure.unit}"]
+        for system, costs in rounds.items():
+            values = [
+                measure.compute(cost)
+                for cost in costs
+                if cost.get("features") is not None or measure.name != "encoding"
+            ]
+            if not values:
+                row.append("–")
+                continue
+            text = f"{statistics.median(values):,.{measure.digits}f}"
+            if system != "ours" and measure.unit != "share":
+                ours = [measure.compute(cost) for cost in rounds["ours"]]
+                ratios = [_ratio(other, own, measure.less_is_better) for other, own in zip(values, ours, strict=True)]
+                text += f" ({statistics.median(ratios):.2f}; {min(ratios):.2f}–{max(ratios):.2f})"
+            row.append(text)
+        rows.append(row)
+    return rows
+
+
+def _ratio(other: float, own: float, less_is_better: bool) -> float:
+    return (other / own if less_is_better else own / other) if own and other else float("nan")
+
+
+def same_results(rounds: dict[str, list[dict[str, Any]]]) -> str:
+    """How the numbers of ours differ from those of the plain mode."""
+    plain, ours = rounds["plain"][0], rounds["ours"][0]
+    difference = max((abs(a - b) for a, b in zip(plain["losses"], ours["losses"], strict=True)), default=0.0)
+    scores = [
+        all(a[name] == b[name] for name in a if name != "loss")
+        for a, b in zip(plain["metrics"], ours["metrics"], strict=True)
+    ]
+    text = f"{len(ours['losses'])} logged losses differ by at most {difference:.1e}; "
+    text += f"scores of {len(scores)} evaluations {'are the same' if all(scores) else 'DIFFER'}"
+    if ours["predictions"]:
+        same = plain["predictions"] == ours["predictions"]
+        text += f"; {len(ours['predictions'])} prediction files {'are the same' if same else 'DIFFER'}"
+    return text
+
+
+def plot(path: Path, results: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
+    """Bars of whole-job seconds, a group for each task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    systems = list(next(iter(results.values())))
+    figure, axes = pyplot.subplots(figsize=(1.8 + 1.6 * len(results), 3.6), layout="constrained")
+    for i, system in enumerate(systems):
+        values = [statistics.median(cost["seconds"] for cost in rounds[system]) for rounds in results.values()]
+        places = [place + 0.8 * (i + 0.5) / len(systems) - 0.4 for place in range(len(results))]
+        bars = axes.bar(places, values, 0.8 / len(systems), label=system)
+        axes.bar_label(bars, fmt="%.0f", fontsize=8)
+    axes.set_xticks(range(len(results)), list(results))
+    axes.set_ylabel("seconds, whole job (log)")
+    axes.set_yscale("log")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Parser(description=__doc__, epilog=EXAMPLE)
+    parser.add_argument("--tasks", nargs="+", default=["TNEWS", "C3", "CMRC2018", "CHID"], metavar="TASK")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--steps", type=positive_int, default=200, help="updates of a job (default: %(default)s)")
+    parser.add_argument("--records", type=positive_int, default=2000, help="of each split (default: %(default)s)")
+    parser.add_argument("--batch_size", type=positive_int, help="(default: 4 to 32, by task)")
+    parser.add_argument("--max_seq_length", type=positive_int, help="(default: 64 to 256, by task)")
+    parser.add_argument("--layers", type=positive_int, default=4, help="of the model (default: %(default)s)")
+    parser.add_argument("--hidden_size", type=positive_int, default=256, help="of the model (default: %(default)s)")
+    parser.add_argument("--data_dir", help="official files (default: the demo data, made anew)")
+    parser.add_argument("--tokenizer", help="model or folder whose vocabulary is taken (default: the demo model)")
+    parser.add_argument("--systems", nargs="+", choices=("plain", "ours"), default=["plain", "ours"])
+    parser.add_argument(
+        "--pytorch", metavar="PYTHON", help="a Python that has PyTorch and transformers, to compare with"
+    )
+    parser.add_argument("--predict", action="store_true", help="predict the test sets too, and compare the files")
+    parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder (default: %(default)s)")
+    args = parser.parse_args(argv)
+    chosen = [tasks.get_task(name) for name in args.tasks]
+    runtime.tune_cpu()
+    runtime.import_libraries()
+    systems = args.systems + (["pytorch"] if args.pytorch else [])
+    if not args.pytorch:
+        print("PyTorch is left out: --pytorch names a Python that has it")
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        if not args.data_dir or not args.tokenizer:
+            import make_demo
+
+            make_demo.make_demo(scratch / "demo")
+        args.data_dir = args.data_dir or scratch / "demo/data"
+        sizes = make_model(
+            scratch / "model", args.tokenizer or str(scratch / "demo/model"), args.layers, args.hidden_size
+        )
+        bench, results = Bench(args, scratch), {}
+        for task in chosen:
+            results[task.name] = {system: [] for system in systems}
+            for number in range(1, args.rounds + 1):
+                for system in systems:
+                    cost = bench.run(system, task, scratch / "model", sizes)
+                    results[task.name][system].append(cost)
+                    print(f"{task.name} {number}/{args.rounds} {system}: {cost['seconds']:.1f} s", flush=True)
+    text = describe(args, results)
+    print(f"\n{text}")
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "benchmark.md").write_text(text, encoding="utf-8")
+    (args.output / "benchmark.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    plot(args.output / "benchmark.png", results)
+    print(f"benchmark.md, benchmark.json and benchmark.png are in {args.output}")
+
+
+def describe(args: Any, results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    """The tables in Markdown."""
+    versions = ", ".join(f"{name} {version}" for name, version in runtime.versions().items())
+    lines = [
+        f"ERNIE, {args.layers} layers of {args.hidden_size}, random weights; {args.steps} updates, evaluated twice; "
+        f"at most {args.records} records a split; {args.rounds} rounds. {platform.machine()}, {os.cpu_count()} cores; "
+        f"{versions}. In brackets the ratio to ours, median and range: above 1, ours is better.",
+        "",
+    ]
+    for name, rounds in results.items():
+        lines += [f"| {name} | {' | '.join(rounds)} |", f"|---|{'---|' * len(rounds)}"]
+        lines += [f"| {' | '.join(row)} |" for row in compare(rounds)]
+        if {"plain", "ours"} <= set(rounds):
+            lines += ["", f"{name}, ours against plain: {same_results(rounds)}."]
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    runtime.run(main)

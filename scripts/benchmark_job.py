@@ -1,0 +1,155 @@
+#!/usr/bin/env python
+"""Run a training script once and write what it cost as JSON; a part of scripts/benchmark.py.
+
+usage: benchmark_job.py {plain,ours} REPORT NUM_RECORDS SCRIPT FLAG...
+
+``plain`` runs the same job the way earlier PaddleNLP-style scripts do, with everything taken out that this project does
+for speed: Paddle's own thread settings and kernels; classification texts tokenised again whenever a record is read,
+reading tasks encoded by one process at every start; evaluation in file order at the training batch size. Records,
+batches, weights and dropout are those of ``ours``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BEGIN = time.time()
+TOP = Path(__file__).resolve().parent.parent
+# How often 2048 x 2048 float32 matrices are multiplied to find the machine's rate, and operations of one product.
+PRODUCTS, PRODUCT_OPERATIONS = 10, 2 * 2048**3
+
+
+def measure_matrix_rate() -> float:
+    """Operations per second of a large float32 matrix product in this process's settings."""
+    import paddle
+
+    matrix = paddle.ones([2048, 2048])
+    seconds = []
+    for _ in range(PRODUCTS):
+        begin = time.perf_counter()
+        float((matrix @ matrix)[0, 0])
+        seconds.append(time.perf_counter() - begin)
+    return PRODUCT_OPERATIONS / float(np.median(seconds))
+
+
+class Encoded(Sequence[Any]):
+    """Features that are encoded whenever they are read; for methods with one feature a record."""
+
+    def __init__(self, records: Any, method: Any) -> None:
+        self.records, self.method = records, method
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: Any) -> Any:
+        feature = self.method.encode(self.records[index])[0]
+        return {name: np.array(value) if isinstance(value, list) else value for name, value in feature.items()}
+
+    def column(self, name: str) -> np.ndarray:
+        return np.array([record.get(name, -1) for record in self.records])
+
+    def lengths(self) -> np.ndarray:
+        return np.zeros(len(self), np.int64)
+
+
+def make_plain(batch_size: int) -> None:
+    """Take out what this project does for speed."""
+    from clue_utils import cpu, features, inference, pipeline, tokenization
+
+    cpu.tune = lambda: None
+    cpu.speed_up = lambda model: None
+    tokenization.PieceIds.__call__ = tokenization.PieceIds._ask  # type: ignore[method-assign]
+    build = features.build_features
+
+    def build_features(records: Any, method: Any, tokenizer: Any, cache: Path, *_: Any) -> Any:
+        if method.settings()["method"] == "classification":
+            return Encoded(records, method)
+        return build(records, method, tokenizer, cache, 1, True)
+
+    pipeline.build_features = build_features
+    inference.length_ordered_batches = lambda lengths, _: [
+        np.arange(i, min(i + batch_size, len(lengths))) for i in range(0, len(lengths), batch_size)
+    ]
+
+
+def main() -> None:
+    mode, report, num_records, script, *flags = sys.argv[1:]
+    sys.path[:0] = [str(TOP), str(TOP / "classification"), str(TOP / "mrc")]
+    from clue_utils import runtime
+
+    if mode == "plain":
+        runtime.cpu_settings = lambda *_: {"OMP_NUM_THREADS": "1"}
+    runtime.tune_cpu()
+    runtime.import_libraries()
+    from clue_utils import data, pipeline, training
+
+    if mode == "plain":
+        make_plain(int(flags[flags.index("--batch_size") + 1]))
+    cost: dict[str, Any] = {"features": 0.0, "evaluations": [], "tokens": 0, "padded_tokens": 0, "updates": 0}
+
+    load, build, evaluate = data.load_records, pipeline.build_features, training.evaluate_and_log
+    collate, advance = training.collate, training._Meter.advance
+
+    def load_some(task: Any, name: str, *rest: Any) -> Any:
+        records = load(task, name, *rest)
+        return replace(records, rows=records.rows[: int(num_records)])
+
+    def timed_build(*args: Any) -> Any:
+        begin = time.perf_counter()
+        features = build(*args)
+        cost["features"] += time.perf_counter() - begin
+        return features
+
+    def timed_evaluate(*args: Any) -> Any:
+        begin = time.perf_counter()
+        metrics = evaluate(*args)
+        cost["evaluations"].append(time.perf_counter() - begin)
+        return metrics
+
+    def counted_collate(*args: Any) -> Any:
+        batch = collate(*args)
+        cost["tokens"] += int(batch["attention_mask"].sum())
+        cost["padded_tokens"] += batch["attention_mask"].size
+        return batch
+
+    def noted_advance(meter: Any) -> None:
+        cost.setdefault("first_step", time.time() - BEGIN)
+        cost["updates"] += 1
+        advance(meter)
+
+    data.load_records, pipeline.build_features = load_some, timed_build
+    training.evaluate_and_log = pipeline.evaluate_and_log = timed_evaluate
+    training.collate, training._Meter.advance = counted_collate, noted_advance  # type: ignore[method-assign]
+    importlib.import_module(Path(script).stem).main(flags)
+
+    output = Path(flags[flags.index("--output_dir") + 1])
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["kind"] == "train"]
+    cost |= {
+        "seconds": time.time() - BEGIN,
+        "steps_per_second": len(trained) / sum(1 / line["steps_per_second"] for line in trained),
+        "peak_memory": runtime.peak_memory_bytes("cpu"),
+        "matrix_rate": measure_matrix_rate(),
+        "losses": [line["loss"] for line in trained],
+        "metrics": [
+            {k: v for k, v in line.items() if k not in ("kind", "step")} for line in lines if line not in trained
+        ],
+        "predictions": {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(output.glob("*predict*"))
+        },
+    }
+    Path(report).write_text(json.dumps(cost))
+
+
+if __name__ == "__main__":
+    main()
