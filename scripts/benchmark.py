@@ -107,19 +107,35 @@ class Bench:
 
     def __init__(self, args: Any, scratch: Path) -> None:
         self.args, self.scratch = args, scratch
+        self._sizes: dict[Path, dict[str, int]] = {}
 
-    def run(self, system: str, task: tasks.Task, model: Path, sizes: dict[str, int]) -> dict[str, Any]:
-        """What one job cost, as its report says.
+    def model(self, num_layers: int, hidden_size: int) -> Path:
+        """A model of these sizes, made when first asked for."""
+        folder = self.scratch / f"model-{num_layers}-{hidden_size}"
+        if folder not in self._sizes:
+            self._sizes[folder] = make_model(folder, self.args.tokenizer, num_layers, hidden_size)
+        return folder
+
+    def run(
+        self,
+        system: str,
+        task: tasks.Task,
+        model: Path,
+        max_seq_length: int | None = None,
+        records: int | None = None,
+        num_processes: int = 1,
+    ) -> dict[str, Any]:
+        """What one job cost, as its report says; ``batch_size`` is shared out over the processes.
 
         Raises:
             UserError: the job failed.
         """
         args = self.args
         batch_size, length = SHAPES[task.kind]
-        batch_size, length = args.batch_size or batch_size, args.max_seq_length or length
+        batch_size, length = args.batch_size or batch_size, max_seq_length or args.max_seq_length or length
         settings = {
             "learning_rate": 1e-4,
-            "batch_size": batch_size,
+            "batch_size": batch_size // num_processes,
             "max_steps": args.steps,
             "save_steps": max(1, args.steps // 2),
             "logging_steps": max(1, args.steps // 10),
@@ -141,7 +157,11 @@ class Bench:
             flags |= {"max_seq_length": length, "task_name": task.name, **settings}
             if task.is_reading_comprehension:
                 del flags["task_name"]
-            command = [sys.executable, TOP / "scripts/benchmark_job.py", system, report, args.records]
+            command = [sys.executable]
+            if num_processes > 1:
+                command += ["-m", "paddle.distributed.launch", "--nproc_per_node", num_processes]
+                command += ["--log_dir", self.scratch / "log", "--master", "127.0.0.1:8791"]
+            command += [TOP / "scripts/benchmark_job.py", system, report, records or args.records]
             command += [TOP / task.script, "--do_train", "--overwrite_output_dir", "--overwrite_cache"]
             command += ["--do_predict"] if args.predict else []
             command += [word for name, value in flags.items() for word in (f"--{name}", value)]
@@ -150,9 +170,10 @@ class Bench:
                     environment.pop(name, None)
         done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
         if done.returncode or not report.exists():
-            raise UserError(f"{system} {task.name} failed: {(done.stderr.strip() or done.stdout).splitlines()[-1]}")
+            lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
+            raise UserError(f"{system} {task.name} failed: {lines[-1][:300]}")
         cost: dict[str, Any] = json.loads(report.read_text())
-        operations = matrix_operations(cost, sizes, min(length, args.max_seq_length or length))
+        operations = matrix_operations(cost, self._sizes[model], length)
         cost["matrix_share"] = operations * cost["steps_per_second"] / cost["matrix_rate"]
         return cost
 
@@ -208,6 +229,35 @@ def same_results(rounds: dict[str, list[dict[str, Any]]]) -> str:
     return text
 
 
+# What grows -> values of it, as arguments of ``Bench.run``.
+GROWTH: dict[str, list[dict[str, Any]]] = {
+    "sequence length": [{"max_seq_length": length} for length in (64, 128, 256, 512)],
+    "model": [{"model": sizes} for sizes in ((2, 128), (4, 256), (6, 384), (6, 768))],
+    "records of a split": [{"records": number} for number in (250, 500, 1000)],
+    "processes": [{"num_processes": number} for number in (1, 2)],
+}
+
+
+def measure_growth(bench: Bench) -> str:
+    """A table in Markdown of what a job costs as one thing grows; IFLYTEK, whose texts fill any length."""
+    args, task = bench.args, tasks.get_task("IFLYTEK")
+    lines = [
+        "| grows | to | encoding, s | steps/s | tokens/s | one evaluation, s | peak memory, GiB |",
+        "|---" * 7 + "|",
+    ]
+    for what, variants in GROWTH.items():
+        for variant in variants:
+            settings = dict(variant)
+            model = bench.model(*settings.pop("model", (args.layers, args.hidden_size)))
+            costs = [bench.run("ours", task, model, **settings) for _ in range(args.rounds)]
+            (value,) = variant.values()
+            columns = [statistics.median(map(MEASURES[i].compute, costs)) for i in (2, 3, 4, 5, 6)]
+            shown = " | ".join(f"{column:,.2f}" for column in columns)
+            lines.append(f"| {what} | {'x'.join(map(str, value)) if isinstance(value, tuple) else value} | {shown} |")
+            print(lines[-1], flush=True)
+    return "\n".join(lines) + "\n"
+
+
 def plot(path: Path, results: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
     """Bars of whole-job seconds, a group for each task."""
     import matplotlib
@@ -247,6 +297,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--pytorch", metavar="PYTHON", help="a Python that has PyTorch and transformers, to compare with"
     )
+    parser.add_argument("--growth", action="store_true", help="show instead how the cost of a job grows, for ours")
     parser.add_argument("--predict", action="store_true", help="predict the test sets too, and compare the files")
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder (default: %(default)s)")
     args = parser.parse_args(argv)
@@ -263,20 +314,23 @@ def main(argv: list[str] | None = None) -> None:
 
             make_demo.make_demo(scratch / "demo")
         args.data_dir = args.data_dir or scratch / "demo/data"
-        sizes = make_model(
-            scratch / "model", args.tokenizer or str(scratch / "demo/model"), args.layers, args.hidden_size
-        )
+        args.tokenizer = args.tokenizer or str(scratch / "demo/model")
+        args.output.mkdir(parents=True, exist_ok=True)
         bench, results = Bench(args, scratch), {}
+        if args.growth:
+            (args.output / "growth.md").write_text(measure_growth(bench), encoding="utf-8")
+            print(f"growth.md is in {args.output}")
+            return
+        model = bench.model(args.layers, args.hidden_size)
         for task in chosen:
             results[task.name] = {system: [] for system in systems}
             for number in range(1, args.rounds + 1):
                 for system in systems:
-                    cost = bench.run(system, task, scratch / "model", sizes)
+                    cost = bench.run(system, task, model)
                     results[task.name][system].append(cost)
                     print(f"{task.name} {number}/{args.rounds} {system}: {cost['seconds']:.1f} s", flush=True)
     text = describe(args, results)
     print(f"\n{text}")
-    args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "benchmark.md").write_text(text, encoding="utf-8")
     (args.output / "benchmark.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     plot(args.output / "benchmark.png", results)

@@ -132,6 +132,8 @@ def main() -> None:
     training.collate, training._Meter.advance = counted_collate, noted_advance  # type: ignore[method-assign]
     importlib.import_module(Path(script).stem).main(flags)
 
+    if runtime.rank() != 0:
+        return
     output = Path(flags[flags.index("--output_dir") + 1])
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if line["kind"] == "train"]

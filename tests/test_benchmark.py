@@ -1,0 +1,79 @@
+"""The benchmark's arithmetic, and that its plain mode does the same job."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import benchmark
+import pytest
+
+TOP = Path(__file__).parent.parent
+
+
+def cost(seconds, steps_per_second=2.0, **more):
+    fields = {"seconds": seconds, "first_step": 1.0, "features": 0.5, "steps_per_second": steps_per_second}
+    fields |= {"tokens": 80, "padded_tokens": 100, "updates": 10, "evaluations": [1.0, 3.0]}
+    return (
+        fields | {"peak_memory": 2**30, "matrix_share": 0.5, "losses": [1.0], "metrics": [], "predictions": {}} | more
+    )
+
+
+def test_medians_and_ratios_to_ours():
+    rounds = {
+        "plain": [cost(30.0), cost(50.0), cost(90.0)],
+        "ours": [cost(10.0, 8.0), cost(10.0, 8.0), cost(30.0, 8.0)],
+    }
+    rows = {row[0]: row[1:] for row in benchmark.compare(rounds)}
+    assert rows["whole job, s"] == ["50.0 (3.00; 3.00–5.00)", "10.0"]
+    assert rows["training, steps/s"] == ["2.00 (4.00; 4.00–4.00)", "8.00"]
+    assert rows["training, tokens/s"] == ["16 (4.00; 4.00–4.00)", "64"]
+    assert rows["one evaluation, s"][1] == "2.00" and rows["padding, share"] == ["0.200", "0.200"]
+
+
+def test_differences_are_told():
+    ours = cost(1.0, losses=[1.0, 0.5], metrics=[{"loss": 1.0, "accuracy": 0.5}], predictions={"a": "1"})
+    other = ours | {"losses": [1.0, 0.5001], "metrics": [{"loss": 1.1, "accuracy": 0.25}], "predictions": {"a": "2"}}
+    same = benchmark.same_results({"plain": [ours], "ours": [ours]})
+    assert same.startswith("2 logged losses differ by at most 0.0e+00; scores of 1 evaluations are the same; 1 predict")
+    different = benchmark.same_results({"plain": [other], "ours": [ours]})
+    assert different.startswith("2 logged losses differ by at most 1.0e-04; scores of 1 evaluations DIFFER;")
+    assert same.endswith("files are the same") and different.endswith("files DIFFER")
+
+
+@pytest.mark.parametrize("task", ["TNEWS", "C3"])
+def test_plain_and_ours_learn_and_predict_the_same(task, demo, tmp_path):
+    words = (
+        "--tasks",
+        task,
+        "--steps",
+        "4",
+        "--rounds",
+        "1",
+        "--records",
+        "40",
+        "--layers",
+        "1",
+        "--hidden_size",
+        "64",
+    )
+    words += ("--batch_size", "4", "--predict", "--data_dir", demo / "data", "--tokenizer", demo / "model")
+    done = subprocess.run(
+        [sys.executable, TOP / "scripts/benchmark.py", *map(str, words), "--output", tmp_path],
+        env=os.environ | {"PYTHONPATH": str(TOP)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "benchmark.json").read_text())[task]
+    (plain,), (ours,) = results["plain"], results["ours"]
+    assert plain["losses"] == pytest.approx(ours["losses"], abs=2e-6) and len(ours["losses"]) == 4
+    assert plain["predictions"] == ours["predictions"] != {}
+    assert plain["tokens"] == ours["tokens"]
+    table = (tmp_path / "benchmark.md").read_text()
+    assert f"| {task} | plain | ours |" in table and "DIFFER" not in table
+    assert (tmp_path / "benchmark.png").stat().st_size > 5000
