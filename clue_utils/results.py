@@ -140,16 +140,23 @@ class Run:
     def resume(self, fields: dict[str, Any], step: int) -> None:
         """Go back to what was recorded at a step: later lines of the metrics log are dropped."""
         self.fields |= fields
+        evaluated = {entry["step"] for entry in self.fields["history"]}
         path = self.folder / METRICS_FILE
         if runtime.rank() == 0 and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            entries = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
+            kept = [
+                line
+                for line, entry in entries
+                if (entry["step"] in evaluated if entry["kind"] == "eval" else entry["step"] <= step)
+            ]
             write_text_atomically(path, "".join(kept))
 
     def keep_evaluations(self, step: int) -> None:
         """Go back to the evaluations up to a step, and to the best of them."""
         history = [entry for entry in self.fields.get("history", []) if entry["step"] <= step]
-        self.resume(NO_EVALUATION | {"history": []}, step)
+        self.resume(NO_EVALUATION | {"history": history}, step)
+        self.fields["history"] = []
         for entry in history:
             self.add_evaluation(entry["step"], {name: value for name, value in entry.items() if name != "step"})
 

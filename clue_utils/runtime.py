@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import re
+import signal
 import sys
 import time
 import warnings
@@ -272,20 +273,98 @@ def os_errors(folder: Any) -> Iterator[None]:
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
 
 
+class Stopped(BaseException):
+    """A signal asked this process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.number).name}"
+
+
+class StopRequest:
+    """Keeps SIGTERM and Ctrl-C back while training, until it can end with a checkpoint.
+
+    Rank 0 decides. The other ranks go on until they lose it, since an update needs them all, but not for long. A second
+    Ctrl-C ends the process as it is.
+
+    Args:
+        save: writes the checkpoint.
+    """
+
+    _SECONDS_WITHOUT_RANK_0 = 20
+
+    def __init__(self, save: Callable[[], None]) -> None:
+        self._save, self._asked, self._at_once = save, 0, False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # What a parent has made us ignore, such as Ctrl-C in the background of a shell, stays ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _: Any) -> None:
+        if self._asked == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = number
+        if rank() != 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even where Python code cannot run
+            signal.alarm(self._SECONDS_WITHOUT_RANK_0)
+        elif self._at_once:
+            raise Stopped(number)
+
+    def check(self) -> None:
+        """Write a checkpoint and raise Stopped if a signal came."""
+        if self._asked and rank() == 0:
+            self._save()
+            raise Stopped(self._asked)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block that may be broken off to write a checkpoint."""
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        except Stopped:
+            self._at_once = False
+            self._save()
+            raise
+        finally:
+            self._at_once = False
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        lost_rank_0 = rank() != 0 and isinstance(error, Exception)
+        if self._asked and (error is None or lost_rank_0):
+            raise Stopped(self._asked) from None
+
+
+def _raise_stopped(number: int, _: Any) -> None:
+    raise Stopped(number)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's ``main`` and end the process as a command-line user expects.
 
-    A UserError or a file system's refusal becomes one line on standard error and exit status 2, an interrupt status
-    130. Anything else is a defect of ours and keeps its traceback.
+    A UserError or a file system's refusal becomes one line on standard error and exit status 2; a signal one line and
+    128 and its number. Anything else is a defect of ours and keeps its traceback.
     """
+    signal.signal(signal.SIGTERM, _raise_stopped)
     try:
         main()
         _leave_together()
+    except Stopped as stopped:
+        _fail(f"{stopped}; the same command goes on from where it was", 128 + stopped.number, "")
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _fail("interrupted", 128 + signal.SIGINT, "")
     except MemoryError as error:
         _fail(out_of_memory_line(error))
     except OSError as error:
@@ -308,12 +387,13 @@ def _leave_together() -> None:
         os._exit(0)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, status: int = 2, kind: str = "error: ") -> None:
     prefix = f"rank {rank()}: " if world_size() > 1 else ""
-    print(f"{prefix}error: {message}", file=sys.stderr, flush=True)
+    print(f"{prefix}{kind}{message}", file=sys.stderr, flush=True)
     if world_size() > 1:
-        os._exit(2)  # the other ranks may be waiting in a collective; the launcher ends them when this one is gone
-    sys.exit(2)
+        sys.stdout.flush()
+        os._exit(status)  # the other ranks may be waiting in a collective; the launcher ends them when this one is gone
+    sys.exit(status)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -57,6 +57,7 @@ def fit(
 
     Raises:
         UserError: the loss is no longer a finite number.
+        runtime.Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last update was written first.
     """
     rank, num_ranks = runtime.rank(), runtime.world_size()
     updates_per_epoch = batches_per_epoch(len(train), args.batch_size * num_ranks)
@@ -64,15 +65,36 @@ def fit(
     schedule = LinearDecayWithWarmup(args.learning_rate, num_steps, args.warmup_steps or args.warmup_proportion)
     optimizer = build_optimizer(model, schedule, args)
     scaler = paddle.amp.GradScaler(enable=args.precision == "fp16")
-    step = _resume(model, optimizer, schedule, scaler, run)
+    step, is_due = _resume(model, optimizer, schedule, scaler, run)  # is_due: an evaluation, before the next update
     run.write(num_steps=num_steps)
     replica = paddle.DataParallel(model, find_unused_parameters=True) if num_ranks > 1 else model
     meter = _Meter(run, step, num_steps)
+    batches: list[np.ndarray] = []
+
+    def save_checkpoint() -> None:
+        if rank == 0:
+            state = {"is_due": is_due, "fields": run.fields, "scaler": _scaler_state(scaler)}
+            checkpoints.save(run.folder, step, model, optimizer, state)
+        run.write()
+
     model.train()
-    while step < num_steps:
-        epoch, first = divmod(step, updates_per_epoch)
-        batches = _batches(train, args, epoch)
-        for index in range(first, min(updates_per_epoch, first + num_steps - step)):
+    with runtime.StopRequest(save_checkpoint) as stop:
+        while step < num_steps or is_due:
+            stop.check()
+            if is_due:
+                with meter.paused():
+                    with stop.at_once():
+                        metrics = evaluate_and_log(evaluate)
+                    is_due = False
+                    run.log("eval", step, metrics)
+                    if run.add_evaluation(step, metrics) and args.save_best_model and rank == 0:
+                        save_best()
+                    if step == num_steps or _stops_here(run, step, reason_to_stop):
+                        break
+                    save_checkpoint()
+            epoch, index = divmod(step, updates_per_epoch)
+            if index == 0 or not batches:
+                batches = _batches(train, args, epoch)
             paddle.seed(_step_seed(args.seed, step, rank))
             loss = _backward(
                 replica, train, batches[index], compute_loss, scaler, args.gradient_accumulation_steps, pad_token_id
@@ -85,21 +107,10 @@ def fit(
             meter.advance()
             if step % args.logging_steps == 0:
                 meter.log(step, epoch, index, _mean_over_ranks(loss), optimizer.get_lr())
-            end_of_epoch = index == updates_per_epoch - 1
-            if step == num_steps or (step % args.save_steps == 0 if args.save_steps else end_of_epoch):
+            is_due = step == num_steps or step % (args.save_steps or updates_per_epoch) == 0
+            if is_due:
                 _require_finite(_mean_over_ranks(loss), step, run)
-                with meter.paused():
-                    metrics = evaluate_and_log(evaluate)
-                    run.log("eval", step, metrics)
-                    if run.add_evaluation(step, metrics) and args.save_best_model and rank == 0:
-                        save_best()
-                    if step < num_steps and _stops_here(run, step, reason_to_stop):
-                        num_steps = step
-                        break
-                    if step < num_steps and rank == 0:
-                        state = {"fields": run.fields, "scaler": _scaler_state(scaler)}
-                        checkpoints.save(run.folder, step, model, optimizer, state)
-                    run.write()
+        run.write()
     meter.close()
     logger.info("best %s: %.4f at step %d", *(run.fields[name] for name in ("metric", "best_metric", "best_step")))
     if num_ranks > 1:
@@ -120,8 +131,11 @@ def _resume(
     schedule: Any,
     scaler: paddle.amp.GradScaler,
     run: Run,
-) -> int:
-    """Go back to the newest checkpoint of the run; return its step, 0 where there is none."""
+) -> tuple[int, bool]:
+    """Go back to the newest checkpoint of the run; return its step and whether the evaluation there is due.
+
+    Where there is no checkpoint the run begins at step 0.
+    """
     found = checkpoints.find_latest(run.folder)
     step = found[1]["step"] if found else 0
     if runtime.world_size() > 1:
@@ -139,7 +153,7 @@ def _resume(
         logger.info("going on from %s", path)
     else:
         run.resume(NO_EVALUATION | {"history": []}, 0)
-    return step
+    return step, bool(found and found[1]["is_due"])
 
 
 def _scaler_state(scaler: paddle.amp.GradScaler) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -153,6 +154,7 @@ class Bench:
             command.append(json.dumps(settings | extra))
         else:
             output = self.scratch / "output"
+            shutil.rmtree(output, ignore_errors=True)
             flags = {"model_name_or_path": model, "data_dir": args.data_dir, "output_dir": output, "device": "cpu"}
             flags |= {"max_seq_length": length, "task_name": task.name, **settings}
             if task.is_reading_comprehension:
@@ -162,7 +164,7 @@ class Bench:
                 command += ["-m", "paddle.distributed.launch", "--nproc_per_node", num_processes]
                 command += ["--log_dir", self.scratch / "log", "--master", "127.0.0.1:8791"]
             command += [TOP / "scripts/benchmark_job.py", system, report, records or args.records]
-            command += [TOP / task.script, "--do_train", "--overwrite_output_dir", "--overwrite_cache"]
+            command += [TOP / task.script, "--do_train", "--overwrite_cache"]
             command += ["--do_predict"] if args.predict else []
             command += [word for name, value in flags.items() for word in (f"--{name}", value)]
             if system == "plain":

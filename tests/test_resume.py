@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import run_clue_classifier
 
-from clue_utils import checkpoints
+from clue_utils import checkpoints, classification
 
 FLAGS = "--task_name TNEWS --device cpu --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"
 FLAGS += " --max_seq_length 24 --learning_rate 1e-3"
@@ -65,7 +68,8 @@ def outcome(folder: Path) -> tuple:
         del result[name]
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     curves = [(m["kind"], m["step"], m["loss"]) for m in metrics]
-    return result, curves, (folder / "model.safetensors").read_bytes()
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return weights, curves, result
 
 
 def test_going_on_ends_with_the_same_numbers(train, stopped, unbroken):
@@ -93,6 +97,49 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(train, stopped, 
     assert status == 0, err
     assert "checkpoint-40 is damaged" in out and "going on from" in out and "checkpoint-30" in out
     assert outcome(stopped) == outcome(unbroken)
+
+
+def signal_at(call, number, times=1):
+    """A function of a model and a batch that also sends this process a signal, at one of its calls."""
+    calls = []
+
+    def wrap(function):
+        def sending(model, batch):
+            calls.append(1)
+            if call <= len(calls) < call + times:
+                os.kill(os.getpid(), number)
+            return function(model, batch)
+
+        return sending
+
+    return wrap
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("function", "call", "step"),
+    [("cross_entropy_loss", 1, 1), ("cross_entropy_loss", 17, 17), ("cross_entropy_loss", 20, 20), ("logits", 5, 20)],
+    ids=["first update", "update", "update before an evaluation", "evaluation"],
+)
+def test_a_signal_leaves_a_checkpoint_to_go_on_from(
+    train, unbroken, tmp_path, monkeypatch, function, call, step, number
+):
+    monkeypatch.setattr(classification, function, signal_at(call, number)(getattr(classification, function)))
+    status, out, err = train(tmp_path)
+    assert status == 128 + number, err
+    assert err == f"stopped by {number.name}; the same command goes on from where it was\n"
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{step}"]
+    monkeypatch.undo()
+    assert train(tmp_path)[0] == 0
+    assert outcome(tmp_path) == outcome(unbroken)
+
+
+def test_a_second_ctrl_c_ends_at_once(train, tmp_path, monkeypatch):
+    loss = signal_at(17, signal.SIGINT, times=2)(signal_at(17, signal.SIGINT)(classification.cross_entropy_loss))
+    monkeypatch.setattr(classification, "cross_entropy_loss", loss)
+    status, _, err = train(tmp_path)
+    assert status == 130 and err == "interrupted\n"
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-10"]
 
 
 def test_other_settings_are_refused_with_the_difference(train, stopped):
