@@ -22,13 +22,14 @@ runtime.import_libraries()
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 from paddle.io import DistributedBatchSampler  # noqa: E402
-from paddlenlp.trainer import PdArgumentParser, Trainer, TrainingArguments  # noqa: E402
+from paddlenlp.trainer import PdArgumentParser, Trainer, TrainerCallback, TrainingArguments  # noqa: E402
 from paddlenlp.utils.log import logger as paddlenlp_logger  # noqa: E402
 
 from clue_utils import models  # noqa: E402
 from clue_utils.classification import Classification  # noqa: E402
 from clue_utils.features import Features, batches_per_epoch, collate, shuffled_batches  # noqa: E402
 from clue_utils.pipeline import Pipeline, Split  # noqa: E402
+from clue_utils.results import locked  # noqa: E402
 from clue_utils.training import evaluate_and_log  # noqa: E402
 
 logger = logging.getLogger("clue_utils.trainer")
@@ -214,6 +215,17 @@ class ClueTrainer(Trainer):
             (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
 
 
+class StopWithCheckpoint(TrainerCallback):
+    """Ends training with a checkpoint where SIGTERM or Ctrl-C asked for it."""
+
+    def __init__(self, stop: runtime.StopRequest) -> None:
+        self.stop = stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.stop.asked:
+            control.should_save = control.should_training_stop = True
+
+
 def find_checkpoint(output_dir: Path) -> tuple[str | None, int]:
     """The newest complete checkpoint of the Trainer and its step; (None, 0) where there is none."""
     steps = [int(path.parent.name.rpartition("-")[2]) for path in output_dir.glob(f"checkpoint-*/{COMPLETE}")]
@@ -245,6 +257,12 @@ def main(argv: list[str] | None = None) -> None:
     args = as_plain_arguments(flags)
     arguments.resolve(args, task, runtime.world_size())
     device = runtime.start(args)
+    with locked(Path(args.output_dir)):
+        carry_out(flags, args, task, device)
+
+
+def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.Task, device: str) -> None:
+    """Train, evaluate, predict and export, as far as the flags say."""
     pipeline = Pipeline(args, task, device, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
     run = pipeline.run
     trains = flags.do_train and not run.is_trained
@@ -269,7 +287,9 @@ def main(argv: list[str] | None = None) -> None:
         found, step = find_checkpoint(run.folder)
         run.keep_evaluations(step)
         run.write(num_steps=None)
-        result = trainer.train(resume_from_checkpoint=flags.resume_from_checkpoint or found)
+        with runtime.StopRequest() as stop:
+            trainer.add_callback(StopWithCheckpoint(stop))
+            result = trainer.train(resume_from_checkpoint=flags.resume_from_checkpoint or found)
         trainer.save_metrics("train", result.metrics)
         trainer.save_state()
         if runtime.rank() == 0:

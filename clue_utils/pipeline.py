@@ -16,7 +16,7 @@ from clue_utils import checkpoints, cpu, data, ensemble, models, pruning, runtim
 from clue_utils.data import Records
 from clue_utils.features import Feature, Features, build_features
 from clue_utils.inference import Tensors, compute_logits
-from clue_utils.results import Run
+from clue_utils.results import Run, locked
 from clue_utils.tasks import DIAGNOSTICS, DIAGNOSTICS_MODEL, TEST, Task
 from clue_utils.training import evaluate_and_log, fit
 
@@ -164,6 +164,11 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
 
     After training, evaluation and prediction use the best checkpoint. Arguments as of :class:`Pipeline`.
     """
+    with locked(Path(args.output_dir)):
+        _execute(args, task, device, build_method)
+
+
+def _execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
     pipeline = Pipeline(args, task, device, build_method)
     run, checkpoint = pipeline.run, args.model_name_or_path
     dev = pipeline.load_split("dev") if args.do_train or args.do_eval else None

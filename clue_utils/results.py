@@ -1,22 +1,27 @@
 """What a run leaves behind for people and programs: ``result.json``, ``metrics.jsonl``, VisualDL scalars.
 
-Reading needs the standard library alone.
+Reading imports nothing that takes long.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from clue_utils import runtime
 from clue_utils.errors import UserError
 
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
+_LOCK_FILE = ".lock"
 # What ``Run.fields`` holds before the first evaluation, beside an empty history.
 NO_EVALUATION = {"best_metric": None, "best_step": None, "best_metrics": None}
 
@@ -29,6 +34,29 @@ def write_text_atomically(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of an output folder, which is made if need be; a process that dies gives it up.
+
+    Raises:
+        UserError: another run is at work there.
+    """
+    if runtime.rank() != 0:
+        yield
+        return
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / _LOCK_FILE, timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"{folder}: another run is writing there; wait for it or choose another --output_dir") from None
+    finally:
+        if is_new and os.listdir(folder) == [_LOCK_FILE]:  # nothing came of it
+            (folder / _LOCK_FILE).unlink()
+            folder.rmdir()
 
 
 def read_result(folder: str | os.PathLike[str]) -> dict[str, Any] | None:

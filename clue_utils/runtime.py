@@ -292,12 +292,15 @@ class StopRequest:
 
     Args:
         save: writes the checkpoint.
+
+    Attributes:
+        asked: the signal's number, 0 before one came.
     """
 
     _SECONDS_WITHOUT_RANK_0 = 20
 
-    def __init__(self, save: Callable[[], None]) -> None:
-        self._save, self._asked, self._at_once = save, 0, False
+    def __init__(self, save: Callable[[], None] = lambda: None) -> None:
+        self._save, self.asked, self._at_once = save, 0, False
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -308,9 +311,9 @@ class StopRequest:
         return self
 
     def _note(self, number: int, _: Any) -> None:
-        if self._asked == number == signal.SIGINT:
+        if self.asked == number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = number
+        self.asked = number
         if rank() != 0:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even where Python code cannot run
             signal.alarm(self._SECONDS_WITHOUT_RANK_0)
@@ -319,9 +322,9 @@ class StopRequest:
 
     def check(self) -> None:
         """Write a checkpoint and raise Stopped if a signal came."""
-        if self._asked and rank() == 0:
+        if self.asked and rank() == 0:
             self._save()
-            raise Stopped(self._asked)
+            raise Stopped(self.asked)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -341,8 +344,8 @@ class StopRequest:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         lost_rank_0 = rank() != 0 and isinstance(error, Exception)
-        if self._asked and (error is None or lost_rank_0):
-            raise Stopped(self._asked) from None
+        if self.asked and (error is None or lost_rank_0):
+            raise Stopped(self.asked) from None
 
 
 def _raise_stopped(number: int, _: Any) -> None:

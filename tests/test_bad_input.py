@@ -138,7 +138,7 @@ def test_one_line_and_status_2(run_script, demo, tmp_path, case):
     assert status == 2
     assert re.fullmatch(rf"error: .*{line}.*\n", error), error
     left = {path.name for path in set(tmp_path.rglob("*")) - before}
-    assert left <= {"output", "result.json"}
+    assert left <= {"output", "result.json", ".lock"}
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import run_clue_classifier
 
-from clue_utils import checkpoints, classification
+from clue_utils import checkpoints, classification, results
 
 FLAGS = "--task_name TNEWS --device cpu --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"
 FLAGS += " --max_seq_length 24 --learning_rate 1e-3"
@@ -163,3 +163,11 @@ def test_another_task_s_training_is_not_overwritten_by_a_prediction(run_script, 
     words = f"--task_name CSL --device cpu --do_predict --output_dir {unbroken} --data_dir {demo / 'data'}"
     status, _, err = run_script(run_clue_classifier.main, *words.split(), "--model_name_or_path", tmp_path)
     assert status == 2 and "holds the training run of TNEWS" in err
+
+
+def test_a_second_run_in_the_same_folder_is_refused(train, tmp_path):
+    with results.locked(tmp_path / "output"):
+        status, _, err = train(tmp_path / "output")
+    line = f"error: {tmp_path}/output: another run is writing there; wait for it or choose another --output_dir\n"
+    assert (status, err) == (2, line)
+    assert not (tmp_path / "output").exists()

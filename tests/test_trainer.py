@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -144,3 +146,22 @@ def test_a_mistake_is_one_line(run, tmp_path, words, line):
     assert status == 2
     assert re.search(rf"error: .*{line}", error), error
     assert "Traceback" not in error
+
+
+def test_a_signal_leaves_a_checkpoint_to_go_on_from(run, trained, tmp_path, monkeypatch):
+    training_step, calls = ClueTrainer.training_step, []
+
+    def sending(self, *words):
+        calls.append(1)
+        if len(calls) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return training_step(self, *words)
+
+    monkeypatch.setattr(ClueTrainer, "training_step", sending)
+    status, _, error = run("TNEWS", tmp_path, *TRAINING)
+    assert status == 143 and "stopped by SIGTERM; the same command goes on" in error
+    assert (tmp_path / "checkpoint-6/complete").is_file()
+    monkeypatch.undo()
+    assert run("TNEWS", tmp_path, *TRAINING)[0] == 0
+    unbroken, resumed = ((folder / "model.safetensors").read_bytes() for folder in (trained, tmp_path))
+    assert resumed == unbroken
