@@ -8,7 +8,6 @@ needs to be kept.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ import paddle
 from safetensors.numpy import load_file, save_file
 
 from clue_utils import runtime
+from clue_utils.results import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state:
         with runtime.os_errors(folder):
             save_file(weights, str(temporary / _WEIGHTS))
             save_file(_optimizer_arrays(model, optimizer), str(temporary / _OPTIMIZER))
-        digests = {name: _digest(temporary / name) for name in (_WEIGHTS, _OPTIMIZER)}
+        digests = {name: sha256_of(temporary / name) for name in (_WEIGHTS, _OPTIMIZER)}
         text = json.dumps({"step": step, "sha256": digests, **state}, ensure_ascii=False)
         (temporary / _STATE).write_text(text, encoding="utf-8")
         target = folder / f"checkpoint-{step}"
@@ -59,7 +59,7 @@ def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     for candidate in _folders(folder):
         try:
             state = json.loads((candidate / _STATE).read_text(encoding="utf-8"))
-            damaged = [name for name, digest in state["sha256"].items() if _digest(candidate / name) != digest]
+            damaged = [name for name, digest in state["sha256"].items() if sha256_of(candidate / name) != digest]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             damaged = [f"{_STATE}: {error}"]
         if not damaged:
@@ -103,11 +103,3 @@ def _optimizer_arrays(model: paddle.nn.Layer, optimizer: Any) -> dict[str, np.nd
             if key.startswith(f"{parameter.name}_"):
                 arrays[f"{name}|{key[len(parameter.name) :]}"] = value.numpy()
     return arrays
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -9,7 +9,10 @@ import logging
 import math
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +21,9 @@ import pyarrow as pa
 from filelock import FileLock
 from tqdm import tqdm
 
+from clue_utils import results
 from clue_utils.data import Records
+from clue_utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +36,7 @@ _ROWS_PER_CHUNK = 512
 # How many batches are formed at a time from rows in order of length.
 _BATCHES_TO_SORT = 50
 # Part of every cache key: raise it when the meaning or layout of cached features changes.
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 
 
 class Encoder(Protocol):
@@ -119,13 +124,16 @@ def build_features(
     """Encode records, or find them already encoded on disk.
 
     The file is named by everything the features depend on: the data's checksum, the tokenizer and the encoder's
-    settings. It is written under another name and renamed when complete, and a lock lets one process build while
-    others wait, so many trials may start at once.
+    settings, and by its own checksum, which is compared whenever it is opened. It is written under another name and
+    renamed when complete, and a lock lets one process build while others wait, so many trials may start at once.
 
     Args:
         method: encodes a record; its ``settings()`` are part of the cache's key.
         num_proc: processes that encode; None: one for each processor.
         overwrite: encode again although the file is there.
+
+    Raises:
+        UserError: one of the processes died.
     """
     key = {
         "format": _CACHE_FORMAT,
@@ -136,27 +144,34 @@ def build_features(
         **method.settings(),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    path = cache_dir / f"{records.task.name.lower()}-{records.split}-{digest}.arrow"
+    name = f"{records.task.name.lower()}-{records.split}-{digest}"
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not overwrite and path.exists():
-            try:
+    with FileLock(cache_dir / f"{name}.lock"):
+        for path in cache_dir.glob(f"{name}.*.arrow"):
+            if not overwrite and path.name == f"{name}.{_checksum(path)}.arrow":
                 features = Features(path)
                 logger.info("%s %s: %d features from cache %s", records.task.name, records.split, len(features), path)
                 return features
-            except (pa.ArrowInvalid, OSError) as error:
-                logger.warning("%s: damaged (%s), building it again", path, error)
-        _write(records, method.encode, path, num_proc or _num_processors())
-    features = Features(path)
+            if not overwrite:
+                logger.warning("%s: damaged (its checksum is another one), building it again", path)
+            path.unlink()
+        for leftover in cache_dir.glob(f"{name}.*.tmp"):  # of a build that was killed
+            leftover.unlink()
+        features = Features(_write(records, method.encode, cache_dir / name, num_proc or _num_processors()))
     logger.info("%s %s: %d features built", records.task.name, records.split, len(features))
     return features
+
+
+def _checksum(path: Path) -> str:
+    return results.sha256_of(path)[:16]
 
 
 def _num_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _write(records: Records, encode: Encode, path: Path, num_proc: int) -> None:
+def _write(records: Records, encode: Encode, path: Path, num_proc: int) -> Path:
+    """Encode and write records; return ``path`` with checksum and suffix."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     writer = None
     try:
@@ -170,7 +185,9 @@ def _write(records: Records, encode: Encode, path: Path, num_proc: int) -> None:
                 progress.update(_ROWS_PER_CHUNK)
             if writer is not None:
                 writer.close()
-        os.replace(temporary, path)
+        complete = path.with_name(f"{path.name}.{_checksum(temporary)}.arrow")
+        os.replace(temporary, complete)
+        return complete
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -204,10 +221,22 @@ def _encode_chunks(records: Records, encode: Encode, num_proc: int) -> Iterator[
         if num_proc == 1 or len(begins) < 4:  # starting processes would take longer than the work
             yield from map(_encode_chunk, begins)
         else:
-            with multiprocessing.get_context("fork").Pool(min(num_proc, len(begins))) as pool:
-                yield from pool.imap(_encode_chunk, begins)
+            with ProcessPoolExecutor(
+                min(num_proc, len(begins)), multiprocessing.get_context("fork"), _default_signals
+            ) as pool:
+                yield from pool.map(_encode_chunk, begins)
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that builds features was killed, perhaps for want of memory: pass --num_proc 1 to use less"
+        ) from None
     finally:
         _job = None
+
+
+def _default_signals() -> None:
+    """What the parent does on a signal is not for its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 # --- batches -----------------------------------------------------------------------------------------------------

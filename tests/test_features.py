@@ -1,0 +1,87 @@
+"""The cache of features: found again, found damaged, and built by processes that may die."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from clue_utils import tasks
+from clue_utils.data import Records
+from clue_utils.errors import UserError
+from clue_utils.features import build_features
+
+
+class Method:
+    """Counts the records it encodes in this process."""
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        self.dies_at, self.parent, self.calls = dies_at, os.getpid(), 0
+
+    def settings(self):
+        return {"method": "test"}
+
+    def encode(self, record):
+        self.calls += 1
+        if record["number"] == self.dies_at and os.getpid() != self.parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [{"input_ids": list(range(record["number"] % 7 + 1)), "label": record["number"]}]
+
+
+@pytest.fixture
+def build(tokenizer, tmp_path):
+    def build(method, num_records=3000, num_proc=1):
+        rows = [{"number": i} for i in range(num_records)]
+        records = Records(tasks.get_task("TNEWS"), "dev", rows, (), f"{num_records}", 0)
+        return build_features(records, method, tokenizer, tmp_path / "cache", num_proc)
+
+    return build
+
+
+def rows(features):
+    return [(row["input_ids"].tolist(), row["label"]) for row in features]
+
+
+def test_features_are_built_once_however_many_processes_build(build, tmp_path):
+    method = Method()
+    alone = rows(build(method))
+    assert method.calls == 3000 and rows(build(method)) == alone and method.calls == 3000
+    assert alone[8] == ([0, 1], 8)
+    np.testing.assert_array_equal(build(method).lengths(), [i % 7 + 1 for i in range(3000)])
+    for path in (tmp_path / "cache").glob("*.arrow"):
+        path.unlink()
+    assert rows(build(Method(), num_proc=2)) == alone
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
+def test_a_damaged_cache_is_said_and_built_again(build, tmp_path, caplog, monkeypatch, damage):
+    monkeypatch.setattr(logging.getLogger("clue_utils"), "propagate", True)
+    expected = rows(build(Method()))
+    (path,) = (tmp_path / "cache").glob("*.arrow")
+    data = bytearray(path.read_bytes())
+    if damage == "flipped":
+        data[len(data) // 2] ^= 1
+    path.write_bytes(data[: {"flipped": len(data), "cut": len(data) // 2, "empty": 0}[damage]])
+    method = Method()
+    assert rows(build(method)) == expected and method.calls == 3000
+    assert f"{path}: damaged" in caplog.text
+    assert rows(build(method)) == expected and method.calls == 3000
+
+
+def test_a_process_that_is_killed_is_one_line_and_leaves_nothing(build, tmp_path):
+    with pytest.raises(UserError, match="a process that builds features was killed"):
+        build(Method(dies_at=1800), num_proc=2)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert len(build(Method())) == 3000
+
+
+def test_what_a_killed_build_left_is_cleared_away(build, tmp_path):
+    build(Method())
+    (path,) = (tmp_path / "cache").glob("*.arrow")
+    leftover = path.with_name(path.name.split(".")[0] + ".1.tmp")
+    path.rename(leftover)
+    build(Method())
+    assert path.exists() and not leftover.exists()
