@@ -120,7 +120,10 @@ def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
     the earlier checkpoint whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary, runtime.os_errors(folder):
+    with (
+        tempfile.TemporaryDirectory(prefix=".saving-", suffix=".tmp", dir=folder) as temporary,
+        runtime.os_errors(folder),
+    ):
         model.save_pretrained(temporary, safe_serialization=True)
         tokenizer.save_pretrained(temporary)
         # The weights last: they are what says that a checkpoint is there.

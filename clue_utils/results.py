@@ -60,6 +60,8 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / _LOCK_FILE, timeout=0):
+            for leftover in folder.glob(".*.tmp"):  # of a run that was killed
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             yield
     except Timeout:
         raise UserError(f"{folder}: another run is writing there; wait for it or choose another --output_dir") from None

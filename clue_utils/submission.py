@@ -86,6 +86,8 @@ def zip_predictions(
     counts = _check_files(found, data_dir)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in output.parent.glob(f".{output.name}.*.tmp"):  # of a run that was killed
+        leftover.unlink()
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in counts:
