@@ -152,7 +152,8 @@ class Pipeline:
             reason_to_stop=self._reason_to_stop if self.args.prune else lambda: "",
         )
         self.run.write(status="trained")
-        checkpoints.remove_all(self.run.folder)
+        if runtime.rank() == 0:
+            checkpoints.remove_all(self.run.folder)
 
     def _reason_to_stop(self) -> str:
         others = pruning.finished_trials(self.run.folder, self.task.name)

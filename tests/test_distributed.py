@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,37 @@ def test_a_process_that_stops_ends_the_others_with_a_clear_line(demo, tmp_path):
     log = (tmp_path / "log/workerlog.1").read_text()
     assert done.returncode != 0
     assert "rank 1: error: " in log and "/nowhere" in log and "Traceback" not in log
+
+
+def test_two_processes_are_stopped_and_killed_and_end_as_if_they_never_were(demo, tmp_path):
+    script = "classification/run_clue_classifier.py"
+    words = "--task_name TNEWS --do_train --max_steps 300 --save_steps 50 --logging_steps 5 --batch_size 4".split()
+    words += ["--max_seq_length", "24"]
+    _, unbroken = launch(script, 2, tmp_path / "unbroken", demo, *words)
+
+    output = tmp_path / "stopped"
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+    command += ["--log_dir", str(output) + "-log", str(TOP / script), "--model_name_or_path", str(demo / "model")]
+    command += ["--device", "cpu", "--data_dir", str(demo / "data"), "--output_dir", str(output), *words]
+
+    def end_at(line: str, end: Callable[[int, int], None], number: int) -> None:
+        """Start the run in a process group of its own and send the group, or its leader, a signal at a log line."""
+        environment = os.environ | {"PYTHONPATH": str(TOP), "PYTHONUNBUFFERED": "1"}
+        environment.pop("OMP_NUM_THREADS", None)
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path, start_new_session=True
+        ) as process:
+            assert process.stdout
+            assert any(line in text for text in process.stdout)
+            end(process.pid, number)
+            process.stdout.read()
+
+    end_at("global step 15/300", os.kill, signal.SIGTERM)  # the launcher passes it on
+    (checkpoint,) = output.glob("checkpoint-*")
+    assert int(checkpoint.name.partition("-")[2]) >= 15
+    end_at("global step 105/300", os.killpg, signal.SIGKILL)
+    _, resumed = launch(script, 2, output, demo, *words)
+    for result in (unbroken, resumed):
+        del result["wall_time"], result["peak_memory_bytes"]
+    assert resumed == unbroken
+    assert (output / "model.safetensors").read_bytes() == (tmp_path / "unbroken/model.safetensors").read_bytes()
