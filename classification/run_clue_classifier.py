@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from clue_utils import arguments, runtime, tasks
 from clue_utils.errors import UserError
 
@@ -15,18 +13,18 @@ example:
 """
 
 
-def parse_arguments(argv: list[str] | None = None) -> Any:
+def build_parser() -> arguments.Parser:
     parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
     group = parser.add_argument_group("task")
     group.add_argument(
         "--task_name", required=True, help=f"one of {', '.join(tasks.CLASSIFICATION_TASKS)}, in any letter case"
     )
     arguments.add_shared(parser)
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_arguments(argv)
+    args = build_parser().parse_args(argv)
     runtime.configure_logging(args.log_level)
     task = tasks.get_task(args.task_name)
     if task.kind != "classification":

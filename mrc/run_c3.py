@@ -101,14 +101,14 @@ def _best_choice(scores: np.ndarray, features: Features) -> np.ndarray:
     return np.where(missing, -np.inf, scores).argmax(axis=1)
 
 
-def parse_arguments(argv: list[str] | None = None) -> Any:
+def build_parser() -> arguments.Parser:
     parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
     arguments.add_shared(parser)
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_arguments(argv)
+    args = build_parser().parse_args(argv)
     runtime.configure_logging(args.log_level)
     task = tasks.get_task("C3")
     arguments.resolve(args, task, runtime.world_size())

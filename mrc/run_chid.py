@@ -135,7 +135,7 @@ class Chid:
         return np.concatenate([assign_candidates(part, self.assignment) for part in np.split(scores, ends[:-1])])
 
 
-def parse_arguments(argv: list[str] | None = None) -> Any:
+def build_parser() -> arguments.Parser:
     parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
     arguments.add_shared(parser)
     parser.add_argument_group("CHID").add_argument(
@@ -145,11 +145,11 @@ def parse_arguments(argv: list[str] | None = None) -> Any:
         help="give the blanks of a record their idioms by the best joint assignment, or greedily as earlier scripts do "
         "(default: joint)",
     )
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_arguments(argv)
+    args = build_parser().parse_args(argv)
     runtime.configure_logging(args.log_level)
     task = tasks.get_task("CHID")
     arguments.resolve(args, task, runtime.world_size())

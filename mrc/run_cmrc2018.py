@@ -302,7 +302,7 @@ def _span_logits(model: paddle.nn.Layer, batch: Tensors) -> tuple[paddle.Tensor,
     return start_logits + padding, end_logits + padding
 
 
-def parse_arguments(argv: list[str] | None = None) -> Any:
+def build_parser() -> arguments.Parser:
     parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
     arguments.add_shared(parser)
     group = parser.add_argument_group("CMRC2018")
@@ -322,11 +322,11 @@ def parse_arguments(argv: list[str] | None = None) -> Any:
         metavar="{true,false}",
         help="write text in lower case (default: as the model's tokenizer does)",
     )
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_arguments(argv)
+    args = build_parser().parse_args(argv)
     runtime.configure_logging(args.log_level)
     task = tasks.get_task("CMRC2018")
     arguments.resolve(args, task, runtime.world_size(), extra=DEFAULTS)

@@ -318,7 +318,8 @@ def main(argv: list[str] | None = None) -> None:
         args.data_dir = args.data_dir or scratch / "demo/data"
         args.tokenizer = args.tokenizer or str(scratch / "demo/model")
         args.output.mkdir(parents=True, exist_ok=True)
-        bench, results = Bench(args, scratch), {}
+        bench = Bench(args, scratch)
+        results: dict[str, dict[str, list[dict[str, Any]]]] = {}
         if args.growth:
             (args.output / "growth.md").write_text(measure_growth(bench), encoding="utf-8")
             print(f"growth.md is in {args.output}")

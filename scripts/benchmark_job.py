@@ -62,13 +62,18 @@ class Encoded(Sequence[Any]):
         return np.zeros(len(self), np.int64)
 
 
+def swap(owner: Any, **functions: Any) -> None:
+    """Put other functions in the place of those of a module or class."""
+    for name, function in functions.items():
+        setattr(owner, name, function)
+
+
 def make_plain(batch_size: int) -> None:
     """Take out what this project does for speed."""
     from clue_utils import cpu, features, inference, pipeline, tokenization
 
-    cpu.tune = lambda: None
-    cpu.speed_up = lambda model: None
-    tokenization.PieceIds.__call__ = tokenization.PieceIds._ask  # type: ignore[method-assign]
+    swap(cpu, tune=lambda: None, speed_up=lambda model: None)
+    swap(tokenization.PieceIds, __call__=tokenization.PieceIds._ask)
     build = features.build_features
 
     def build_features(records: Any, method: Any, tokenizer: Any, cache: Path, *_: Any) -> Any:
@@ -76,10 +81,11 @@ def make_plain(batch_size: int) -> None:
             return Encoded(records, method)
         return build(records, method, tokenizer, cache, 1, True)
 
-    pipeline.build_features = build_features
-    inference.length_ordered_batches = lambda lengths, _: [
-        np.arange(i, min(i + batch_size, len(lengths))) for i in range(0, len(lengths), batch_size)
-    ]
+    def file_order(lengths: np.ndarray, _: int) -> list[np.ndarray]:
+        return [np.arange(i, min(i + batch_size, len(lengths))) for i in range(0, len(lengths), batch_size)]
+
+    swap(pipeline, build_features=build_features)
+    swap(inference, length_ordered_batches=file_order)
 
 
 def main() -> None:
@@ -88,7 +94,7 @@ def main() -> None:
     from clue_utils import runtime
 
     if mode == "plain":
-        runtime.cpu_settings = lambda *_: {"OMP_NUM_THREADS": "1"}
+        swap(runtime, cpu_settings=lambda *_: {"OMP_NUM_THREADS": "1"})
     runtime.tune_cpu()
     runtime.import_libraries()
     from clue_utils import data, pipeline, training
@@ -97,8 +103,8 @@ def main() -> None:
         make_plain(int(flags[flags.index("--batch_size") + 1]))
     cost: dict[str, Any] = {"features": 0.0, "evaluations": [], "tokens": 0, "padded_tokens": 0, "updates": 0}
 
-    load, build, evaluate = data.load_records, pipeline.build_features, training.evaluate_and_log
-    collate, advance = training.collate, training._Meter.advance
+    load, evaluate, advance = data.load_records, training.evaluate_and_log, training._Meter.advance
+    build, collate = vars(pipeline)["build_features"], vars(training)["collate"]
 
     def load_some(task: Any, name: str, *rest: Any) -> Any:
         records = load(task, name, *rest)
@@ -127,9 +133,10 @@ def main() -> None:
         cost["updates"] += 1
         advance(meter)
 
-    data.load_records, pipeline.build_features = load_some, timed_build
-    training.evaluate_and_log = pipeline.evaluate_and_log = timed_evaluate
-    training.collate, training._Meter.advance = counted_collate, noted_advance  # type: ignore[method-assign]
+    swap(data, load_records=load_some)
+    swap(pipeline, build_features=timed_build, evaluate_and_log=timed_evaluate)
+    swap(training, evaluate_and_log=timed_evaluate, collate=counted_collate)
+    swap(training._Meter, advance=noted_advance)
     importlib.import_module(Path(script).stem).main(flags)
 
     if runtime.rank() != 0:

@@ -21,7 +21,7 @@ TOP = Path(__file__).parent.parent
 
 
 def parse(*words: str, task: str = "TNEWS", cards: int = 1):
-    args = run_clue_classifier.parse_arguments(["--task_name", task, "--model_name_or_path", "x", *words])
+    args = run_clue_classifier.build_parser().parse_args(["--task_name", task, "--model_name_or_path", "x", *words])
     arguments.resolve(args, TASKS[task], cards)
     return args
 
@@ -46,7 +46,7 @@ def test_origin_of_each_value():
 
 
 def test_a_published_model_brings_its_own_best_run():
-    args = run_clue_classifier.parse_arguments(
+    args = run_clue_classifier.build_parser().parse_args(
         "--task_name CLUEWSC2020 --do_train --model_name_or_path ernie-1.0".split()
     )
     arguments.resolve(args, TASKS["CLUEWSC2020"], 1)
@@ -54,7 +54,7 @@ def test_a_published_model_brings_its_own_best_run():
 
 
 def test_reading_batch_size_is_shared_out_over_the_cards():
-    args = run_c3.parse_arguments(["--model_name_or_path", "ernie-gram-zh", "--do_train"])
+    args = run_c3.build_parser().parse_args(["--model_name_or_path", "ernie-gram-zh", "--do_train"])
     arguments.resolve(args, TASKS["C3"], 4)
     assert args.batch_size == 6
 
@@ -62,12 +62,12 @@ def test_reading_batch_size_is_shared_out_over_the_cards():
 def test_a_checkpoint_s_values_come_before_the_registry_s(tmp_path):
     result = {"task": "TNEWS", "hyper_parameters": {"max_seq_length": 64, "seed": 7}}
     (tmp_path / "result.json").write_text(json.dumps(result))
-    args = run_clue_classifier.parse_arguments(
+    args = run_clue_classifier.build_parser().parse_args(
         ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"]
     )
     arguments.resolve(args, TASKS["TNEWS"], 1)
     assert (args.max_seq_length, args.sources["max_seq_length"]) == (64, "checkpoint")
-    other = run_clue_classifier.parse_arguments(
+    other = run_clue_classifier.build_parser().parse_args(
         ["--task_name", "csl", "--model_name_or_path", str(tmp_path), "--do_train"]
     )
     arguments.resolve(other, TASKS["CSL"], 1)
@@ -81,7 +81,7 @@ def test_a_checkpoint_s_values_come_before_the_registry_s(tmp_path):
 )
 def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
     (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": {"max_seq_length": value}}))
-    args = run_clue_classifier.parse_arguments(
+    args = run_clue_classifier.build_parser().parse_args(
         ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"]
     )
     with pytest.raises(UserError, match="result.json.*max_seq_length"):
@@ -102,7 +102,9 @@ def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
 )
 def test_a_wrong_flag_gets_one_line_and_status_2(capsys, words, line):
     with pytest.raises(SystemExit) as end:
-        run_clue_classifier.parse_arguments(["--task_name", "TNEWS", "--model_name_or_path", "x", *words.split()])
+        run_clue_classifier.build_parser().parse_args(
+            ["--task_name", "TNEWS", "--model_name_or_path", "x", *words.split()]
+        )
     printed = capsys.readouterr().err
     assert end.value.code == 2 and line in printed and printed.count("\n") == 1
 

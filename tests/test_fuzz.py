@@ -140,7 +140,7 @@ def test_records(name, folder, tokenizer, tmp_path_factory, choice: random.Rando
 def test_flags(words, capsys):
     for script in (run_clue_classifier, run_c3, run_chid, run_cmrc2018):
         try:
-            script.parse_arguments(words)
+            script.build_parser().parse_args(words)
         except SystemExit as end:
             error = capsys.readouterr().err
             assert end.code in (0, 2) and (end.code == 0 or (error.startswith("error: ") and error.count("\n") >= 1))

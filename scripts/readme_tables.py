@@ -1,0 +1,117 @@
+#!/usr/bin/env python
+"""Write what the registry and the scripts know into README.md and README_en.md: scores, hyper-parameters, flags.
+
+Each table stands between a pair of comments such as <!-- scores --> and <!-- /scores -->.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from clue_utils import runtime, tasks
+from clue_utils.arguments import Parser
+from clue_utils.errors import UserError
+from clue_utils.report import setting_text
+from clue_utils.results import write_text_atomically
+
+TOP = Path(__file__).resolve().parent.parent
+READMES = ("README.md", "README_en.md")
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def scores() -> str:
+    """The published scores: accuracy, and EM/F1 of the looser metric for CMRC2018, in percent."""
+    rows = []
+    for model in tasks.PUBLISHED_MODELS:
+        cells = [
+            f"{score.value:.2f}" + (f"/{score.f1:.2f}" if score.f1 is not None else "")
+            for score in model.scores.values()
+        ]
+        rows.append([f"`{model.name}`", model.config, f"{model.average:.2f}", *cells])
+    return markdown(["model", "size", "AVG", *tasks.TASKS], rows)
+
+
+def hyper_parameters() -> str:
+    """Learning rate and batch size, and dropout where the grid searches it, of the published scores."""
+    searched = {task.name for task in tasks.TASKS.values() if len(task.dropouts) > 1}
+    rows = [
+        [f"`{model.name}`", *(setting_text(best, task in searched) for task, best in model.best_runs.items())]
+        for model in tasks.PUBLISHED_MODELS
+    ]
+    return markdown(["model", *tasks.TASKS], rows)
+
+
+def flags() -> str:
+    """Every flag of the four scripts, by group; what one script alone has names it."""
+    for folder in ("classification", "mrc"):
+        sys.path.insert(0, str(TOP / folder))
+    import run_c3
+    import run_chid
+    import run_clue_classifier
+    import run_cmrc2018
+
+    scripts = (run_clue_classifier, run_c3, run_chid, run_cmrc2018)
+    owners: dict[str, list[str]] = {}
+    rows: dict[str, list[str]] = {}
+    for script in scripts:
+        parser = script.build_parser()
+        for group in parser._action_groups:
+            for action in group._group_actions:
+                if isinstance(action, argparse._HelpAction):
+                    continue
+                name = action.option_strings[0]
+                text = (action.help or "") % {"default": action.default}
+                if action.choices:
+                    text = f"{' '.join(map(str, action.choices))}. {text}".removesuffix(". ")
+                owners.setdefault(name, []).append(f"`{script.__name__}.py`")
+                rows.setdefault(name, [f"`{name}`", text])
+    for name, (_, text) in rows.items():
+        if len(owners[name]) < len(scripts):
+            rows[name][1] = f"{text} ({', '.join(owners[name])})"
+    return markdown(["flag", "meaning"], rows.values())
+
+
+TABLES = {"scores": scores, "hyper_parameters": hyper_parameters, "flags": flags}
+
+
+def updated(text: str, path: Path) -> str:
+    """A README with the tables as they should be.
+
+    Raises:
+        UserError: a table has no place in it.
+    """
+    for name, table in TABLES.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise UserError(f"{path}: no place for a table: put <!-- {name} --> and <!-- /{name} --> into it")
+        content = table()
+        text = pattern.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)  # type: ignore[misc]
+    return text
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Parser(description=__doc__, epilog="example: python scripts/readme_tables.py --check")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where a table is not up to date")
+    args = parser.parse_args(argv)
+    for name in READMES:
+        path = TOP / name
+        text = path.read_text(encoding="utf-8")
+        new = updated(text, path)
+        if new == text:
+            continue
+        if args.check:
+            raise UserError(f"{name} is not up to date: run python scripts/readme_tables.py")
+        write_text_atomically(path, new)
+        print(f"{name} brought up to date")
+
+
+if __name__ == "__main__":
+    runtime.run(main)
