@@ -243,18 +243,17 @@ HYPER_PARAMETERS = (
 
 def _registry_values(task: Task, model_name_or_path: str, num_cards: int) -> dict[str, tuple[Any, str]]:
     """Value and origin of every hyper-parameter that neither command line nor checkpoint gives."""
-    best, best_model = tasks.best_run(model_name_or_path, task)
-    published = f"published best of {best_model}"
+    best, origin = tasks.best_run(model_name_or_path, task)
     values = {name: (value, "default") for name, value in tasks.COMMON_DEFAULTS.items()}
     values["warmup_steps"] = (0, "default")
     values["save_steps"] = (tasks.SAVE_STEPS[task.kind], f"registry, {task.kind}")
     for name in ("max_seq_length", "num_train_epochs", "warmup_proportion"):
         values[name] = (getattr(task, name), f"registry, {task.name}")
-    values["learning_rate"] = (best.learning_rate, published)
-    values["dropout"] = (best.dropout, published)
-    values["batch_size"] = (best.batch_size, published)
+    values["learning_rate"] = (best.learning_rate, origin)
+    values["dropout"] = (best.dropout, origin)
+    values["batch_size"] = (best.batch_size, origin)
     if task.is_reading_comprehension:
-        values["batch_size"] = (max(1, best.batch_size // num_cards), f"{published}: {best.batch_size} over all cards")
+        values["batch_size"] = (max(1, best.batch_size // num_cards), f"{origin}: {best.batch_size} over all cards")
     return values
 
 

@@ -295,7 +295,7 @@ def _check_ids(
             found.add("unknown id", f"id {_show(id_)} is not in the test file", number)
     for id_ in sorted(expected.difference(given)):
         found.add("missing id", f"id {id_} is missing")
-    if len(given) == len(ids) and expected == set(given):
+    if len(lines) == len(given) == len(ids) and expected == set(given):
         wrong = [line for (line, id_), right in zip(lines.items(), ids, strict=True) if id_ != right]
         if wrong:
             first, right = wrong[0], ids[list(lines).index(wrong[0])]

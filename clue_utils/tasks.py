@@ -548,10 +548,14 @@ PUBLISHED_MODELS = (
 
 
 def best_run(model_name_or_path: str, task: Task) -> tuple[Best, str]:
-    """Return the published best run for a model and task, and the name of the model it was published for.
+    """Return the published best run for a model and task, and where it is from, in words.
 
-    A model without a published row takes the run of ``REFERENCE_MODEL``.
+    A model without a published row takes the run of ``REFERENCE_MODEL``; a task without published runs the middle of
+    its grid.
     """
     by_name = {model.name: model for model in PUBLISHED_MODELS}
     model = by_name.get(model_name_or_path, by_name[REFERENCE_MODEL])
-    return model.best_runs[task.name], model.name
+    if task.name in model.best_runs:
+        return model.best_runs[task.name], f"published best of {model.name}"
+    rates, sizes = task.learning_rates, task.batch_sizes
+    return Best(rates[len(rates) // 2], sizes[len(sizes) // 2], task.dropouts[0]), f"middle of {task.name}'s grid"

@@ -114,6 +114,10 @@ BROKEN: dict[str, tuple[Callable[[Files], Files], str]] = {
     "not UTF-8": (replaced(CMRC, "甲".encode(), "甲".encode("gbk")), f"{CMRC}:2: not UTF-8"),
     "empty file": (changed(TNEWS, lambda c: b""), f"{TNEWS}: empty"),
     "blank line": (lines_of(TNEWS, lambda ls: [*ls[:2], b"", *ls[2:]]), f"{TNEWS}:3: blank line"),
+    "a line without id": (
+        lines_of(TNEWS, lambda ls: [*ls, b'{"label": "100"}']),
+        f'{TNEWS}:.*no "id"',
+    ),
     "array": (
         changed(TNEWS, lambda c: json.dumps([json.loads(line) for line in c.splitlines()]).encode()),
         f"{TNEWS}:1: .*JSON array for the whole file",
