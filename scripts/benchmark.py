@@ -29,6 +29,7 @@ TOP = Path(__file__).resolve().parent.parent
 EXAMPLE = """\
 examples:
   bash scripts/benchmark.sh --tasks TNEWS --steps 50
+  bash scripts/benchmark.sh --no_model --steps 500
   bash scripts/benchmark.sh --data_dir data --tokenizer ernie-3.0-base-zh --pytorch ~/torch-env/bin/python
 """
 # A job's batch size and sequence length; reading tasks have several sequences a record.
@@ -37,7 +38,7 @@ SHAPES = {"classification": (32, 128), "multiple_choice": (4, 256), "span": (8, 
 
 @dataclass(frozen=True)
 class Measure:
-    """A line of the table: its name, its unit, and how it is computed from a job's report."""
+    """A line of the table: its name, its unit, and how it is computed from a job's report (None: not measured)."""
 
     name: str
     unit: str
@@ -65,7 +66,7 @@ MEASURES = (
     Measure("one evaluation", "s", 2, _evaluation),
     Measure("peak memory", "GiB", 2, lambda cost: cost["peak_memory"] / 2**30),
     Measure("padding", "share", 3, lambda cost: 1 - cost["tokens"] / cost["padded_tokens"]),
-    Measure("matrix rate reached", "share", 3, lambda cost: cost["matrix_share"], less_is_better=False),
+    Measure("matrix rate reached", "share", 3, lambda cost: cost.get("matrix_share"), less_is_better=False),
 )
 
 
@@ -164,6 +165,7 @@ class Bench:
                 command += ["-m", "paddle.distributed.launch", "--nproc_per_node", num_processes]
                 command += ["--log_dir", self.scratch / "log", "--master", "127.0.0.1:8791"]
             command += [TOP / "scripts/benchmark_job.py", system, report, records or args.records]
+            command += ["--no_model"] if args.no_model else []
             command += [TOP / task.script, "--do_train", "--overwrite_cache"]
             command += ["--do_predict"] if args.predict else []
             command += [word for name, value in flags.items() for word in (f"--{name}", value)]
@@ -175,8 +177,9 @@ class Bench:
             lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
             raise UserError(f"{system} {task.name} failed: {lines[-1][:300]}")
         cost: dict[str, Any] = json.loads(report.read_text())
-        operations = matrix_operations(cost, self._sizes[model], length)
-        cost["matrix_share"] = operations * cost["steps_per_second"] / cost["matrix_rate"]
+        if not args.no_model:
+            operations = matrix_operations(cost, self._sizes[model], length)
+            cost["matrix_share"] = operations * cost["steps_per_second"] / cost["matrix_rate"]
         return cost
 
 
@@ -193,11 +196,7 @@ def compare(rounds: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     for measure in MEASURES:
         row = [f"{measure.name}, {measure.unit}"]
         for system, costs in rounds.items():
-            values = [
-                measure.compute(cost)
-                for cost in costs
-                if cost.get("features") is not None or measure.name != "encoding"
-            ]
+            values = [value for cost in costs if (value := measure.compute(cost)) is not None]
             if not values:
                 row.append("–")
                 continue
@@ -300,6 +299,7 @@ def main(argv: list[str] | None = None) -> None:
         "--pytorch", metavar="PYTHON", help="a Python that has PyTorch and transformers, to compare with"
     )
     parser.add_argument("--growth", action="store_true", help="show instead how the cost of a job grows, for ours")
+    parser.add_argument("--no_model", action="store_true", help="compute nothing: what the loops themselves cost")
     parser.add_argument("--predict", action="store_true", help="predict the test sets too, and compare the files")
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder (default: %(default)s)")
     args = parser.parse_args(argv)
@@ -307,6 +307,8 @@ def main(argv: list[str] | None = None) -> None:
     runtime.tune_cpu()
     runtime.import_libraries()
     systems = args.systems + (["pytorch"] if args.pytorch else [])
+    if args.no_model and args.pytorch:
+        raise UserError("--no_model compares plain and ours: leave out --pytorch")
     if not args.pytorch:
         print("PyTorch is left out: --pytorch names a Python that has it")
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """Run a training script once and write what it cost as JSON; a part of scripts/benchmark.py.
 
-usage: benchmark_job.py {plain,ours} REPORT NUM_RECORDS SCRIPT FLAG...
+usage: benchmark_job.py {plain,ours} REPORT NUM_RECORDS [--no_model] SCRIPT FLAG...
 
 ``plain`` runs the same job the way earlier PaddleNLP-style scripts do, with everything taken out that this project does
 for speed: Paddle's own thread settings and kernels; classification texts tokenised again whenever a record is read,
 reading tasks encoded by one process at every start; evaluation in file order at the training batch size. Records,
-batches, weights and dropout are those of ``ours``.
+batches, weights and dropout are those of ``ours``. With ``--no_model`` neither computes anything.
 """
 
 from __future__ import annotations
@@ -88,8 +88,27 @@ def make_plain(batch_size: int) -> None:
     swap(inference, length_ordered_batches=file_order)
 
 
+def remove_model() -> None:
+    """Let losses be one and logits zero at no cost, so that what remains is what the loops themselves cost."""
+    import paddle
+
+    from clue_utils import pipeline
+
+    def compute_loss(_: Any, model: Any, batch: Any) -> Any:
+        return paddle.ones([len(batch["input_ids"])]) + 0 * model.parameters()[-1].sum()
+
+    def forward(owner: Any, _: Any, batch: Any) -> Any:
+        columns = batch["input_ids"].shape[1]  # choices of a question, or tokens
+        return paddle.zeros([len(batch["input_ids"]), min(columns, owner.method.width)])
+
+    swap(pipeline.Pipeline, _compute_loss=compute_loss, _forward=forward)
+
+
 def main() -> None:
     mode, report, num_records, script, *flags = sys.argv[1:]
+    no_model = script == "--no_model"
+    if no_model:
+        script, *flags = flags
     sys.path[:0] = [str(TOP), str(TOP / "classification"), str(TOP / "mrc")]
     from clue_utils import runtime
 
@@ -101,6 +120,8 @@ def main() -> None:
 
     if mode == "plain":
         make_plain(int(flags[flags.index("--batch_size") + 1]))
+    if no_model:
+        remove_model()
     cost: dict[str, Any] = {"features": 0.0, "evaluations": [], "tokens": 0, "padded_tokens": 0, "updates": 0}
 
     load, evaluate, advance = data.load_records, training.evaluate_and_log, training._Meter.advance
