@@ -15,8 +15,8 @@ from typing import Any
 
 from clue_utils import runtime
 from clue_utils.errors import UserError
+from clue_utils.prediction_check import Report, check_prediction, expected_ids, known_files, submission_files
 from clue_utils.results import write_text_atomically
-from clue_utils.submission_check import Report, check_prediction, expected_ids, known_files, submission_files
 from clue_utils.tasks import DIAGNOSTICS, Task
 
 # [(id, label)] in file order for classification and C3; question id or blank -> answer for CMRC2018 and CHID.

@@ -141,6 +141,11 @@ REFERENCE_MODEL = "ernie-3.0-base-zh"
 
 # A record with this gold label has no agreed answer; the official readers leave it out.
 NO_LABEL = "-"
+# A C3 question has at most this many choices, and at least two.
+MAX_CHOICES = 4
+# The tag of a blank in a CHID passage (a regular expression), and how many idioms a record offers.
+BLANK = r"#idiom\d+#"
+NUM_CANDIDATES = 10
 # The folder's names for CLUE's two generations of test sets.
 TEST_1_0, TEST_1_1, TEST = "test1.0", "test1.1", "test"
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from clue_utils import arguments, runtime, tasks
 from clue_utils.errors import UserError
+from clue_utils.tasks import MAX_CHOICES
 
 if TYPE_CHECKING:
     from clue_utils.data import Records
     from clue_utils.features import Feature, Features
     from clue_utils.submission import Answers
 
-NUM_CHOICES = 4
 # What official code puts in the place of choices that a question does not have.
 MISSING_CHOICE = "无效答案"
 
@@ -44,7 +44,7 @@ def truncated_lengths(context: int, question: int, choice: int, limit: int) -> t
 class C3:
     """``[CLS] context [SEP] question [SEP] choice [SEP]`` for each of four choices; satisfies ``pipeline.Method``."""
 
-    num_outputs = width = NUM_CHOICES
+    num_outputs = width = MAX_CHOICES
 
     def __init__(self, tokenizer: Any, max_seq_length: int) -> None:
         from clue_utils.inference import cross_entropy_loss, logits
@@ -66,7 +66,7 @@ class C3:
         """
         context = self._ids("\n".join(record["context"]).lower())
         question = self._ids(record["question"].lower())
-        choices = record["choice"] + [MISSING_CHOICE] * (NUM_CHOICES - len(record["choice"]))
+        choices = record["choice"] + [MISSING_CHOICE] * (MAX_CHOICES - len(record["choice"]))
         rows = [self._pack(context, question, self._ids(choice.lower())) for choice in choices]
         return [
             {
@@ -97,7 +97,7 @@ class C3:
 
 def _best_choice(scores: np.ndarray, features: Features) -> np.ndarray:
     """Highest-scored choice that the question really has."""
-    missing = np.arange(NUM_CHOICES) >= features.column("num_choices")[:, None]
+    missing = np.arange(MAX_CHOICES) >= features.column("num_choices")[:, None]
     return np.where(missing, -np.inf, scores).argmax(axis=1)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from clue_utils import arguments, runtime, tasks
 from clue_utils.errors import UserError
+from clue_utils.readers import blanks
+from clue_utils.tasks import BLANK, NUM_CANDIDATES
 
 if TYPE_CHECKING:
     from clue_utils.data import Records
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("clue_utils.chid")
 
-NUM_CANDIDATES = 10
-BLANK = re.compile(r"#idiom\d+#")
 # Idioms have four characters nearly always; the window leaves room for one of them and the blank's mark.
 IDIOM_TOKENS = 4
 BLANK_MARK = "[unused1]"
@@ -31,11 +31,6 @@ EXAMPLE = """\
 example:
   python run_chid.py --model_name_or_path ernie-3.0-base-zh --output_dir chid_model --do_train --do_predict
 """
-
-
-def blanks(record: dict[str, Any]) -> list[str]:
-    """Tags of all blanks of a record, over all its passages, in the order of its features."""
-    return [tag for passage in record["content"] for tag in BLANK.findall(passage)]
 
 
 class Chid:
@@ -84,7 +79,7 @@ class Chid:
         tokens: list[int | None] = []
         tags = []
         end = 0
-        for match in BLANK.finditer(passage):
+        for match in re.finditer(BLANK, passage):
             tokens += self._ids(passage[end : match.start()].translate(ASCII_MARKS))
             tags.append((len(tokens), match.group()))
             tokens.append(None)

@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import demo_data
 import make_demo
-
 from clue_utils import runtime, tasks
 from clue_utils.arguments import Parser
 from clue_utils.errors import UserError
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     failures = []
     with tempfile.TemporaryDirectory() as temporary:
         data = Path(temporary, "data")
-        make_demo.make_data(data, sizes=make_demo.sizes_for(8))
+        demo_data.make_data(data, sizes=demo_data.sizes_for(8))
         os.environ["CLUE_CACHE_DIR"] = str(Path(temporary, "cache"))
         for name in args.models:
             config = next((model.config for model in tasks.PUBLISHED_MODELS if model.name == name), "")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from clue_utils import runtime, submission_check
+from clue_utils import prediction_check, runtime, submission_check
 from clue_utils.arguments import Parser
 from clue_utils.errors import UserError
 
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
         number = len(report.problems)
         raise UserError(f"{args.zip}: {number} problem{'s' if number > 1 else ''}, listed above; do not submit it")
     print(f"{'task':<13}{'test set':<10}{'predictions':>11}  {'file':<25}compared with")
-    for name, (task, split) in submission_check.known_files().items():
+    for name, (task, split) in prediction_check.known_files().items():
         if name in report.counts:
             print(f"{task.name:<13}{split:<10}{report.counts[name]:>11,}  {name:<25}{report.compared[name]}")
     print(f"{args.zip}: {len(report.counts)} files, no problem found")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import make_demo
 import pytest
 
+import make_demo
 from clue_utils import runtime
 
 runtime.tune_cpu()

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import run_c3
 import run_chid
 import run_clue_classifier
 import run_cmrc2018
-
 from clue_utils import arguments
 from clue_utils.errors import UserError
 from clue_utils.tasks import TASKS

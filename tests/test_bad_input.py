@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import run_clue_classifier
 
 Case = tuple[Callable[["Scene"], None], str]

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import benchmark
 import pytest
+
+import benchmark
 
 TOP = Path(__file__).parent.parent
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from run_c3 import C3, truncated_lengths
 
 from clue_utils.errors import UserError
+from run_c3 import C3, truncated_lengths
 
 
 def record(context="甲乙丙丁", question="谁？", choice=("甲", "乙", "丙", "丁"), label=2) -> dict:

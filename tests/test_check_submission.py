@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import check_submission
-import make_demo
 import pytest
 
-from clue_utils import submission, submission_check
+import check_submission
+import demo_data
+from clue_utils import prediction_check, submission, submission_check
 from clue_utils.errors import UserError
 from clue_utils.tasks import DIAGNOSTICS
 
@@ -27,7 +27,7 @@ Files = dict[str, bytes]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    make_demo.make_data(folder, sizes=make_demo.sizes_for(32))
+    demo_data.make_data(folder, sizes=demo_data.sizes_for(32))
     return folder
 
 
@@ -35,8 +35,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def good(data: Path) -> Files:
     """All fourteen files for the demo's test sets."""
     files = {}
-    for name, (task, split) in submission_check.submission_files().items():
-        ids, _ = submission_check.expected_ids(task, split, data)
+    for name, (task, split) in prediction_check.submission_files().items():
+        ids, _ = prediction_check.expected_ids(task, split, data)
         assert ids is not None
         label = {"classification": task.labels[:1], "multiple_choice": [1], "span": ["甲"], "cloze": [3]}[task.kind][0]
         answers: Any = [(id_, label) for id_ in ids]
@@ -206,8 +206,8 @@ def test_every_problem_is_named_not_only_the_first(tmp_path, data, good, run_scr
 
 def test_many_of_one_kind_are_counted():
     text = b"".join(b'{"id": %d, "label": "x"}\n' % i for i in range(3000))
-    report = submission_check.Report()
-    submission_check.check_prediction(OCNLI, text, OCNLI, report, range(3000))
+    report = prediction_check.Report()
+    prediction_check.check_prediction(OCNLI, text, OCNLI, report, range(3000))
     assert len(report.problems) == 11
     assert report.problems[-1] == f"{OCNLI}: label: 2,990 more like these"
 

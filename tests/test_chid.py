@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from run_chid import Chid, blanks
 
 from clue_utils.errors import UserError
+from run_chid import Chid, blanks
 
 IDIOMS = [
     "一心一意",

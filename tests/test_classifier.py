@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-import run_clue_classifier
-from make_demo import training_flags
 
+import run_clue_classifier
 from clue_utils import models, tasks
 from clue_utils.tasks import TASKS
+from make_demo import training_flags
 
 TRAIN_LINE = re.compile(
     r"global step (\d+)/(\d+), epoch: (\d+), batch: (\d+), rank_id: 0, "

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import make_demo
 import pytest
 
-from clue_utils.data import BLANK, load_records
+import demo_data
+import make_demo
+from clue_utils.data import load_records
 from clue_utils.errors import UserError
+from clue_utils.readers import blanks
 from clue_utils.tasks import CLASSIFICATION_TASKS, NO_LABEL, TASKS
 
 RECORDS = 96
@@ -20,7 +22,7 @@ RECORDS = 96
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "data"
-    make_demo.make_data(folder, 0, make_demo.sizes_for(RECORDS))
+    demo_data.make_data(folder, 0, demo_data.sizes_for(RECORDS))
     return folder
 
 
@@ -58,9 +60,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_seed_decides_every_byte(data, tmp_path):
-    sizes = make_demo.sizes_for(RECORDS)
-    make_demo.make_data(tmp_path / "same", 0, sizes)
-    make_demo.make_data(tmp_path / "other", 1, sizes)
+    sizes = demo_data.sizes_for(RECORDS)
+    demo_data.make_data(tmp_path / "same", 0, sizes)
+    demo_data.make_data(tmp_path / "other", 1, sizes)
     assert contents(tmp_path / "same") == contents(data)
     other = contents(tmp_path / "other")
     assert {name for name, content in contents(data).items() if content == other[name]} == {
@@ -71,11 +73,11 @@ def test_the_seed_decides_every_byte(data, tmp_path):
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_every_split_is_read_as_the_real_files_are(data, task):
-    sizes = make_demo.sizes_for(RECORDS)[task.name]
+    sizes = demo_data.sizes_for(RECORDS)[task.name]
     for split in task.splits:
         records = load_records(task, split, data)
         assert len(records) + records.num_dropped == sizes.of(split)
-        assert bool(records.num_dropped) == ((task.name, split) in make_demo._WITHOUT_LABEL)
+        assert bool(records.num_dropped) == ((task.name, split) in demo_data._WITHOUT_LABEL)
 
 
 @pytest.mark.parametrize("name", CLASSIFICATION_TASKS)
@@ -103,7 +105,7 @@ def test_classification_files_have_the_official_fields(data, name):
 
 
 def test_every_label_occurs_in_the_default_training_sets(tmp_path):
-    make_demo.make_data(tmp_path)
+    demo_data.make_data(tmp_path)
     for name in CLASSIFICATION_TASKS:
         assert {record["label"] for record in load_records(TASKS[name], "train", tmp_path)} == set(
             range(len(TASKS[name].labels))
@@ -166,7 +168,7 @@ def test_cmrc2018_answers_stand_where_they_say(data, split, golds):
                 else:
                     assert context.count(question["answers"][0]["text"]) == 1
                     assert context.startswith(answer["text"], answer["answer_start"])
-    assert len(ids) == len(set(ids)) == make_demo.sizes_for(RECORDS)["CMRC2018"].of(split)
+    assert len(ids) == len(set(ids)) == demo_data.sizes_for(RECORDS)["CMRC2018"].of(split)
     assert split != "train" or longest > 512
 
 
@@ -177,7 +179,7 @@ def test_chid_rows(data):
         path = data / f"chid_public/{split}_answer.json"
         assert path.exists() == (split in ("train", "dev"))
         answers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        tags_of_rows = [[tag for passage in row["content"] for tag in BLANK.findall(passage)] for row in rows]
+        tags_of_rows = [blanks(row) for row in rows]
         for row, tags in zip(rows, tags_of_rows, strict=True):
             assert len(set(row["candidates"])) == 10
             if answers:
@@ -242,8 +244,8 @@ def test_a_folder_of_the_user_s_is_not_overwritten(tmp_path, without_model):
 
 def test_help_and_data_need_no_paddle(tmp_path):
     code = (
-        "import sys, pathlib, make_demo\n"
-        "make_demo.make_data(pathlib.Path(sys.argv[1]), 0, make_demo.sizes_for(8))\n"
+        "import sys, pathlib, demo_data, make_demo\n"
+        "demo_data.make_data(pathlib.Path(sys.argv[1]), 0, demo_data.sizes_for(8))\n"
         "assert 'paddle' not in sys.modules\n"
         "make_demo.main(['--help'])"
     )

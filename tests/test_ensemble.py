@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import run_clue_classifier
 import run_cmrc2018
-
 from clue_utils import grid
 from clue_utils.tasks import DIAGNOSTICS, TASKS
 

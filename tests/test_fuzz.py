@@ -11,17 +11,17 @@ import os
 import random
 import zipfile
 
-import make_demo
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import demo_data
 import report as report_script
 import run_c3
 import run_chid
 import run_clue_classifier
 import run_cmrc2018
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from clue_utils import data, submission, submission_check, tasks
+from clue_utils import data, prediction_check, submission, submission_check, tasks
 from clue_utils.errors import UserError
 
 EXAMPLES = int(os.environ.get("FUZZ", "25"))
@@ -74,7 +74,7 @@ def changed(value, path, new):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    make_demo.make_data(folder, sizes=make_demo.sizes_for(16))
+    demo_data.make_data(folder, sizes=demo_data.sizes_for(16))
     return folder
 
 
@@ -185,8 +185,8 @@ def test_results_in_a_report(result, run_script, tmp_path_factory, choice, new):
 def predictions(folder):
     """File name -> content and answers by id, of valid prediction files."""
     files = {}
-    for name, (task, split) in submission_check.submission_files().items():
-        ids, _ = submission_check.expected_ids(task, split, folder)
+    for name, (task, split) in prediction_check.submission_files().items():
+        ids, _ = prediction_check.expected_ids(task, split, folder)
         label = {"classification": task.labels[:1], "multiple_choice": [1], "span": ["甲"], "cloze": [3]}[task.kind][0]
         answers = [(id_, label) for id_ in ids]
         answers = dict(answers) if task.kind in ("span", "cloze") else answers
@@ -214,10 +214,10 @@ def test_prediction_files(predictions, choice, noise, new):
             where = choice.choice([*places(value)])
             lines = [json.dumps(changed(value, where, new if new is not list or where else None)).encode()]
         broken = b"\n".join(lines) + b"\n"
-    report = submission_check.Report()
-    submission_check.check_prediction(name, broken, name, report, ids)
+    report = prediction_check.Report()
+    prediction_check.check_prediction(name, broken, name, report, ids)
     if not report.problems:  # accepted: then all it may have changed is answers, for other allowed ones
-        task, _ = submission_check.submission_files()[name]
+        task, _ = prediction_check.submission_files()[name]
         if task.kind in ("span", "cloze"):
             answers = json.loads(broken)
         else:

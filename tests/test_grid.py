@@ -12,8 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-import list_trials
 import pytest
+
+import list_trials
 
 TOP = Path(__file__).parent.parent
 needs_parallel = pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-import run_clue_classifier
 
+import run_clue_classifier
 from clue_utils import classification, grid, tasks
-from clue_utils.submission_check import submission_files
+from clue_utils.prediction_check import submission_files
 from clue_utils.tasks import Archive, Split, Task
 
 # What would stand in clue_utils/tasks.py.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import run_clue_classifier
-
 from clue_utils import pruning
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import report as script
 
+import report as script
 from clue_utils import grid, report, report_html, report_tables, tasks
 from clue_utils.errors import UserError
 from clue_utils.grid import Trial

@@ -9,8 +9,8 @@ import signal
 from pathlib import Path
 
 import pytest
-import run_clue_classifier
 
+import run_clue_classifier
 from clue_utils import checkpoints, classification, results
 
 FLAGS = "--task_name TNEWS --device cpu --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"

@@ -9,12 +9,12 @@ import signal
 
 import numpy as np
 import pytest
+
 import run_clue_classifier
 import run_clue_classifier_trainer
-from run_clue_classifier_trainer import ClueTrainer, task_of
-
 from clue_utils import tasks
 from clue_utils.errors import UserError
+from run_clue_classifier_trainer import ClueTrainer, task_of
 
 TRAINING = (
     *("--do_train", "--do_eval", "--max_steps", 12, "--logging_steps", 4, "--save_steps", 4, "--learning_rate", 1e-3),

@@ -9,8 +9,8 @@ import re
 import numpy as np
 import paddle
 import pytest
-import run_clue_classifier
 
+import run_clue_classifier
 from clue_utils import classification, runtime
 from clue_utils.features import length_grouped_batches, shuffled_batches
 
