@@ -228,7 +228,7 @@ def _read_outcome(task: Task, folder: Path, damages: list[str]) -> Outcome | Non
         last_line = _last_line(folder / LOG_FILE)
         fields = results.read_result(folder)
         if fields is not None:
-            return _outcome_of_result(task, label, fields, folder / results.RESULT_FILE, last_line)
+            return _ResultReader(task, folder / results.RESULT_FILE, fields).outcome(label, last_line)
     except (UserError, OSError) as error:
         damages.append(clean(error))
         return Outcome(task, label, "failed", named, reason=clean(str(error).replace(f"{folder}{os.sep}", "")))
@@ -258,75 +258,95 @@ def _last_line(path: Path) -> str | None:
     return clean(last[:_LONGEST_REASON])
 
 
-def _outcome_of_result(task: Task, label: str, fields: dict[str, Any], path: Path, last_line: str | None) -> Outcome:
-    def refuse(what: str) -> UserError:
-        return UserError(f"{path} is not a result of these scripts ({what}): remove the folder and run the trial again")
+class _ResultReader:
+    """Takes a trial's outcome from the fields of its ``result.json``, which may hold anything."""
 
-    def number(name: str, holder: Mapping[str, Any], default: float | None = None) -> Any:
+    def __init__(self, task: Task, path: Path, fields: dict[str, Any]) -> None:
+        self.task, self.path, self.fields = task, path, fields
+
+    def outcome(self, label: str, last_line: str | None) -> Outcome:
+        """The outcome; ``label`` is the trial's folder and ``last_line`` the end of its log.
+
+        Raises:
+            UserError: a field is not what the scripts write.
+        """
+        fields = self.fields
+        if fields.get("task") != self.task.name:
+            raise self._refuse(f"its task is {clean(fields.get('task'))[:40]}")
+        best = fields.get("best_metric")
+        score = None if best is None else self._fractions({self.task.metric: best}, "best_metric")[self.task.metric]
+        status, reason = self._status(score, last_line)
+        trial = self._trial()
+        counts = fields.get("num_examples")
+        num_dev = counts.get("dev") if isinstance(counts, dict) else None
+        return Outcome(
+            self.task,
+            label,
+            status,
+            trial,
+            clean(reason)[:_LONGEST_REASON],
+            fields,
+            score,
+            self._fractions(fields.get("best_metrics") or {}, "best_metrics"),
+            self._history(),
+            num_dev if isinstance(num_dev, int) and num_dev > 0 else None,
+            trial.num_cards,
+            float(self._number("wall_time", fields, 0.0)),
+        )
+
+    def _trial(self) -> grid.Trial:
+        settings = self.fields.get("hyper_parameters", {})
+        num_processes = max(1, int(self._number("num_processes", self.fields, 1)))
+        return grid.Trial(
+            self.task.name,
+            float(self._number("learning_rate", settings)),
+            int(self._number("batch_size", settings)) * num_processes,
+            float(self._number("dropout", settings)),
+            int(self._number("seed", settings)),
+            num_processes,
+        )
+
+    def _history(self) -> tuple[tuple[int, float], ...]:
+        history = self.fields.get("history") or []
+        if not isinstance(history, list):
+            raise self._refuse("its history is not a list")
+        lines = [self._fractions(line, "history") for line in history]
+        metric = self.task.metric
+        return tuple((int(self._number("step", line)), line[metric]) for line in lines if metric in line)
+
+    def _status(self, score: float | None, last_line: str | None) -> tuple[str, str]:
+        """One of ``STATUSES``, and the reason where the trial did not finish."""
+        pruned, status = self.fields.get("pruned"), self.fields.get("status")
+        if isinstance(pruned, dict):
+            return "pruned", ", ".join(f"{name} {value}" for name, value in pruned.items())
+        if pruned is not None:
+            return "pruned", str(pruned)
+        if status == "finished":
+            if score is None:
+                raise self._refuse("it is finished and has no score")
+            return "finished", ""
+        if last_line and _ERROR_LINE.match(last_line):
+            return "failed", last_line
+        return "unfinished", f"status {status}"
+
+    def _refuse(self, what: str) -> UserError:
+        return UserError(
+            f"{self.path} is not a result of these scripts ({what}): remove the folder and run the trial again"
+        )
+
+    def _number(self, name: str, holder: Mapping[str, Any], default: float | None = None) -> Any:
         value = holder.get(name, default)
         if not _is_number(value) or value < 0:
-            raise refuse(f"{name} is {clean(value)[:40]}")
+            raise self._refuse(f"{name} is {clean(value)[:40]}")
         return value
 
-    def fractions(holder: Any, what: str) -> dict[str, float]:
+    def _fractions(self, holder: Any, what: str) -> dict[str, float]:
         if not isinstance(holder, dict):
-            raise refuse(f"{what} are {clean(holder)[:40]}")
+            raise self._refuse(f"{what} are {clean(holder)[:40]}")
         for name, value in holder.items():
             if name not in ("loss", "step") and not (_is_number(value) and 0 <= value <= 1):
-                raise refuse(f"{clean(name)[:40]} in {what} is not between 0 and 1")
+                raise self._refuse(f"{clean(name)[:40]} in {what} is not between 0 and 1")
         return holder
-
-    if fields.get("task") != task.name:
-        raise refuse(f"its task is {clean(fields.get('task'))[:40]}")
-    settings = fields.get("hyper_parameters", {})
-    num_processes = max(1, int(number("num_processes", fields, 1)))
-    trial = grid.Trial(
-        task.name,
-        float(number("learning_rate", settings)),
-        int(number("batch_size", settings)) * num_processes,
-        float(number("dropout", settings)),
-        int(number("seed", settings)),
-        num_processes,
-    )
-    best = fields.get("best_metric")
-    score = None if best is None else fractions({task.metric: best}, "best_metric")[task.metric]
-    history = fields.get("history") or []
-    if not isinstance(history, list):
-        raise refuse("its history is not a list")
-    points = []
-    for line in history:
-        values = fractions(line, "history")
-        if task.metric in values:
-            points.append((int(number("step", values)), values[task.metric]))
-    counts = fields.get("num_examples")
-    num_dev = counts.get("dev") if isinstance(counts, dict) else None
-
-    pruned, reason = fields.get("pruned"), ""
-    if pruned is not None:
-        status = "pruned"
-        reason = ", ".join(f"{name} {value}" for name, value in pruned.items()) if isinstance(pruned, dict) else pruned
-    elif fields.get("status") == "finished":
-        if score is None:
-            raise refuse("it is finished and has no score")
-        status = "finished"
-    elif last_line and _ERROR_LINE.match(last_line):
-        status, reason = "failed", last_line
-    else:
-        status, reason = "unfinished", f"status {fields.get('status')}"
-    return Outcome(
-        task,
-        label,
-        status,
-        trial,
-        clean(reason)[:_LONGEST_REASON],
-        fields,
-        score,
-        fractions(fields.get("best_metrics") or {}, "best_metrics"),
-        tuple(points),
-        num_dev if isinstance(num_dev, int) and num_dev > 0 else None,
-        num_processes,
-        float(number("wall_time", fields, 0.0)),
-    )
 
 
 def _is_number(value: object) -> bool:
