@@ -53,9 +53,9 @@ def load_tokenizer(name_or_path: str, do_lower_case: bool | None = None) -> Any:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    with _readable_errors(name_or_path), _unshadowed(name_or_path):
+    with _readable_errors(name_or_path), _unshadowed(name_or_path) as source:
         settings = {} if do_lower_case is None else {"do_lower_case": do_lower_case}
-        return _tokenizer_class(name_or_path).from_pretrained(name_or_path, **settings)
+        return _tokenizer_class(source).from_pretrained(source, **settings)
 
 
 def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, training: bool) -> paddle.nn.Layer:
@@ -85,7 +85,7 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
         raise UserError(
             f"{name_or_path} was fine-tuned for {trained_on}: it has no head for {task.name}; pass --do_train"
         )
-    with _readable_errors(name_or_path), _unshadowed(name_or_path), _as_safetensors(name_or_path) as source:
+    with _readable_errors(name_or_path), _unshadowed(name_or_path) as found, _as_safetensors(found) as source:
         model = _model_class(task, source).from_pretrained(
             source,
             ignore_mismatched_sizes=training,
@@ -180,13 +180,18 @@ class ErnieGramForMultipleChoice(ErnieGramPretrainedModel):
 
 
 @contextlib.contextmanager
-def _unshadowed(name: str) -> Iterator[None]:
-    """Let a model's name win over a folder of that name without weights, such as an output folder just made.
+def _unshadowed(name: str) -> Iterator[str]:
+    """Let a checkpoint's folder win over a model of that name, and the model over a folder without weights.
 
-    PaddleNLP takes any folder of the name for a checkpoint; seen from an empty working directory there is none.
+    Yields what to give to PaddleNLP. It takes files of a known name from the network, even where there is such a
+    folder: a path is no known name. And it takes any folder of the name for a checkpoint, such as an output folder just
+    made: seen from an empty working directory there is none.
     """
-    if not os.path.isdir(name) or has_weights(Path(name)):
-        yield
+    if not os.path.isdir(name):
+        yield name
+        return
+    if has_weights(Path(name)):
+        yield os.path.abspath(name)
         return
     if not _is_known_name(name):
         raise UserError(f"{name}: no weights in this folder (looked for {', '.join(_WEIGHTS)})")
@@ -194,7 +199,7 @@ def _unshadowed(name: str) -> Iterator[None]:
     with tempfile.TemporaryDirectory() as empty:
         os.chdir(empty)
         try:
-            yield
+            yield name
         finally:
             os.chdir(before)
 

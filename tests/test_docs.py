@@ -1,0 +1,124 @@
+"""The READMEs: every command runs, on demo data, and both say the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import demo_data
+import readme_tables
+
+TOP = Path(__file__).parent.parent
+READMES = ("README.md", "README_en.md")
+# Blocks that are not run, by their first word or words, and why.
+NOT_RUN = {
+    "bash scripts/quickstart.sh": "the two commands: they make the environment and run these tests",
+    "bash scripts/setup_env.sh": "the tests run in what it makes",
+    "pip install": "the tests run in what is installed",
+    "awk": "needs a network and a GPU",
+}
+# What a machine without GPUs runs in the place of a command, and what makes a long one short.
+INSTEAD = (
+    (' --nnodes 2 --master 192.168.0.1:8090 --gpus "0,1,2,3"', " --nproc_per_node 2"),
+    (' --gpus "0,1,2,3"', " --nproc_per_node 2"),
+    (" --gpus 0,1,2,3 ", " --tasks TNEWS --learning_rates 3e-5 5e-5 --batch_sizes 16 "),
+    ("--steps 20 --rounds 1 --records 100", "--steps 2 --rounds 1 --records 8"),
+)
+
+
+def blocks(readme: str) -> list[tuple[str, str]]:
+    """Language and text of each block of code."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", (TOP / readme).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def without_comments(text: str) -> str:
+    return re.sub(r"(^|\s+)#.*", "", text)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, demo):
+    """A copy of the project with small demo data, and a demo model under the name of a published one."""
+    top = tmp_path_factory.mktemp("a place") / "project"
+    for folder in ("classification", "clue_utils", "mrc", "scripts"):
+        shutil.copytree(TOP / folder, top / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    demo_data.make_data(top / "cache/data", sizes=demo_data.sizes_for(16))
+    for name in ("ernie-3.0-base-zh", "home/hf/chinese-roberta-wwm-ext"):
+        shutil.copytree(demo / "model", top / name)
+    return top
+
+
+def run(place, language, text):
+    environment = os.environ | {
+        "CLUE_CACHE_DIR": str(place / "cache"),
+        "CLUE_DATA_DIR": str(place / "cache/data"),
+        "HOME": str(place / "home"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(place),
+    }
+    for words, others in INSTEAD:
+        text = text.replace(words, others)
+    command = ["bash", "-e", "-o", "pipefail", "-c"] if language == "shell" else [sys.executable, "-c"]
+    done = subprocess.run([*command, text], cwd=place, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def test_every_block_runs(place):
+    ran = []
+    for language, text in blocks("README.md"):
+        if not text.startswith((*NOT_RUN, "bash scripts/grid_search.sh")):
+            run(place, language, text)
+            ran.append(text)
+    assert len(ran) >= 9
+    assert len(list((place / "models").glob("*/result.json"))) == 10
+    assert (place / "submit.zip").is_file() and (place / "benchmark/benchmark.md").is_file()
+
+
+@pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")
+def test_the_grid_search_runs(place):
+    (block,) = (text for _, text in blocks("README.md") if text.startswith("bash scripts/grid_search.sh"))
+    output = run(place, "shell", block)
+    assert "2 finished, 0 failed" in output
+    assert (place / "report/report.html").is_file() or list(place.rglob("report.html"))
+
+
+def test_what_is_not_run_stands_in_the_readme():
+    assert {words for _, text in blocks("README.md") for words in NOT_RUN if text.startswith(words)} == set(NOT_RUN)
+    text = "".join(text for _, text in blocks("README.md"))
+    assert all(words in text for words, _ in INSTEAD)
+
+
+def test_both_readmes_have_the_same_commands_sections_tables_and_pictures():
+    chinese, english = ((TOP / name).read_text(encoding="utf-8") for name in READMES)
+    assert [(language, without_comments(text)) for language, text in blocks(READMES[0])] == [
+        (language, without_comments(text)) for language, text in blocks(READMES[1])
+    ]
+    for pattern in (r"^##+ ", r"^\|", r"^- ", r"^!\["):
+        assert len(re.findall(pattern, chinese, re.MULTILINE)) == len(re.findall(pattern, english, re.MULTILINE)), pattern
+    assert re.findall(r"!\[.*?\]\((.*?)\)", chinese) == re.findall(r"!\[.*?\]\((.*?)\)", english)
+
+
+@pytest.mark.parametrize("name", [*READMES, "CONTRIBUTING.md", "SECURITY.md"])
+def test_files_and_flags_that_are_named_exist(name):
+    text = (TOP / name).read_text(encoding="utf-8")
+    text = re.sub("<!-- flags -->.*<!-- /flags -->", "", text, flags=re.DOTALL)  # made from the parsers
+    paths = set(re.findall(r"(?<![\w/.])((?:classification|clue_utils|mrc|scripts|tests|docs)/[\w./-]+\.\w+)", text))
+    assert [path for path in paths if not (TOP / path).exists()] == []
+    sources = [*TOP.glob("*/*.py"), *TOP.glob("scripts/*.sh")]
+    known = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    others = {"--no-deps", "--no-build-isolation", "--extra-index-url", "--yes", "--logdir", "--gpus", "--nnodes"}
+    others |= {"--master", "--nproc_per_node", "--per_device_train_batch_size", "--metric_for_best_model"}
+    others |= {"--load_best_model_at_end", "--save_total_limit"}
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", text)) - others
+    assert [flag for flag in sorted(flags) if flag not in known] == []
+
+
+def test_tables_are_what_the_registry_and_the_parsers_say():
+    readme_tables.main(["--check"])
