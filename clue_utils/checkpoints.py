@@ -1,8 +1,8 @@
 """State of an unfinished training run on disk: enough to go on as if it had never stopped.
 
 A checkpoint is a folder ``checkpoint-<step>`` in the output folder with weights and optimizer state (safetensors, so
-that reading one runs no code) and ``state.json``. It is written under another name and renamed when complete; only
-then is the one before it removed. Dropout and the order of records depend on seed and step alone, so no random state
+that reading one runs no code) and ``state.json``. It is written under another name and renamed when complete, and the
+one before it is kept, in case the disk damages the newest. Dropout and the order of records depend on seed and step alone, so no random state
 needs to be kept.
 """
 
@@ -21,7 +21,7 @@ import paddle
 from safetensors.numpy import load_file, save_file
 
 from clue_utils import runtime
-from clue_utils.results import sha256_of
+from clue_utils.results import flush_to_disk, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +29,11 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE = "state.json"
 _WEIGHTS = "weights.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
+_NUM_KEPT = 2
 
 
 def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state: dict[str, Any]) -> None:
-    """Write the checkpoint of a step and remove the earlier ones."""
+    """Write the checkpoint of a step; keep it and the one before."""
     temporary = folder / f".checkpoint-{step}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -44,14 +45,14 @@ def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state:
         digests = {name: sha256_of(temporary / name) for name in (_WEIGHTS, _OPTIMIZER)}
         text = json.dumps({"step": step, "sha256": digests, **state}, ensure_ascii=False)
         (temporary / _STATE).write_text(text, encoding="utf-8")
+        flush_to_disk(temporary)
         target = folder / f"checkpoint-{step}"
         shutil.rmtree(target, ignore_errors=True)
         os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for other in _folders(folder):
-        if other != target:
-            shutil.rmtree(other)
+    for earlier in _folders(folder)[_NUM_KEPT:]:
+        shutil.rmtree(earlier)
 
 
 def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from clue_utils import runtime, tasks
 from clue_utils.errors import UserError
 from clue_utils.pickles import read_paddle_pickle, read_torch_pickle
-from clue_utils.results import read_result
+from clue_utils.results import flush_to_disk, read_result
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,7 @@ def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
     ):
         model.save_pretrained(temporary, safe_serialization=True)
         tokenizer.save_pretrained(temporary)
+        flush_to_disk(Path(temporary))
         # The weights last: they are what says that a checkpoint is there.
         for name in sorted(os.listdir(temporary), key=lambda name: name == SAFETENSORS):
             _give_default_permissions(os.path.join(temporary, name))

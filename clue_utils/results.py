@@ -32,9 +32,20 @@ def write_text_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
+        flush_to_disk(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Return when a file, or a folder with all in it, would outlive a power cut."""
+    for place in (*path.rglob("*"), path):
+        descriptor = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def sha256_of(path: Path) -> str:
@@ -136,7 +147,7 @@ class Run:
 
     def __init__(self, task_name: str, metric: str, args: Any, device: str) -> None:
         self.folder = Path(args.output_dir)
-        self._begin = time.time()
+        self._begin = time.monotonic()
         self._writer: Any = None
         earlier = read_result(self.folder)
         described = {
@@ -247,8 +258,8 @@ class Run:
     def write(self, **fields: Any) -> None:
         """Update ``result.json``."""
         self.fields |= fields
-        self.fields["wall_time"] = self.fields.get("wall_time", 0.0) + time.time() - self._begin
-        self._begin = time.time()
+        self.fields["wall_time"] = self.fields.get("wall_time", 0.0) + time.monotonic() - self._begin
+        self._begin = time.monotonic()
         if runtime.rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(self.fields, ensure_ascii=False, indent=2)
