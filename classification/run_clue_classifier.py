@@ -17,7 +17,10 @@ def build_parser() -> arguments.Parser:
     parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
     group = parser.add_argument_group("task")
     group.add_argument(
-        "--task_name", required=True, help=f"one of {', '.join(tasks.CLASSIFICATION_TASKS)}, in any letter case"
+        "--task_name",
+        required=True,
+        metavar="TASK",
+        help=f"one of {', '.join(tasks.CLASSIFICATION_TASKS)}, in any letter case",
     )
     arguments.add_shared(parser)
     return parser

@@ -22,11 +22,21 @@ from clue_utils.tasks import Task
 logger = logging.getLogger(__name__)
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Flag and text on one line where the terminal is wide enough."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line and which suggests the flag that was meant."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+        super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **kwargs)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         # A backslash followed by a blank, at the end of a pasted command, arrives as a blank argument.
@@ -56,6 +66,7 @@ def _number(convert: Callable[[str], Any], accept: Callable[[Any], bool], meanin
             raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
         return value
 
+    parse.metavar = "N" if convert is int else "X"  # type: ignore[attr-defined]
     return parse
 
 
@@ -81,10 +92,12 @@ def add_model_and_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model_name_or_path",
         required=True,
+        metavar="NAME",
         help="a PaddleNLP model name such as ernie-3.0-base-zh, or the folder of a checkpoint",
     )
     group.add_argument(
         "--data_dir",
+        metavar="DIR",
         help="folder that holds the official files, such as tnews_public/train.json "
         "(default: $CLUE_DATA_DIR, else a cache filled by download)",
     )
@@ -166,7 +179,9 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="end the run when it is clearly behind the finished runs beside --output_dir (median rule)",
     )
-    group.add_argument("--seed", type=non_negative_int, help=f"(default: {defaults['seed']})")
+    group.add_argument(
+        "--seed", type=non_negative_int, help=f"of everything drawn at random (default: {defaults['seed']})"
+    )
     group.add_argument(
         "--logging_steps", type=positive_int, help=f"updates between log lines (default: {defaults['logging_steps']})"
     )
@@ -180,7 +195,9 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 def add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--output_dir", help="folder for checkpoint, result.json and predictions (default: best_<task>_model)"
+        "--output_dir",
+        metavar="DIR",
+        help="folder for checkpoint, result.json and predictions (default: best_<task>_model)",
     )
     group.add_argument(
         "--overwrite_output_dir", action="store_true", help="start anew where --output_dir holds a training run"
@@ -194,12 +211,19 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         metavar="{true,false}",
         help="keep the checkpoint with the best development score (default: true)",
     )
-    group.add_argument("--log_level", choices=("debug", "info", "warning", "error"), default="info")
+    group.add_argument(
+        "--log_level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="how much is logged (default: %(default)s)",
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("device")
-    group.add_argument("--device", choices=("gpu", "xpu", "cpu"), help="(default: a GPU where there is one)")
+    group.add_argument(
+        "--device", choices=("gpu", "xpu", "cpu"), help="what to compute on (default: a GPU where there is one)"
+    )
     group.add_argument(
         "--precision",
         choices=tuple(runtime.PRECISIONS),
@@ -218,6 +242,8 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     """Add every flag that the plain scripts have in common."""
     for add in (add_model_and_data, add_actions, add_ensemble, add_training, add_output, add_device):
         add(parser)
+    required = [f"{action.option_strings[0]} {action.metavar}" for action in parser._actions if action.required]
+    parser.usage = f"%(prog)s {' '.join(required)} [--do_train] [--do_eval] [--do_predict] [FLAG ...]"
 
 
 # What a run is made of: recorded in result.json, and taken from there for a checkpoint of ours.

@@ -2,8 +2,8 @@
 
 A checkpoint is a folder ``checkpoint-<step>`` in the output folder with weights and optimizer state (safetensors, so
 that reading one runs no code) and ``state.json``. It is written under another name and renamed when complete, and the
-one before it is kept, in case the disk damages the newest. Dropout and the order of records depend on seed and step alone, so no random state
-needs to be kept.
+one before it is kept, in case the disk damages the newest. Dropout and the order of records depend on seed and step
+alone, so no random state needs to be kept.
 """
 
 from __future__ import annotations

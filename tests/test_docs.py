@@ -101,7 +101,9 @@ def test_both_readmes_have_the_same_commands_sections_tables_and_pictures():
         (language, without_comments(text)) for language, text in blocks(READMES[1])
     ]
     for pattern in (r"^##+ ", r"^\|", r"^- ", r"^!\["):
-        assert len(re.findall(pattern, chinese, re.MULTILINE)) == len(re.findall(pattern, english, re.MULTILINE)), pattern
+        assert len(re.findall(pattern, chinese, re.MULTILINE)) == len(re.findall(pattern, english, re.MULTILINE)), (
+            pattern
+        )
     assert re.findall(r"!\[.*?\]\((.*?)\)", chinese) == re.findall(r"!\[.*?\]\((.*?)\)", english)
 
 
