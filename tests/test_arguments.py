@@ -109,6 +109,12 @@ def test_a_wrong_flag_gets_one_line_and_status_2(capsys, words, line):
     assert end.value.code == 2 and line in printed and printed.count("\n") == 1
 
 
+def test_a_mistyped_flag_that_is_required_is_named_before_it_is_missed(capsys):
+    with pytest.raises(SystemExit):
+        run_clue_classifier.build_parser().parse_args("--task_name TNEWS --modle_name_or_path x --do_train".split())
+    assert "'--modle_name_or_path': did you mean --model_name_or_path?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
