@@ -30,6 +30,7 @@ from clue_utils.classification import Classification  # noqa: E402
 from clue_utils.features import Features, batches_per_epoch, collate, shuffled_batches  # noqa: E402
 from clue_utils.pipeline import Pipeline, Split  # noqa: E402
 from clue_utils.results import locked  # noqa: E402
+from clue_utils.stopping import StopRequest  # noqa: E402
 from clue_utils.training import evaluate_and_log  # noqa: E402
 
 logger = logging.getLogger("clue_utils.trainer")
@@ -218,7 +219,7 @@ class ClueTrainer(Trainer):
 class StopWithCheckpoint(TrainerCallback):
     """Ends training with a checkpoint where SIGTERM or Ctrl-C asked for it."""
 
-    def __init__(self, stop: runtime.StopRequest) -> None:
+    def __init__(self, stop: StopRequest) -> None:
         self.stop = stop
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -287,7 +288,7 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
         found, step = find_checkpoint(run.folder)
         run.keep_evaluations(step)
         run.write(num_steps=None)
-        with runtime.StopRequest() as stop:
+        with StopRequest() as stop:
             trainer.add_callback(StopWithCheckpoint(stop))
             result = trainer.train(resume_from_checkpoint=flags.resume_from_checkpoint or found)
         trainer.save_metrics("train", result.metrics)

@@ -19,6 +19,7 @@ from clue_utils.errors import UserError
 from clue_utils.features import Features, batches_per_epoch, collate, length_grouped_batches, shuffled_batches
 from clue_utils.inference import Tensors, to_tensors
 from clue_utils.results import NO_EVALUATION, Run
+from clue_utils.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def fit(
 
     Raises:
         UserError: the loss is no longer a finite number.
-        runtime.Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last update was written first.
+        Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last update was written first.
     """
     rank, num_ranks = runtime.rank(), runtime.world_size()
     updates_per_epoch = batches_per_epoch(len(train), args.batch_size * num_ranks)
@@ -78,7 +79,7 @@ def fit(
         run.write()
 
     model.train()
-    with runtime.StopRequest(save_checkpoint) as stop:
+    with StopRequest(save_checkpoint) as stop:
         while step < num_steps or is_due:
             stop.check()
             if is_due:
