@@ -16,6 +16,8 @@ from clue_utils.results import read_result
 
 # Where the shell scripts keep the folders of all models, unless told otherwise.
 RESULTS_DIR = "results"
+# What a trial prints, in its folder.
+LOG_FILE = "trial.log"
 
 
 class Trial(NamedTuple):

@@ -22,7 +22,6 @@ from clue_utils import grid, results, tasks
 from clue_utils.errors import UserError
 from clue_utils.tasks import Task
 
-LOG_FILE = "trial.log"
 # What became of a trial. "unfinished" was killed or still runs; "missing" belongs to the grid and has no folder.
 STATUSES = ("finished", "pruned", "unfinished", "failed", "missing")
 # Where PaddleNLP's looser metric, with which CMRC2018 was published, stands among the metrics of a run.
@@ -225,7 +224,7 @@ def _read_outcome(task: Task, folder: Path, damages: list[str]) -> Outcome | Non
     label = clean(f"{task.name}/{folder.name}")
     named = _trial_of_name(task, folder.name)
     try:
-        last_line = _last_line(folder / LOG_FILE)
+        last_line = _last_line(folder / grid.LOG_FILE)
         fields = results.read_result(folder)
         if fields is not None:
             return _ResultReader(task, folder / results.RESULT_FILE, fields).outcome(label, last_line)

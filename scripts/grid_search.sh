@@ -208,7 +208,7 @@ while kill -0 "$progress_pid" 2>/dev/null; do wait "$progress_pid" || true; done
 import sys
 from pathlib import Path
 
-from clue_utils.grid import Trial
+from clue_utils.grid import LOG_FILE, Trial
 
 joblog, folder, total = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 _, *lines = joblog.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -217,8 +217,8 @@ failed = [job for job in jobs if (job[6], job[7]) != ("0", "0")]
 for job in failed:
     task, learning_rate, batch_size, dropout, seed, cards = job[-1].split()[-6:]
     trial = Trial(task, float(learning_rate), int(batch_size), float(dropout), int(seed), int(cards))
-    log = folder / trial.folder / "trial.log"
-    print(f"\nfailed: {log.parent}, the end of its trial.log:")
+    log = folder / trial.folder / LOG_FILE
+    print(f"\nfailed: {log.parent}, the end of its {LOG_FILE}:")
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ["there is none"]
     print(*(f"  {line}" for line in lines[-5:]), sep="\n")
 unfinished = total - len(jobs)

@@ -2,7 +2,7 @@
 """What run_trial.sh has to run, a line each.
 
 The parts that an update was split into before ("" if it was not run before), a note for the log, how a finished trial
-ended ("" if it is not), its name, folder, script, processes, and the records of each process.
+ended ("" if it is not), its name, folder, log, script, processes, and the records of each process.
 """
 
 from __future__ import annotations
@@ -65,7 +65,17 @@ def main() -> None:
         ending = f"{earlier['metric']} {earlier['best_metric']:.4f}"
         if "pruned" in earlier:
             ending += f", pruned at step {earlier['pruned']['step']}"
-    for value in (parts, note, ending, trial.folder, folder, task.script, processes, args.batch_size // processes):
+    for value in (
+        parts,
+        note,
+        ending,
+        trial.folder,
+        folder,
+        folder / grid.LOG_FILE,
+        task.script,
+        processes,
+        args.batch_size // processes,
+    ):
         print(value)
 
 

@@ -68,11 +68,11 @@ make_plan() {
     IFS= read -r ending
     IFS= read -r name
     IFS= read -r folder
+    IFS= read -r log
     IFS= read -r script
     read -r processes
     read -r batch_size
   } <<<"$plan"
-  log="$folder/trial.log"
 }
 
 end_if_finished() {
