@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import paddle
@@ -10,7 +11,10 @@ import paddle.nn.functional as F
 from tqdm import tqdm
 
 from clue_utils import runtime
+from clue_utils.errors import UserError
 from clue_utils.features import Batch, Features, collate, length_ordered_batches
+
+logger = logging.getLogger(__name__)
 
 Tensors = dict[str, paddle.Tensor]
 Forward = Callable[[paddle.nn.Layer, Tensors], paddle.Tensor]
@@ -53,14 +57,38 @@ def compute_logits(
             for rows in tqdm(
                 mine, desc="evaluating", unit="batch", disable=None if runtime.rank() == 0 else True, leave=False
             ):
-                batch = to_tensors(collate([features[i] for i in rows], pad_token_id))
-                output = forward(model, batch).astype("float32").numpy()
-                local[begin : begin + len(rows), : output.shape[1]] = output
-                begin += len(rows)
+                for output in _outputs(model, features, rows, forward, pad_token_id):
+                    local[begin : begin + len(output), : output.shape[1]] = output
+                    begin += len(output)
     finally:
         if was_training:
             model.train()
     return _gather(local, batches)
+
+
+def _outputs(
+    model: paddle.nn.Layer, features: Features, rows: np.ndarray, forward: Forward, pad_token_id: int
+) -> Iterator[np.ndarray]:
+    """Outputs of a batch, float32 [rows, ...]; in several pieces where memory does not suffice for all at once."""
+    batch = to_tensors(collate([features[i] for i in rows], pad_token_id))
+    try:
+        output = forward(model, batch).astype("float32").numpy()
+    except Exception as error:
+        if not runtime.is_out_of_memory(error):
+            raise
+        shape = list(batch["input_ids"].shape)
+        if len(rows) == 1:
+            raise UserError(
+                f"out of memory in evaluation with one record of shape {shape}: "
+                "lower --max_seq_length or take a smaller model"
+            ) from error
+    else:
+        yield output
+        return
+    logger.warning("out of memory in evaluation with a batch of shape %s: taking it in halves", shape)
+    del batch
+    for half in np.array_split(rows, 2):
+        yield from _outputs(model, features, half, forward, pad_token_id)
 
 
 def _gather(local: np.ndarray, batches: list[np.ndarray]) -> np.ndarray:

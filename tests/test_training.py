@@ -49,6 +49,40 @@ def test_out_of_memory_says_what_to_try(train, monkeypatch, words, advice, messa
     assert re.fullmatch(rf"error: out of memory .*shape \[\d+, \d+\].*: {advice}\n|error: .*{advice}\n", error), error
 
 
+def limit_memory(monkeypatch, most):
+    """Let evaluation of more than so many records at a time fail as on a full card."""
+    logits = classification.logits
+
+    def limited(model, batch):
+        if len(batch["input_ids"]) > most:
+            raise RuntimeError("ResourceExhaustedError: Out of memory error on GPU 0.")
+        return logits(model, batch)
+
+    monkeypatch.setattr(classification, "logits", limited)
+
+
+def test_evaluation_goes_on_in_smaller_batches_where_memory_runs_out(train, tmp_path, monkeypatch):
+    assert train("--do_predict")[0] == 0
+    whole, predictions = json.loads((tmp_path / "result.json").read_text()), (tmp_path / "tnews11_predict.json")
+    before = predictions.read_bytes()
+    limit_memory(monkeypatch, 10)
+    status, out, error = train("--do_predict", "--overwrite_output_dir")
+    assert status == 0, error
+    assert "out of memory in evaluation with a batch of shape [64, 16]: taking it in halves" in out
+    halves = json.loads((tmp_path / "result.json").read_text())
+    for one, other in zip(whole["history"], halves["history"], strict=True):
+        assert one["accuracy"] == other["accuracy"] and one["loss"] == pytest.approx(other["loss"], abs=1e-8)
+    assert predictions.read_bytes() == before
+
+
+def test_a_record_that_memory_cannot_evaluate_ends_the_run(train, monkeypatch):
+    limit_memory(monkeypatch, 0)
+    status, _, error = train()
+    assert (
+        status == 2 and "error: out of memory in evaluation with one record of shape [1, 16]: lower --max_seq" in error
+    )
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_the_best_checkpoint(train, tmp_path, monkeypatch):
     compute_loss, calls = classification.cross_entropy_loss, []
 
