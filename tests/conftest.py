@@ -64,3 +64,14 @@ def run_script() -> Callable[..., tuple[int, str, str]]:
         return status, out.getvalue(), err.getvalue()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def run_on_demo(run_script: Callable[..., Any], demo: Path) -> Callable[..., tuple[int, str, str]]:
+    """As ``run_script``, with the demo data, and the demo model if no other is given: main, output folder, flags."""
+
+    def run(main: Callable[[list[str]], None], output: Path, *words: Any, model: Path | None = None) -> Any:
+        common = ("--model_name_or_path", model or demo / "model", "--data_dir", demo / "data", "--device", "cpu")
+        return run_script(main, *common, "--output_dir", output, *words)
+
+    return run

@@ -20,30 +20,20 @@ TRAIN_LINE = re.compile(
 EVAL_LINE = re.compile(r"eval loss: (\d+\.\d{6}), acc: (\d\.\d+), eval done total : (\d+\.\d+) s")
 
 
-@pytest.fixture
-def classify(run_script, demo):
+@pytest.fixture(scope="module")
+def classify(run_on_demo):
     """Run the script on a task of the demo data: (status, standard output, standard error)."""
-
-    def run(task, output, *words, model=demo / "model"):
-        return run_script(
-            run_clue_classifier.main,
-            *("--task_name", task, "--model_name_or_path", str(model), "--data_dir", str(demo / "data")),
-            *("--output_dir", str(output), "--device", "cpu", *map(str, words)),
-        )
-
-    return run
+    return lambda task, output, *words, model=None: run_on_demo(
+        run_clue_classifier.main, output, "--task_name", task, *words, model=model
+    )
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, demo, run_script):
+def trained(tmp_path_factory, classify):
     """A TNEWS checkpoint of a few updates with a length of its own."""
     output = tmp_path_factory.mktemp("tnews")
-    status, out, err = run_script(
-        run_clue_classifier.main,
-        *("--task_name", "tnews", "--model_name_or_path", str(demo / "model"), "--data_dir", str(demo / "data")),
-        *("--output_dir", str(output), "--device", "cpu", "--do_train", "--max_steps", "6", "--save_steps", "2"),
-        *("--logging_steps", "2", "--max_seq_length", "24", "--batch_size", "8", "--learning_rate", "1e-3"),
-    )
+    flags = "--do_train --max_steps 6 --save_steps 2 --logging_steps 2 --max_seq_length 24 --batch_size 8"
+    status, out, err = classify("tnews", output, *flags.split(), "--learning_rate", "1e-3")
     assert status == 0, err
     return output, out
 

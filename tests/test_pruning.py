@@ -52,19 +52,17 @@ def test_only_finished_trials_of_the_task_beside_the_run_count(tmp_path):
     assert pruning.finished_trials(tmp_path / "own", "TNEWS") == [OTHERS[0]]
 
 
-def test_a_run_that_is_behind_ends_and_says_so(run_script, demo, tmp_path):
+def test_a_run_that_is_behind_ends_and_says_so(run_on_demo, tmp_path):
     for i in range(3):
         write(tmp_path / f"other-{i}", trial([0.9] * 6, 6))
-    words = ("--task_name", "TNEWS", "--model_name_or_path", demo / "model", "--data_dir", demo / "data")
-    words += ("--device", "cpu", "--do_train", "--do_eval", "--max_steps", 6, "--save_steps", 1, "--batch_size", 8)
-    words += ("--max_seq_length", 16)
-    status, out, error = run_script(run_clue_classifier.main, *words, "--output_dir", tmp_path / "own", "--prune")
+    flags = "--task_name TNEWS --do_train --do_eval --max_steps 6 --save_steps 1 --batch_size 8 --max_seq_length 16"
+    status, out, error = run_on_demo(run_clue_classifier.main, tmp_path / "own", *flags.split(), "--prune")
     assert status == 0, error
     result = json.loads((tmp_path / "own/result.json").read_text())
     assert result["status"] == "finished" and result["pruned"]["step"] == 2 == result["history"][-1]["step"]
     assert "stopped at step 2, median rule" in out
     assert not list((tmp_path / "own").glob("checkpoint-*"))
     # Without the flag it runs to its end.
-    assert run_script(run_clue_classifier.main, *words, "--output_dir", tmp_path / "full")[0] == 0
+    assert run_on_demo(run_clue_classifier.main, tmp_path / "full", *flags.split())[0] == 0
     full = json.loads((tmp_path / "full/result.json").read_text())
     assert "pruned" not in full and full["history"][-1]["step"] == 6

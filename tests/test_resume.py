@@ -14,27 +14,19 @@ import pytest
 import run_clue_classifier
 from clue_utils import checkpoints, classification, results
 
-FLAGS = "--task_name TNEWS --device cpu --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"
+FLAGS = "--task_name TNEWS --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"
 FLAGS += " --max_seq_length 24 --learning_rate 1e-3"
 
 
-@pytest.fixture
-def train(run_script, demo):
-    def run(output, *words):
-        return run_script(
-            run_clue_classifier.main,
-            *("--model_name_or_path", demo / "model", "--data_dir", demo / "data", "--output_dir", output),
-            *(*FLAGS.split(), *words),
-        )
-
-    return run
+@pytest.fixture(scope="module")
+def train(run_on_demo):
+    return lambda output, *words: run_on_demo(run_clue_classifier.main, output, *FLAGS.split(), *words)
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, demo, run_script):
+def unbroken(tmp_path_factory, train):
     output = tmp_path_factory.mktemp("unbroken")
-    words = ["--model_name_or_path", demo / "model", "--data_dir", demo / "data", "--output_dir", output]
-    assert run_script(run_clue_classifier.main, *words, *FLAGS.split())[0] == 0
+    assert train(output)[0] == 0
     return output
 
 

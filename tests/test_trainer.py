@@ -24,17 +24,11 @@ TRAINING = (
 
 
 @pytest.fixture(scope="module")
-def run(run_script, demo):
+def run(run_on_demo):
     """Run the Trainer script on demo data: (status, standard output, standard error)."""
-
-    def run(task, output, *words, model=demo / "model"):
-        return run_script(
-            run_clue_classifier_trainer.main,
-            *("--dataset", f"clue {task}", "--model_name_or_path", model, "--data_dir", demo / "data"),
-            *("--output_dir", output, "--device", "cpu", *words),
-        )
-
-    return run
+    return lambda task, output, *words, model=None: run_on_demo(
+        run_clue_classifier_trainer.main, output, "--dataset", f"clue {task}", *words, model=model
+    )
 
 
 @pytest.fixture(scope="module")

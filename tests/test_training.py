@@ -16,18 +16,10 @@ from clue_utils.features import length_grouped_batches, shuffled_batches
 
 
 @pytest.fixture
-def train(run_script, demo, tmp_path):
+def train(run_on_demo, tmp_path):
     """Train on TNEWS for six updates: (status, standard output, standard error)."""
-
-    def run(*words):
-        return run_script(
-            run_clue_classifier.main,
-            *("--task_name", "TNEWS", "--model_name_or_path", demo / "model", "--data_dir", demo / "data"),
-            *("--output_dir", tmp_path, "--device", "cpu", "--do_train", "--max_steps", 6, "--batch_size", 8),
-            *("--max_seq_length", 16, "--save_steps", 2, "--logging_steps", 1, *words),
-        )
-
-    return run
+    flags = "--task_name TNEWS --do_train --max_steps 6 --batch_size 8 --max_seq_length 16 --save_steps 2"
+    return lambda *words: run_on_demo(run_clue_classifier.main, tmp_path, *flags.split(), "--logging_steps", 1, *words)
 
 
 @pytest.mark.parametrize(
