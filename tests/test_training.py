@@ -41,6 +41,23 @@ def test_out_of_memory_says_what_to_try(train, monkeypatch, words, advice, messa
     assert re.fullmatch(rf"error: out of memory .*shape \[\d+, \d+\].*: {advice}\n|error: .*{advice}\n", error), error
 
 
+def test_no_tensor_is_read_between_log_lines(run_on_demo, tmp_path, monkeypatch):
+    """Reading one makes the host wait for the card, so the number of reads must not grow with that of updates."""
+    reads = []
+    for name in ("__float__", "__int__", "__bool__", "item", "numpy", "tolist"):
+        read = getattr(paddle.Tensor, name)
+        monkeypatch.setattr(
+            paddle.Tensor, name, lambda tensor, *rest, read=read: reads.append(1) or read(tensor, *rest)
+        )
+    counts = []
+    for steps in (4, 12):
+        reads.clear()
+        flags = f"--task_name TNEWS --do_train --batch_size 8 --max_seq_length 16 --max_steps {steps} --save_steps 100"
+        assert run_on_demo(run_clue_classifier.main, tmp_path / str(steps), *flags.split())[0] == 0
+        counts.append(len(reads))
+    assert counts[0] == counts[1] > 0
+
+
 def limit_memory(monkeypatch, most):
     """Let evaluation of more than so many records at a time fail as on a full card."""
     logits = classification.logits
