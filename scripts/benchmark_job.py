@@ -145,8 +145,9 @@ def main() -> None:
 
     def counted_collate(*args: Any) -> Any:
         batch = collate(*args)
-        cost["tokens"] += int(batch["attention_mask"].sum())
-        cost["padded_tokens"] += batch["attention_mask"].size
+        # Of this process, as many times as there are processes.
+        cost["tokens"] += int(batch["attention_mask"].sum()) * runtime.world_size()
+        cost["padded_tokens"] += batch["attention_mask"].size * runtime.world_size()
         return batch
 
     def noted_advance(meter: Any) -> None:

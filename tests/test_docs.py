@@ -28,7 +28,7 @@ INSTEAD = (
     (' --nnodes 2 --master 192.168.0.1:8090 --gpus "0,1,2,3"', " --nproc_per_node 2"),
     (' --gpus "0,1,2,3"', " --nproc_per_node 2"),
     (" --gpus 0,1,2,3 ", " --tasks TNEWS --learning_rates 3e-5 5e-5 --batch_sizes 16 "),
-    ("--steps 20 --rounds 1 --records 100", "--steps 2 --rounds 1 --records 8"),
+    ("--steps 60 --records 200", "--tasks TNEWS --steps 2 --rounds 1 --records 8"),
 )
 
 
@@ -86,7 +86,7 @@ def test_the_grid_search_runs(place):
     (block,) = (text for _, text in blocks("README.md") if text.startswith("bash scripts/grid_search.sh"))
     output = run(place, "shell", block)
     assert "2 finished, 0 failed" in output
-    assert (place / "report/report.html").is_file() or list(place.rglob("report.html"))
+    assert list(place.rglob("report.html"))
 
 
 def test_what_is_not_run_stands_in_the_readme():
