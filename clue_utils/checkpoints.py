@@ -82,9 +82,10 @@ def restore(checkpoint: Path, model: paddle.nn.Layer, optimizer: Any) -> None:
 
 
 def remove_all(folder: Path) -> None:
-    """Remove every checkpoint of a run that is finished or started anew."""
+    """Remove the checkpoints of a run that is finished; those of PaddleNLP's Trainer are not ours."""
     for checkpoint in _folders(folder):
-        shutil.rmtree(checkpoint)
+        if any((checkpoint / name).exists() for name in (_STATE, _WEIGHTS, _OPTIMIZER)):
+            shutil.rmtree(checkpoint)
 
 
 def _folders(folder: Path) -> list[Path]:

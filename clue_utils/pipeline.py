@@ -136,7 +136,7 @@ class Pipeline:
         return logits[0] if len(logits) == 1 else ensemble.average_logits(logits, 2 if self.task.kind == "span" else 1)
 
     def train(self, dev: Split) -> None:
-        """Fine-tune, keep the best checkpoint in the output folder, and remove what was kept to go on from."""
+        """Fine-tune and keep the best checkpoint in the output folder."""
         train = self.load_split("train").features
         runtime.seed_all(self.args.seed)  # a new head is drawn at random
         model = self.load_model(self.args.model_name_or_path, training=True)
@@ -152,8 +152,6 @@ class Pipeline:
             reason_to_stop=self._reason_to_stop if self.args.prune else lambda: "",
         )
         self.run.write(status="trained")
-        if runtime.rank() == 0:
-            checkpoints.remove_all(self.run.folder)
 
     def _reason_to_stop(self) -> str:
         others = pruning.finished_trials(self.run.folder, self.task.name)
@@ -179,6 +177,8 @@ def _execute(args: Any, task: Task, device: str, build_method: Callable[[Any], M
             logger.info("%s: trained already, best %s %.4f", run.folder, task.metric, run.fields["best_metric"])
         else:
             pipeline.train(dev)
+        if runtime.rank() == 0:  # also after a run that was killed before it came to this
+            checkpoints.remove_all(run.folder)
     if args.do_eval or args.do_predict:
         members = [pipeline.load_model(folder, training=False) for folder in (checkpoint, *args.ensemble)]
         if args.do_eval and dev:

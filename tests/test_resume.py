@@ -151,6 +151,21 @@ def test_other_settings_are_refused_with_the_difference(train, stopped):
     assert status == 0 and "going on" not in out
 
 
+def test_checkpoints_that_a_kill_left_behind_are_removed(train, tmp_path, monkeypatch):
+    def die(_: Path) -> None:
+        raise Killed
+
+    monkeypatch.setattr(checkpoints, "remove_all", die)
+    with pytest.raises(Killed):
+        train(tmp_path)
+    monkeypatch.undo()
+    assert names_of_checkpoints(tmp_path)
+    (tmp_path / "checkpoint-7").mkdir()  # as of the Trainer
+    status, out, _ = train(tmp_path)
+    assert status == 0 and "trained already" in out
+    assert names_of_checkpoints(tmp_path) == ["checkpoint-7"]
+
+
 def test_a_finished_run_is_not_done_again(train, unbroken):
     before = (unbroken / "model.safetensors").stat().st_mtime_ns
     status, out, _ = train(unbroken, "--do_predict")
