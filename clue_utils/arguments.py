@@ -42,14 +42,13 @@ class Parser(argparse.ArgumentParser):
         # A backslash followed by a blank, at the end of a pasted command, arrives as a blank argument.
         words = [word for word in (sys.argv[1:] if args is None else args) if word.strip()]
         # First, since a mistyped flag may be one that is required.
-        mistyped = [word for word in words if word.startswith("--") and not self._knows(word)]
-        parsed, unknown = (None, []) if mistyped else self.parse_known_args(words, namespace)
-        if mistyped or unknown:
-            self.error(self._explain((mistyped or unknown)[0]))
+        for word in words:
+            if word.startswith("--") and word.split("=")[0] not in {"--", *self._option_string_actions}:
+                self.error(self._explain(word))
+        parsed, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            self.error(self._explain(unknown[0]))
         return parsed
-
-    def _knows(self, word: str) -> bool:
-        return word == "--" or word.split("=")[0] in self._option_string_actions
 
     def _explain(self, word: str) -> str:
         flag = word.split("=")[0]

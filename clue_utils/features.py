@@ -21,7 +21,7 @@ import pyarrow as pa
 from filelock import FileLock
 from tqdm import tqdm
 
-from clue_utils import results
+from clue_utils import results, runtime
 from clue_utils.data import Records
 from clue_utils.errors import UserError
 
@@ -157,17 +157,13 @@ def build_features(
             path.unlink()
         for leftover in cache_dir.glob(f"{name}.*.tmp"):  # of a build that was killed
             leftover.unlink()
-        features = Features(_write(records, method.encode, cache_dir / name, num_proc or _num_processors()))
+        features = Features(_write(records, method.encode, cache_dir / name, num_proc or runtime.num_processors()))
     logger.info("%s %s: %d features built", records.task.name, records.split, len(features))
     return features
 
 
 def _checksum(path: Path) -> str:
     return results.sha256_of(path)[:16]
-
-
-def _num_processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write(records: Records, encode: Encode, path: Path, num_proc: int) -> Path:

@@ -6,11 +6,11 @@ Formats: the submission notes of the CLUE leaderboard (2021-09-04). ``submission
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import json
 import os
 import re
-import reprlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from typing import Any
 
 from clue_utils.data import cache_dir, load_records
 from clue_utils.errors import UserError
-from clue_utils.readers import blanks
+from clue_utils.readers import blanks, show
 from clue_utils.tasks import BLANK, DIAGNOSTICS, MAX_CHOICES, NUM_CANDIDATES, TASKS, Task
 
 # Lines that are named for one kind of problem in one file; the rest is counted.
@@ -28,12 +28,6 @@ MAX_LINES = 10
 # Tasks whose official test ids are known to count from 0.
 _IDS_FROM_ZERO = ("OCNLI", "C3")
 _CMRC2018_ID = r"TEST_\d+_QUERY_\d+"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-_limited = reprlib.Repr()
-_limited.maxstring = _limited.maxlong = 60
-# A value on one line, not too long, not too deep.
-_show = _limited.repr
 
 
 def submission_files() -> dict[str, tuple[Task, str]]:
@@ -121,9 +115,9 @@ def check_prediction(
     """
     task, split = known_files()[name]
     found = _Problems(place, report)
-    if content.startswith(_BYTE_ORDER_MARK):
+    if content.startswith(codecs.BOM_UTF8):
         found.add("byte order mark", "begins with a byte order mark; save it as UTF-8 without one", 1)
-        content = content.removeprefix(_BYTE_ORDER_MARK)
+        content = content.removeprefix(codecs.BOM_UTF8)
     if b"\r\n" in content:
         report.notes.append(f"{place}: lines end as on Windows (CR LF), which JSON allows")
     if not content.strip():
@@ -204,19 +198,19 @@ def _check_lines(task: Task, content: bytes, found: _Problems) -> dict[int, Any]
             found.add("not JSON", str(error), number)
             continue
         if not isinstance(record, dict):
-            found.add("not an object", f'{_show(record)} is not an object with "id" and "label"', number)
+            found.add("not an object", f'{show(record)} is not an object with "id" and "label"', number)
             continue
         for key in repeated:
-            found.add("repeated key", f"key {_show(key)} occurs twice in one object", number)
+            found.add("repeated key", f"key {show(key)} occurs twice in one object", number)
         for key in ("id", "label"):
             if key not in record:
                 found.add(f"no {key}", f'not an object with "id" and "label": no "{key}"', number)
         if "id" in record:
             id_ = record["id"]
             if type(id_) is not int or id_ < 0:
-                found.add("id", f"id {_show(id_)} is not an integer of at least 0", number)
+                found.add("id", f"id {show(id_)} is not an integer of at least 0", number)
             elif id_ in seen:
-                found.add("repeated id", f"id {_show(id_)} occurs twice, first in line {seen[id_]}", number)
+                found.add("repeated id", f"id {show(id_)} occurs twice, first in line {seen[id_]}", number)
             else:
                 ids[number] = id_
                 seen[id_] = number
@@ -232,14 +226,14 @@ def _label_problem(task: Task, label: Any) -> str | None:
         if label in task.labels:
             return None
         close = difflib.get_close_matches(label.strip().lower(), task.labels, n=1, cutoff=0.8)
-        meant = f"; did you mean {_show(close[0])}?" if close else ""
-        return f"{_show(label)} is not one of {task.name}'s{meant}"
+        meant = f"; did you mean {show(close[0])}?" if close else ""
+        return f"{show(label)} is not one of {task.name}'s{meant}"
     written = json.dumps(label) if isinstance(label, bool) else str(label) if isinstance(label, int) else ""
     if written in task.labels:
-        return f'{_show(label)} is not a text: write "{written}" with quotes'
+        return f'{show(label)} is not a text: write "{written}" with quotes'
     index = type(label) is int and 0 <= label < len(task.labels)
     hint = f' (the position of "{task.labels[label]}"?)' if index else ""
-    return f"{_show(label)} is not one of {task.name}'s: a label is a text such as {json.dumps(task.labels[0])}{hint}"
+    return f"{show(label)} is not one of {task.name}'s: a label is a text such as {json.dumps(task.labels[0])}{hint}"
 
 
 def _choice_problem(value: Any, number: int) -> str | None:
@@ -247,8 +241,8 @@ def _choice_problem(value: Any, number: int) -> str | None:
     if type(value) is int and 0 <= value < number:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 3 and int(value) < number:
-        return f"{_show(value)} is a text: write {int(value)} without quotes"
-    return f"{_show(value)} is not 0 to {number - 1}"
+        return f"{show(value)} is a text: write {int(value)} without quotes"
+    return f"{show(value)} is not 0 to {number - 1}"
 
 
 def _check_count(task: Task, split: str, number: int, found: _Problems) -> bool:
@@ -278,7 +272,7 @@ def _check_ids(
     expected = set(ids)
     for number, id_ in lines.items():
         if id_ is not None and id_ not in expected:
-            found.add("unknown id", f"id {_show(id_)} is not in the test file", number)
+            found.add("unknown id", f"id {show(id_)} is not in the test file", number)
     for id_ in sorted(expected.difference(given)):
         found.add("missing id", f"id {id_} is missing")
     if len(lines) == len(given) == len(ids) and expected == set(given):
@@ -300,21 +294,21 @@ def _check_object(task: Task, content: bytes, found: _Problems) -> dict[str, Any
             found.add("not JSON", str(error), _damaged_line(content))
         return None
     if not isinstance(answers, dict) or not answers:
-        shape = "a JSON array" if isinstance(answers, list) else _show(answers)
+        shape = "a JSON array" if isinstance(answers, list) else show(answers)
         found.add("shape", f"not one JSON object with all answers but {shape}", 1)
         return None
     for key in repeated:
-        found.add("repeated key", f"key {_show(key)} occurs twice", _line_of(content, key))
+        found.add("repeated key", f"key {show(key)} occurs twice", _line_of(content, key))
     for key, value in answers.items():
         problem = None
         if task.kind == "cloze":
             problem = _choice_problem(value, NUM_CANDIDATES)
         elif not isinstance(value, str):
-            problem = f"{_show(value)} is not a text"
+            problem = f"{show(value)} is not a text"
         elif not value.strip():
             problem = "is empty"
         if problem:
-            text = f"answer {problem} ({_show(key)})"
+            text = f"answer {problem} ({show(key)})"
             found.add("answer", text, _line_of(content, key))
     return answers
 
@@ -351,12 +345,12 @@ def _check_keys(
             _check_count(task, split, len(answers), found)
             for key in answers:
                 if not re.fullmatch(pattern, key):
-                    found.add(f"strange {what}", f"{_show(key)} is not a {what} such as {form}")
+                    found.add(f"strange {what}", f"{show(key)} is not a {what} such as {form}")
         return
     expected = set(ids)
     for key in answers:
         if key not in expected:
-            found.add(f"unknown {what}", f"{what} {_show(key)} is not in the test file")
+            found.add(f"unknown {what}", f"{what} {show(key)} is not in the test file")
     for key in ids:
         if key not in answers:
-            found.add(f"missing {what}", f"{what} {_show(key)} of the test file is missing")
+            found.add(f"missing {what}", f"{what} {show(key)} of the test file is missing")

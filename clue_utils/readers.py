@@ -5,6 +5,7 @@ Whatever is wrong with a file ends as one ``UserError`` that names file, line (o
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import logging
@@ -20,7 +21,6 @@ from clue_utils.tasks import BLANK, MAX_CHOICES, NO_LABEL, NUM_CANDIDATES, Task
 
 logger = logging.getLogger(__name__)
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Ids and numbers are kept as int64 further on.
 _INT64 = range(-(2**63), 2**63)
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -60,7 +60,7 @@ class Reader:
                 for number, line in enumerate(stream):
                     md5.update(line)
                     self.sha256.update(line)
-                    yield line.removeprefix(_BYTE_ORDER_MARK) if number == 0 else line
+                    yield line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         self.md5[path] = md5.hexdigest()
@@ -116,7 +116,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys: set[str] = set()
         for key, _ in pairs:
             if key in keys:
-                raise _FieldError("", f"field {_show(key)}: occurs twice")
+                raise _FieldError("", f"field {show(key)}: occurs twice")
             keys.add(key)
     return record
 
@@ -129,7 +129,7 @@ _KINDS = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
 _limited = reprlib.Repr()
 _limited.maxstring = _limited.maxlong = 60
 # A value for an error message: on one line, not too long, not too deep.
-_show = _limited.repr
+show = _limited.repr
 
 
 def _check(value: Any, schema: Any, name: str) -> Any:
@@ -137,13 +137,13 @@ def _check(value: Any, schema: Any, name: str) -> Any:
     kind: type = schema if isinstance(schema, type) else dict if isinstance(schema, Mapping) else list
     fits = type(value) is kind  # a bool is no int
     if not fits:
-        raise _FieldError(name, f"{_show(value)} is not {_KINDS[kind]}")
+        raise _FieldError(name, f"{show(value)} is not {_KINDS[kind]}")
     if isinstance(schema, Mapping):
         return {key: _get(value, key, inner, f"{name}.{key}" if name else key) for key, inner in schema.items()}
     if isinstance(schema, list):
         return [_check(item, schema[0], f"{name}[{i}]") for i, item in enumerate(value)]
     if kind is int and value not in _INT64:
-        raise _FieldError(name, f"{_show(value)} is out of range")
+        raise _FieldError(name, f"{show(value)} is out of range")
     if kind is str:
         try:
             value.encode("utf-8")
@@ -155,7 +155,7 @@ def _check(value: Any, schema: Any, name: str) -> Any:
 def _get(record: Any, key: str, schema: Any, name: str | None = None) -> Any:
     """Return the checked value of a key of an object."""
     if type(record) is not dict:
-        raise _FieldError("", f"{_show(record)} is not an object")
+        raise _FieldError("", f"{show(record)} is not an object")
     if key not in record:
         raise _FieldError(name or key, "missing")
     return _check(record[key], schema, name or key)
@@ -166,7 +166,7 @@ def _get_id(record: Any) -> int:
     value = record["id"]
     number = int(value) if type(value) is str and _DECIMAL.fullmatch(value) else value
     if type(number) is not int or number < 0 or number not in _INT64:
-        raise _FieldError("id", f"{_show(value)} is not an integer of at least 0")
+        raise _FieldError("id", f"{show(value)} is not an integer of at least 0")
     return number
 
 
@@ -179,7 +179,7 @@ class _Unique:
 
     def add(self, value: int | str) -> None:
         if value in self._seen:
-            raise _FieldError(self._name, f"{_show(value)} occurs twice")
+            raise _FieldError(self._name, f"{show(value)} occurs twice")
         self._seen.add(value)
 
 
@@ -212,7 +212,7 @@ def _read_classification(reader: Reader, task: Task, has_answers: bool, files: t
             return None
         if label not in labels:
             known = ", ".join(task.labels[:20]) + (" ..." if len(task.labels) > 20 else "")
-            raise _FieldError("label", f"{_show(label)} is none of {task.name}'s labels ({known})")
+            raise _FieldError("label", f"{show(label)} is none of {task.name}'s labels ({known})")
         row["label"] = labels[label]
         return row
 
@@ -224,7 +224,7 @@ def _check_spans(text: str, target: dict[str, Any]) -> None:
     for name in ("span1", "span2"):
         begin, span = target[f"{name}_index"], target[f"{name}_text"]
         if begin < 0 or not text.startswith(span, begin):
-            raise _FieldError(f"target.{name}_index", f"{_show(span)} is not at character {begin} of the text")
+            raise _FieldError(f"target.{name}_index", f"{show(span)} is not at character {begin} of the text")
 
 
 def _convert_lines(
@@ -250,7 +250,7 @@ def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: 
             for d, document in enumerate(_check_list(reader.document(path), "")):
                 place = f"[{d}]"
                 if type(document) is not list or len(document) < 2:
-                    raise _FieldError("", f"{_show(document)} is not a list of context, questions and name")
+                    raise _FieldError("", f"{show(document)} is not a list of context, questions and name")
                 context = _check(document[0], task.fields["context"], "context")
                 for q, question in enumerate(_check_list(document[1], "")):
                     place = f"[{d}][1][{q}]"
@@ -266,7 +266,7 @@ def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: 
                     if has_answers:
                         answer = _get(question, "answer", str)
                         if answer not in choices:
-                            raise _FieldError("answer", f"{_show(answer)} is not one of the choices")
+                            raise _FieldError("answer", f"{show(answer)} is not one of the choices")
                         row["label"] = choices.index(answer)
                     else:
                         if "id" not in question:
@@ -338,7 +338,7 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
     answers_path = files[1]
     answers = reader.document(answers_path)
     if type(answers) is not dict:
-        raise UserError(f"{answers_path}: {_show(answers)} is not an object")
+        raise UserError(f"{answers_path}: {show(answers)} is not an object")
     for number, row in enumerate(rows, 1):
         assert row is not None
         for tag in row["answers"]:
@@ -346,20 +346,20 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
                 raise UserError(f"{path}:{number}: field 'content': {tag} has no answer in {answers_path}")
             answer = answers[tag]
             if type(answer) is not int or not 0 <= answer < NUM_CANDIDATES:
-                raise UserError(f"{answers_path}: field '{tag}': {_show(answer)} is not 0 to {NUM_CANDIDATES - 1}")
+                raise UserError(f"{answers_path}: field '{tag}': {show(answer)} is not 0 to {NUM_CANDIDATES - 1}")
             row["answers"][tag] = answer
     return rows
 
 
 def _check_list(value: Any, name: str) -> list[Any]:
     if type(value) is not list:
-        raise _FieldError(name, f"{_show(value)} is not a list")
+        raise _FieldError(name, f"{show(value)} is not a list")
     return value
 
 
 def _get_list(record: Any, key: str) -> list[Any]:
     if type(record) is not dict or key not in record:
-        raise _FieldError(key, "missing" if type(record) is dict else f"{_show(record)} is not an object that holds it")
+        raise _FieldError(key, "missing" if type(record) is dict else f"{show(record)} is not an object that holds it")
     return _check_list(record[key], key)
 
 

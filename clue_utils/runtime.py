@@ -49,6 +49,11 @@ def _processes_on_this_machine() -> int:
     return max(1, sum(endpoint.rpartition(":")[0] == host for endpoint in endpoints))
 
 
+def num_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cpu_settings(cpuinfo: str, num_cores: int, num_processes: int) -> dict[str, str]:
     """Environment settings with which PaddlePaddle's matrix products use the whole processor.
 
@@ -78,8 +83,7 @@ def tune_cpu() -> None:
             cpuinfo = file.read()
     except OSError:
         cpuinfo = ""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for name, value in cpu_settings(cpuinfo, cores, _processes_on_this_machine()).items():
+    for name, value in cpu_settings(cpuinfo, num_processors(), _processes_on_this_machine()).items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side prints banners and hints below "error"
 

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import pytest
@@ -88,7 +88,7 @@ def test_a_process_that_stops_ends_the_others_with_a_clear_line(demo, tmp_path):
 
 def test_two_processes_are_stopped_and_killed_and_end_as_if_they_never_were(demo, tmp_path):
     script = "classification/run_clue_classifier.py"
-    words = "--task_name TNEWS --do_train --max_steps 300 --save_steps 50 --logging_steps 5 --batch_size 4".split()
+    words = "--task_name TNEWS --do_train --max_steps 300 --save_steps 100 --logging_steps 5 --batch_size 4".split()
     words += ["--max_seq_length", "24"]
     _, unbroken = launch(script, 2, tmp_path / "unbroken", demo, *words)
 
@@ -97,21 +97,34 @@ def test_two_processes_are_stopped_and_killed_and_end_as_if_they_never_were(demo
     command += ["--log_dir", str(output) + "-log", str(TOP / script), "--model_name_or_path", str(demo / "model")]
     command += ["--device", "cpu", "--data_dir", str(demo / "data"), "--output_dir", str(output), *words]
 
-    def end_at(line: str, end: Callable[[int, int], None], number: int) -> None:
-        """Start the run in a process group of its own and send the group, or its leader, a signal at a log line."""
-        environment = os.environ | {"PYTHONPATH": str(TOP), "PYTHONUNBUFFERED": "1"}
-        environment.pop("OMP_NUM_THREADS", None)
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path, start_new_session=True
-        ) as process:
-            assert process.stdout
-            assert any(line in text for text in process.stdout)
-            end(process.pid, number)
-            process.stdout.read()
+    def last_step() -> int:
+        """The newest update in the metrics log, which is written at once; the launcher prints lines late."""
+        try:
+            lines = (output / "metrics.jsonl").read_text().split("\n")[:-1]
+        except FileNotFoundError:
+            return 0
+        return max((json.loads(line)["step"] for line in lines), default=0)
 
-    end_at("global step 15/300", os.kill, signal.SIGTERM)  # the launcher passes it on
-    assert max(int(path.name.partition("-")[2]) for path in output.glob("checkpoint-*")) >= 15
-    end_at("global step 105/300", os.killpg, signal.SIGKILL)
+    def end_after(num_updates: int, number: int, all_processes: bool) -> None:
+        """Start the run; after so many more updates, send a signal to the launcher, or to its processes as well."""
+        environment = os.environ | {"PYTHONPATH": str(TOP)}
+        environment.pop("OMP_NUM_THREADS", None)
+        begin = last_step()
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment, cwd=tmp_path) as launcher:
+            while last_step() < begin + num_updates:
+                assert launcher.poll() is None, "the run ended before it was stopped"
+                time.sleep(0.01)
+            pids = [launcher.pid]
+            if all_processes:
+                pids += map(int, Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split())
+            for pid in pids:
+                os.kill(pid, number)
+
+    end_after(15, signal.SIGTERM, all_processes=False)  # the launcher passes it on
+    stopped_at = max(int(path.name.partition("-")[2]) for path in output.glob("checkpoint-*"))
+    assert 15 <= stopped_at < 300
+    end_after(40, signal.SIGKILL, all_processes=True)
+    assert stopped_at < last_step() < 300
     _, resumed = launch(script, 2, output, demo, *words)
     for result in (unbroken, resumed):
         del result["wall_time"], result["peak_memory_bytes"]
