@@ -16,7 +16,7 @@ from typing import Any
 
 from clue_utils.download import MACOS_FOLDER, fetch
 from clue_utils.errors import UserError
-from clue_utils.readers import READERS, Reader
+from clue_utils.readers import READERS, PackedRows, Reader
 from clue_utils.tasks import NO_LABEL, TASKS, Split, Task
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Records(Sequence[dict[str, Any]]):
 
     task: Task
     split: str
-    rows: list[dict[str, Any]] = field(repr=False)
+    rows: Sequence[dict[str, Any]] = field(repr=False)
     files: tuple[Path, ...]
     sha256: str
     num_dropped: int
@@ -94,10 +94,17 @@ def load_records(task: Task, split: str, data_dir: str | os.PathLike[str] | None
     files = _find_files(folder, task, split)
     reader = Reader()
     has_answers = split not in task.test_splits
-    read = READERS[task.kind](reader, task, has_answers, files)
-    rows = [row for row in read if row is not None]
-    num_dropped = len(read) - len(rows)
-    del read
+    num_dropped = 0
+
+    def labelled() -> Iterator[dict[str, Any]]:
+        nonlocal num_dropped
+        for row in READERS[task.kind](reader, task, has_answers, files):
+            if row is None:
+                num_dropped += 1
+            else:
+                yield row
+
+    rows = PackedRows(labelled())
     names = ", ".join(map(str, files))
     if not rows:
         raise UserError(f"{names}: no record" + (f' with a gold label other than "{NO_LABEL}"' if num_dropped else ""))

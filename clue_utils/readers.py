@@ -9,10 +9,12 @@ import codecs
 import hashlib
 import json
 import logging
+import marshal
 import re
 import reprlib
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,31 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
+class PackedRows(Sequence[dict[str, Any]]):
+    """Rows in one block of memory, each unpacked when it is read.
+
+    They take a fraction of what as many dicts would, and none of it is copied in a process that is forked to encode
+    them, which counting references to dicts would do page by page.
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
+        self._block = bytearray()
+        self._ends = array("q")
+        for row in rows:
+            self._block += marshal.dumps(row)  # quick, and for the plain values of JSON; never written to disk
+            self._ends.append(len(self._block))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        begin = self._ends[number - 1] if number else 0
+        return marshal.loads(memoryview(self._block)[begin : self._ends[number]])
+
+
 # --- checking values ---------------------------------------------------------------------------------------------
 
 _KINDS = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
@@ -185,11 +212,11 @@ class _Unique:
 
 # --- the four kinds ----------------------------------------------------------------------------------------------
 
-# A row, or None for a record without a gold label.
-_Rows = list[dict[str, Any] | None]
+# Rows, with None for a record without a gold label.
+Rows = Iterator[dict[str, Any] | None]
 
 
-def _read_classification(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> _Rows:
+def _read_classification(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
     labels = {label: i for i, label in enumerate(task.labels)}
     ids = _Unique("id")
     have_ids: bool | None = None
@@ -216,7 +243,8 @@ def _read_classification(reader: Reader, task: Task, has_answers: bool, files: t
         row["label"] = labels[label]
         return row
 
-    return [row for path in files for row in _convert_lines(reader, path, convert)]
+    for path in files:
+        yield from _convert_lines(reader, path, convert)
 
 
 def _check_spans(text: str, target: dict[str, Any]) -> None:
@@ -240,10 +268,9 @@ def _convert_lines(
         yield row
 
 
-def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> _Rows:
-    rows: _Rows = []
+def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
     ids = _Unique("id")
-    num_cut = 0
+    position = num_cut = 0
     for path in files:
         place = ""
         try:
@@ -255,7 +282,7 @@ def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: 
                 for q, question in enumerate(_check_list(document[1], "")):
                     place = f"[{d}][1][{q}]"
                     row = {
-                        "id": len(rows),
+                        "id": position,
                         "context": context,
                         "question": _get(question, "question", task.fields["question"]),
                         "choice": _get(question, "choice", task.fields["choice"]),
@@ -275,17 +302,16 @@ def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: 
                         ids.add(row["id"])
                         num_cut += len(choices) > MAX_CHOICES
                         row["choice"] = choices[:MAX_CHOICES]
-                    rows.append(row)
+                    position += 1
+                    yield row
         except _FieldError as error:
             raise _at(path, place, error) from None
     if num_cut:
         names = ", ".join(map(str, files))
         logger.warning("%s: %d questions have more than %d choices; the rest is left out", names, num_cut, MAX_CHOICES)
-    return rows
 
 
-def _read_span(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> _Rows:
-    rows: _Rows = []
+def _read_span(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
     ids = _Unique("id")
     for path in files:
         place = ""
@@ -309,13 +335,12 @@ def _read_span(reader: Reader, task: Task, has_answers: bool, files: tuple[Path,
                             row["answers"] = _get(question, "answers", [{"text": str, "answer_start": int}])
                             if not row["answers"]:
                                 raise _FieldError("answers", "empty, where the split needs gold answers")
-                        rows.append(row)
+                        yield row
         except _FieldError as error:
             raise _at(path, place, error) from None
-    return rows
 
 
-def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> _Rows:
+def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
     path = files[0]
     tags = _Unique("content")
 
@@ -332,15 +357,16 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
             row["answers"] = dict.fromkeys(own, -1)
         return row
 
-    rows = list(_convert_lines(reader, path, convert))
+    rows = _convert_lines(reader, path, convert)
     if not has_answers:
-        return rows
+        yield from rows
+        return
+    checked = PackedRows(row for row in rows if row)  # all of the file before the next is read
     answers_path = files[1]
     answers = reader.document(answers_path)
     if type(answers) is not dict:
         raise UserError(f"{answers_path}: {show(answers)} is not an object")
-    for number, row in enumerate(rows, 1):
-        assert row is not None
+    for number, row in enumerate(checked, 1):
         for tag in row["answers"]:
             if tag not in answers:
                 raise UserError(f"{path}:{number}: field 'content': {tag} has no answer in {answers_path}")
@@ -348,7 +374,7 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
             if type(answer) is not int or not 0 <= answer < NUM_CANDIDATES:
                 raise UserError(f"{answers_path}: field '{tag}': {show(answer)} is not 0 to {NUM_CANDIDATES - 1}")
             row["answers"][tag] = answer
-    return rows
+        yield row
 
 
 def _check_list(value: Any, name: str) -> list[Any]:

@@ -109,15 +109,15 @@ WSC_1 = {
 
 def test_classification_rows_hold_the_registry_s_fields(tmp_path):
     records = load(tmp_path, TNEWS, "train", lines(TNEWS_1, TNEWS_1 | {"label": "100"}))
-    assert records.rows == [{"sentence": "甲", "id": 0, "label": 2}, {"sentence": "甲", "id": 1, "label": 0}]
-    assert records[1] == records.rows[1] and list(records) == records.rows and len(records) == 2
+    assert list(records) == [{"sentence": "甲", "id": 0, "label": 2}, {"sentence": "甲", "id": 1, "label": 0}]
+    assert records[1] == records[-1] == records.rows[1:][0] and len(records) == 2
     wsc = load(tmp_path, CLUEWSC, "dev", lines(WSC_1))
-    assert wsc.rows == [{"text": WSC_1["text"], "target": WSC_1["target"], "id": 0, "label": 0}]
+    assert wsc.rows[:] == [{"text": WSC_1["text"], "target": WSC_1["target"], "id": 0, "label": 0}]
 
 
 def test_ids_are_the_records_own_where_they_have_one(tmp_path):
     tests = lines({"id": 7, "sentence": "甲"}, {"id": "3", "sentence": "乙", "label": "ignored"})
-    assert load(tmp_path, TNEWS, "test1.1", tests).rows == [{"sentence": "甲", "id": 7}, {"sentence": "乙", "id": 3}]
+    assert load(tmp_path, TNEWS, "test1.1", tests).rows[:] == [{"sentence": "甲", "id": 7}, {"sentence": "乙", "id": 3}]
     assert [row["id"] for row in load(tmp_path, TNEWS, "test1.0", lines(*3 * [{"sentence": ""}]))] == [0, 1, 2]
 
 
@@ -340,7 +340,7 @@ CMRC_1 = {"id": "Q1", "question": "?", "answers": [{"text": "乙", "answer_start
 
 
 def test_cmrc_rows(tmp_path):
-    rows = load(tmp_path, CMRC, "dev", cmrc(CMRC_1)).rows
+    rows = load(tmp_path, CMRC, "dev", cmrc(CMRC_1)).rows[:]
     answers = [{"text": "乙", "answer_start": 1}]
     assert rows == [{"id": "Q1", "context": "甲乙", "question": "?", "answers": answers}]
 
@@ -388,9 +388,9 @@ def load_chid(tmp_path, content, answers):
 
 def test_chid_rows(tmp_path):
     records = load_chid(tmp_path, lines(CHID_1), ANSWERS | {"#idiom000009#": 1})
-    assert records.rows == [CHID_1 | {"answers": ANSWERS}]
+    assert list(records) == [CHID_1 | {"answers": ANSWERS}]
     assert [path.name for path in records.files] == ["train.json", "train_answer.json"]
-    assert load(tmp_path, CHID, "test1.0", lines(CHID_1)).rows == [CHID_1]
+    assert load(tmp_path, CHID, "test1.0", lines(CHID_1)).rows[:] == [CHID_1]
 
 
 @pytest.mark.parametrize(
