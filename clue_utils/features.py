@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -57,46 +58,62 @@ class Features(Sequence[Feature]):
     def __init__(self, path: Path) -> None:
         self.path = path
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        self._ends = np.cumsum([batch.num_rows for batch in self._batches]).tolist()
         self.names: list[str] = reader.schema.names
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        self._chunks = [[_arrays(column) for column in batch.columns] for batch in batches]
+        self._ends = np.cumsum([batch.num_rows for batch in batches]).tolist()
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._ends else 0
 
     def __getitem__(self, index: Any) -> Any:
-        position = bisect.bisect_right(self._ends, index)
-        batch = self._batches[position]
-        row = index - (self._ends[position] - batch.num_rows)
-        return {name: _cell(batch.column(i), row) for i, name in enumerate(self.names)}
+        chunk = bisect.bisect_right(self._ends, index)
+        row = index - (self._ends[chunk - 1] if chunk else 0)
+        return {name: _cell(arrays, row) for name, arrays in zip(self.names, self._chunks[chunk], strict=True)}
+
+    def _column(self, name: str) -> list[Arrays]:
+        i = self.names.index(name)
+        return [chunk[i] for chunk in self._chunks]
 
     def column(self, name: str) -> np.ndarray:
         """All values of a scalar column, int64 [len(self)]."""
-        i = self.names.index(name)
-        parts = [batch.column(i).to_numpy() for batch in self._batches]
-        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+        return np.concatenate([values for (values,) in self._column(name)] or [np.zeros(0, np.int64)])
 
     def lengths(self) -> np.ndarray:
         """Tokens of each row's longest sequence, int64 [len(self)]."""
-        i = self.names.index("input_ids")
-        return np.concatenate([_longest(batch.column(i)) for batch in self._batches])
+        return np.concatenate([_longest(arrays) for arrays in self._column("input_ids")])
 
 
-def _cell(column: Any, row: int) -> Any:
-    if pa.types.is_integer(column.type):
-        return int(column[row].as_py())
-    begin, end = column.offsets[row].as_py(), column.offsets[row + 1].as_py()
-    if pa.types.is_list(column.type.value_type):
-        return [_cell(column.values, i) for i in range(begin, end)]
-    return column.values.to_numpy()[begin:end]
+# What a column is made of: its values; before them, for lists, where each begins (and the last ends) among the values;
+# before that, for lists of lists, where each begins among the lists.
+Arrays = tuple[np.ndarray, ...]
 
 
-def _longest(column: Any) -> np.ndarray:
-    offsets = column.offsets.to_numpy()
-    if not pa.types.is_list(column.type.value_type):
-        return np.diff(offsets).astype(np.int64)
-    inner = np.diff(column.values.offsets.to_numpy()).astype(np.int64)
-    return np.maximum.reduceat(inner, offsets[:-1])
+def _arrays(column: Any) -> Arrays:
+    """The arrays of an Arrow column, without a copy: slicing them is several times as fast as asking Arrow."""
+    offsets = []
+    while pa.types.is_list(column.type):
+        offsets.append(column.offsets.to_numpy())
+        column = column.values
+    return (*offsets, column.to_numpy())
+
+
+def _cell(arrays: Arrays, row: int) -> Any:
+    *outer, values = arrays
+    if not outer:
+        return int(values[row])
+    if len(outer) == 1:
+        (begins,) = outer
+        return values[begins[row] : begins[row + 1]]
+    lists, begins = outer
+    ends = begins[lists[row] : lists[row + 1] + 1].tolist()
+    return [values[begin:end] for begin, end in itertools.pairwise(ends)]
+
+
+def _longest(arrays: Arrays) -> np.ndarray:
+    *lists, begins, _ = arrays
+    sizes = np.diff(begins).astype(np.int64)
+    return np.maximum.reduceat(sizes, lists[0][:-1]) if lists else sizes
 
 
 # --- the cache ---------------------------------------------------------------------------------------------------
