@@ -27,7 +27,7 @@ from paddlenlp.utils.log import logger as paddlenlp_logger  # noqa: E402
 
 from clue_utils import models  # noqa: E402
 from clue_utils.classification import Classification  # noqa: E402
-from clue_utils.features import Features, batches_per_epoch, collate, shuffled_batches  # noqa: E402
+from clue_utils.features import Collate, Features, batches_per_epoch, shuffled_batches  # noqa: E402
 from clue_utils.pipeline import Pipeline, Split  # noqa: E402
 from clue_utils.results import locked  # noqa: E402
 from clue_utils.stopping import StopRequest  # noqa: E402
@@ -233,8 +233,8 @@ def find_checkpoint(output_dir: Path) -> tuple[str | None, int]:
     return (str(output_dir / f"checkpoint-{max(steps)}"), max(steps)) if steps else (None, 0)
 
 
-def to_batch(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, np.ndarray]:
-    batch = collate(rows, pad_token_id)
+def to_batch(rows: list[dict[str, Any]], collate: Collate) -> dict[str, np.ndarray]:
+    batch = collate(rows)
     batch["labels"] = batch.pop("label")
     return batch
 
@@ -272,7 +272,6 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
     runtime.seed_all(args.seed)  # a new head is drawn at random
     source = str(run.folder) if run.is_trained and flags.do_train else args.model_name_or_path
     model = pipeline.load_model(source, training=trains)
-    pad_token_id = pipeline.tokenizer.pad_token_id
     paddlenlp_logger.set_level("INFO")
     trainer = ClueTrainer(
         pipeline,
@@ -280,7 +279,7 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
         model=model,
         criterion=paddle.nn.CrossEntropyLoss(),
         args=training_arguments(flags, args, device),
-        data_collator=functools.partial(to_batch, pad_token_id=pad_token_id),
+        data_collator=functools.partial(to_batch, collate=pipeline.collate),
         train_dataset=train,
         eval_dataset=dev and dev.features,
     )

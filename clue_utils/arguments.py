@@ -238,7 +238,8 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--eval_batch_size",
         type=positive_int,
         default=tasks.COMMON_DEFAULTS["eval_batch_size"],
-        help="records at a time in evaluation and prediction; scores do not depend on it (default: %(default)s)",
+        help="records at a time in evaluation and prediction, fewer of long ones; scores do not depend on it "
+        "(default: %(default)s)",
     )
 
 

@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 Feature = dict[str, Any]
 Encode = Callable[[dict[str, Any]], Sequence[Feature]]
 Batch = dict[str, np.ndarray]
+Collate = Callable[[Sequence[Feature]], Batch]
 
 _ROWS_PER_CHUNK = 512
 # How many batches are formed at a time from rows in order of length.
@@ -79,9 +81,9 @@ class Features(Sequence[Feature]):
         """All values of a scalar column, int64 [len(self)]."""
         return np.concatenate([values for (values,) in self._column(name)] or [np.zeros(0, np.int64)])
 
-    def lengths(self) -> np.ndarray:
-        """Tokens of each row's longest sequence, int64 [len(self)]."""
-        return np.concatenate([_longest(arrays) for arrays in self._column("input_ids")])
+    def sizes(self) -> np.ndarray:
+        """Tokens of each row when its sequences are padded to the longest of them, int64 [len(self)]."""
+        return np.concatenate([_padded_size(arrays) for arrays in self._column("input_ids")])
 
 
 # What a column is made of: its values; before them, for lists, where each begins (and the last ends) among the values;
@@ -110,10 +112,10 @@ def _cell(arrays: Arrays, row: int) -> Any:
     return [values[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
-def _longest(arrays: Arrays) -> np.ndarray:
+def _padded_size(arrays: Arrays) -> np.ndarray:
     *lists, begins, _ = arrays
-    sizes = np.diff(begins).astype(np.int64)
-    return np.maximum.reduceat(sizes, lists[0][:-1]) if lists else sizes
+    lengths = np.diff(begins).astype(np.int64)
+    return np.maximum.reduceat(lengths, lists[0][:-1]) * np.diff(lists[0]) if lists else lengths
 
 
 # --- the cache ---------------------------------------------------------------------------------------------------
@@ -255,21 +257,29 @@ def _default_signals() -> None:
 # --- batches -----------------------------------------------------------------------------------------------------
 
 
-def collate(features: Sequence[Feature], pad_token_id: int) -> Batch:
+def collate(
+    features: Sequence[Feature], pad_token_id: int, pad_to_multiple_of: int = 1, max_length: int = sys.maxsize
+) -> Batch:
     """Pad rows to the longest sequence among them.
+
+    Args:
+        pad_to_multiple_of: pad further, to such a multiple, but not beyond ``max_length``.
 
     Returns:
         int64 arrays: ``input_ids``, ``token_type_ids`` (if the features have them) and ``attention_mask`` of shape
         [batch, length], or [batch, choices, length] for rows that hold several sequences; every scalar as [batch].
     """
     batch: Batch = {}
+    lengths = np.array([_sequence_lengths(feature["input_ids"]) for feature in features])
+    longest = int(lengths.max())
+    width = max(longest, min(math.ceil(longest / pad_to_multiple_of) * pad_to_multiple_of, max_length))
     for name, value in features[0].items():
         if isinstance(value, int):
             batch[name] = np.array([feature[name] for feature in features], np.int64)
         elif name in ("input_ids", "token_type_ids"):
-            batch[name] = _pad([feature[name] for feature in features], pad_token_id if name == "input_ids" else 0)
-    lengths = np.array([_sequence_lengths(feature["input_ids"]) for feature in features])
-    batch["attention_mask"] = (np.arange(batch["input_ids"].shape[-1]) < lengths[..., None]).astype(np.int64)
+            padding = pad_token_id if name == "input_ids" else 0
+            batch[name] = _pad([feature[name] for feature in features], padding, width)
+    batch["attention_mask"] = (np.arange(width) < lengths[..., None]).astype(np.int64)
     return batch
 
 
@@ -277,19 +287,32 @@ def _sequence_lengths(sequences: Any) -> Any:
     return [len(sequence) for sequence in sequences] if isinstance(sequences, list) else len(sequences)
 
 
-def _pad(rows: Sequence[Any], value: int) -> np.ndarray:
+def _pad(rows: Sequence[Any], value: int, width: int) -> np.ndarray:
     nested = isinstance(rows[0], list)
     sequences = [sequence for row in rows for sequence in row] if nested else rows
-    padded = np.full((len(sequences), max(map(len, sequences))), value, np.int64)
+    padded = np.full((len(sequences), width), value, np.int64)
     for line, sequence in zip(padded, sequences, strict=True):
         line[: len(sequence)] = sequence
     return padded.reshape(len(rows), len(rows[0]), -1) if nested else padded
 
 
-def length_ordered_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Row numbers in batches of similar length, longest first, so that little is padded and memory peaks at once."""
-    order = np.argsort(-lengths, kind="stable")
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+def length_ordered_batches(sizes: np.ndarray, batch_size: int, max_tokens: int) -> list[np.ndarray]:
+    """Row numbers in batches of similar length, longest first, so that little is padded and memory peaks at once.
+
+    Args:
+        sizes: tokens of each row, see ``Features.sizes``.
+        batch_size: rows of a batch at the most.
+        max_tokens: tokens of a batch at the most, padding included; a longer row is a batch of its own.
+    """
+    order = np.argsort(-sizes, kind="stable")
+    batches = []
+    begin = 0
+    while begin < len(order):
+        fitting = max_tokens // max(1, int(sizes[order[begin]]))
+        end = begin + min(batch_size, max(1, fitting))
+        batches.append(order[begin:end])
+        begin = end
+    return batches
 
 
 def shuffled_batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -298,17 +321,17 @@ def shuffled_batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> l
     return [order[i : i + batch_size] for i in range(0, num_rows, batch_size)]
 
 
-def length_grouped_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def length_grouped_batches(sizes: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """As ``shuffled_batches``, with rows of similar length in a batch.
 
     Some fifty batches' worth of shuffled rows at a time are put in order of length and cut into batches, as in
     fairseq and transformers; the order of the batches is shuffled again. Only the last batch may be smaller.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
+    order = rng.permutation(len(sizes))
     pool = _BATCHES_TO_SORT * batch_size
     parts = [order[i : i + pool] for i in range(0, len(order), pool)]
-    order = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in parts])
+    order = np.concatenate([part[np.argsort(-sizes[part], kind="stable")] for part in parts])
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     num_full = len(order) // batch_size
     return [batches[i] for i in rng.permutation(num_full)] + batches[num_full:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import paddle
 
 from clue_utils import checkpoints, cpu, data, ensemble, models, pruning, runtime, submission
 from clue_utils.data import Records
-from clue_utils.features import Feature, Features, build_features
+from clue_utils.features import Feature, Features, build_features, collate
 from clue_utils.inference import Tensors, compute_logits
 from clue_utils.results import Run, locked
 from clue_utils.tasks import DIAGNOSTICS, DIAGNOSTICS_MODEL, TEST, Task
@@ -62,7 +63,8 @@ class Split:
 
 
 class Pipeline:
-    """What a run works with: method, tokenizer and record (``run``), and through them splits, models and predictions.
+    """What a run works with: tokenizer, method, record (``run``) and padding (``collate``), and through them splits,
+    models and predictions.
 
     Args:
         args: flags, completed by ``arguments.resolve``.
@@ -76,6 +78,13 @@ class Pipeline:
         self.args, self.task = args, task
         self.tokenizer = models.load_tokenizer(args.model_name_or_path, getattr(args, "do_lower_case", None))
         self.method = build_method(self.tokenizer)
+        self.collate = functools.partial(
+            collate,
+            pad_token_id=self.tokenizer.pad_token_id,
+            # The matrix units of GPUs take half precision in multiples of 8.
+            pad_to_multiple_of=1 if args.precision == "fp32" else 8,
+            max_length=args.max_seq_length,
+        )
         self.run = Run(task.name, task.metric, args, device)
         if args.ensemble:
             ensemble.check_members(args, self.tokenizer, self.method.settings())
@@ -128,10 +137,9 @@ class Pipeline:
 
     def _logits(self, members: Sequence[paddle.nn.Layer], split: Split) -> np.ndarray:
         """Logits float32 [len(split.features), width]."""
-        args, method, pad = self.args, self.method, self.tokenizer.pad_token_id
+        batch_size, width = self.args.eval_batch_size, self.method.width
         logits = [
-            compute_logits(model, split.features, self._forward, args.eval_batch_size, pad, method.width)
-            for model in members
+            compute_logits(model, split.features, self._forward, self.collate, batch_size, width) for model in members
         ]
         return logits[0] if len(logits) == 1 else ensemble.average_logits(logits, 2 if self.task.kind == "span" else 1)
 
@@ -143,11 +151,11 @@ class Pipeline:
         fit(
             model,
             train,
+            self.collate,
             self._compute_loss,
             lambda: self.score([model], dev),
             self.args,
             self.run,
-            self.tokenizer.pad_token_id,
             save_best=lambda: models.save_model(model, self.tokenizer, self.run.folder),
             reason_to_stop=self._reason_to_stop if self.args.prune else lambda: "",
         )

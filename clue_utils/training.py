@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from clue_utils import checkpoints, runtime
 from clue_utils.errors import UserError
-from clue_utils.features import Features, batches_per_epoch, collate, length_grouped_batches, shuffled_batches
+from clue_utils.features import Collate, Features, batches_per_epoch, length_grouped_batches, shuffled_batches
 from clue_utils.inference import Tensors, to_tensors
 from clue_utils.results import NO_EVALUATION, Run
 from clue_utils.stopping import StopRequest
@@ -33,11 +33,11 @@ _LOG_NAMES = {"accuracy": "acc"}
 def fit(
     model: paddle.nn.Layer,
     train: Features,
+    collate: Collate,
     compute_loss: ComputeLoss,
     evaluate: Evaluate,
     args: Any,
     run: Run,
-    pad_token_id: int,
     save_best: Callable[[], None],
     reason_to_stop: Callable[[], str] = lambda: "",
 ) -> None:
@@ -49,6 +49,7 @@ def fit(
     its last checkpoint to the same end.
 
     Args:
+        collate: rows -> padded batch.
         compute_loss: model, batch -> float tensor [batch], the loss of each row.
         evaluate: () -> metrics of the development set, the same on every rank.
         args: the hyper-parameters of ``arguments.HYPER_PARAMETERS`` and ``max_steps``.
@@ -98,7 +99,7 @@ def fit(
                 batches = _batches(train, args, epoch)
             paddle.seed(_step_seed(args.seed, step, rank))
             loss = _backward(
-                replica, train, batches[index], compute_loss, scaler, args.gradient_accumulation_steps, pad_token_id
+                replica, train, batches[index], collate, compute_loss, scaler, args.gradient_accumulation_steps
             )
             scaler.step(optimizer)
             scaler.update()
@@ -122,7 +123,7 @@ def _batches(train: Features, args: Any, epoch: int) -> list[np.ndarray]:
     """Row numbers of each update of an epoch, for all ranks together."""
     batch_size = args.batch_size * runtime.world_size()
     if args.group_by_length:
-        return length_grouped_batches(train.lengths(), batch_size, args.seed, epoch)
+        return length_grouped_batches(train.sizes(), batch_size, args.seed, epoch)
     return shuffled_batches(len(train), batch_size, args.seed, epoch)
 
 
@@ -247,10 +248,10 @@ def _backward(
     model: paddle.nn.Layer,
     train: Features,
     rows: np.ndarray,
+    collate: Collate,
     compute_loss: ComputeLoss,
     scaler: paddle.amp.GradScaler,
     num_parts: int,
-    pad_token_id: int,
 ) -> paddle.Tensor:
     """Add the gradients of this rank's share of an update; return that share's part of the mean loss, a scalar.
 
@@ -267,7 +268,7 @@ def _backward(
     for i, part in enumerate(parts):
         exchanges = i == len(parts) - 1
         with contextlib.nullcontext() if exchanges or num_ranks == 1 else model.no_sync():
-            batch = to_tensors(collate([train[i] for i in part], pad_token_id))
+            batch = to_tensors(collate([train[i] for i in part]))
             try:
                 loss = compute_loss(model, batch).sum() * weight
                 scaler.scale(loss).backward()

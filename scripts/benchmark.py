@@ -148,7 +148,9 @@ class Bench:
         report.unlink(missing_ok=True)
         environment = os.environ | {"CLUE_CACHE_DIR": str(cache)}
         if system == "pytorch":
-            extra = {"kind": task.kind, "num_outputs": len(task.labels)}
+            from clue_utils.inference import max_tokens
+
+            extra = {"kind": task.kind, "num_outputs": len(task.labels), "max_tokens": max_tokens()}
             features = [max((cache / "features").glob(f"{task.name.lower()}-{split}-*.arrow"), key=_age)
                         for split in ("train", "dev")]  # fmt: skip
             command = [args.pytorch, TOP / "scripts/benchmark_pytorch.py", report, model, *features]
@@ -178,9 +180,16 @@ class Bench:
             raise UserError(f"{system} {task.name} failed: {lines[-1][:300]}")
         cost: dict[str, Any] = json.loads(report.read_text())
         if not args.no_model:
-            operations = matrix_operations(cost, self._sizes[model], length)
-            cost["matrix_share"] = operations * cost["steps_per_second"] / cost["matrix_rate"]
+            cost["matrix_work"] = matrix_operations(cost, self._sizes[model], length) * cost["steps_per_second"]
         return cost
+
+
+def add_matrix_shares(rounds: dict[str, list[dict[str, Any]]]) -> None:
+    """Set what each job reached of the machine's rate of matrix products: the highest that any of the jobs measured."""
+    costs = [cost for system in rounds.values() for cost in system if "matrix_work" in cost]
+    machine = max((cost["matrix_rate"] for cost in costs), default=1.0)
+    for cost in costs:
+        cost["matrix_share"] = cost["matrix_work"] / machine
 
 
 def _age(path: Path) -> float:
@@ -334,6 +343,7 @@ def main(argv: list[str] | None = None) -> None:
                     cost = bench.run(system, task, model)
                     results[task.name][system].append(cost)
                     print(f"{task.name} {number}/{args.rounds} {system}: {cost['seconds']:.1f} s", flush=True)
+            add_matrix_shares(results[task.name])
     text = describe(args, results)
     print(f"\n{text}")
     (args.output / "benchmark.md").write_text(text, encoding="utf-8")

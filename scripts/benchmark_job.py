@@ -58,7 +58,7 @@ class Encoded(Sequence[Any]):
     def column(self, name: str) -> np.ndarray:
         return np.array([record.get(name, -1) for record in self.records])
 
-    def lengths(self) -> np.ndarray:
+    def sizes(self) -> np.ndarray:
         return np.zeros(len(self), np.int64)
 
 
@@ -81,8 +81,8 @@ def make_plain(batch_size: int) -> None:
             return Encoded(records, method)
         return build(records, method, tokenizer, cache, 1, True)
 
-    def file_order(lengths: np.ndarray, _: int) -> list[np.ndarray]:
-        return [np.arange(i, min(i + batch_size, len(lengths))) for i in range(0, len(lengths), batch_size)]
+    def file_order(sizes: np.ndarray, *_: int) -> list[np.ndarray]:
+        return [np.arange(i, min(i + batch_size, len(sizes))) for i in range(0, len(sizes), batch_size)]
 
     swap(pipeline, build_features=build_features)
     swap(inference, length_ordered_batches=file_order)
@@ -125,7 +125,7 @@ def main() -> None:
     cost: dict[str, Any] = {"features": 0.0, "evaluations": [], "tokens": 0, "padded_tokens": 0, "updates": 0}
 
     load, evaluate, advance = data.load_records, training.evaluate_and_log, training._Meter.advance
-    build, collate = vars(pipeline)["build_features"], vars(training)["collate"]
+    build, fit = vars(pipeline)["build_features"], vars(pipeline)["fit"]
 
     def load_some(task: Any, name: str, *rest: Any) -> Any:
         records = load(task, name, *rest)
@@ -143,12 +143,15 @@ def main() -> None:
         cost["evaluations"].append(time.perf_counter() - begin)
         return metrics
 
-    def counted_collate(*args: Any) -> Any:
-        batch = collate(*args)
-        # Of this process, as many times as there are processes.
-        cost["tokens"] += int(batch["attention_mask"].sum()) * runtime.world_size()
-        cost["padded_tokens"] += batch["attention_mask"].size * runtime.world_size()
-        return batch
+    def counted_fit(model: Any, train: Any, collate: Any, *rest: Any, **more: Any) -> None:
+        def counted_collate(rows: Any) -> Any:
+            batch = collate(rows)
+            # Of this process, as many times as there are processes.
+            cost["tokens"] += int(batch["attention_mask"].sum()) * runtime.world_size()
+            cost["padded_tokens"] += batch["attention_mask"].size * runtime.world_size()
+            return batch
+
+        fit(model, train, counted_collate, *rest, **more)
 
     def noted_advance(meter: Any) -> None:
         cost.setdefault("first_step", time.time() - BEGIN)
@@ -156,8 +159,8 @@ def main() -> None:
         advance(meter)
 
     swap(data, load_records=load_some)
-    swap(pipeline, build_features=timed_build, evaluate_and_log=timed_evaluate)
-    swap(training, evaluate_and_log=timed_evaluate, collate=counted_collate)
+    swap(pipeline, build_features=timed_build, evaluate_and_log=timed_evaluate, fit=counted_fit)
+    swap(training, evaluate_and_log=timed_evaluate)
     swap(training._Meter, advance=noted_advance)
     importlib.import_module(Path(script).stem).main(flags)
 

@@ -113,7 +113,7 @@ def main() -> None:
         begin = time.perf_counter()
         model.eval()
         with torch.inference_mode():
-            for rows in length_ordered_batches(dev.lengths(), settings["eval_batch_size"]):
+            for rows in length_ordered_batches(dev.sizes(), settings["eval_batch_size"], settings["max_tokens"]):
                 batch = inputs(rows, dev)
                 model(**{name: batch[name] for name in MODEL_INPUTS if name in batch})
         model.train()

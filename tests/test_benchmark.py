@@ -35,6 +35,15 @@ def test_medians_and_ratios_to_ours():
     assert rows["one evaluation, s"][1] == "2.00" and rows["padding, share"] == ["0.200", "0.200"]
 
 
+def test_the_share_of_the_matrix_rate_is_of_the_highest_rate_measured():
+    rounds = {
+        "plain": [{"matrix_work": 10.0, "matrix_rate": 40.0}],
+        "ours": [{"matrix_work": 50.0, "matrix_rate": 80.0}],
+    }
+    benchmark.add_matrix_shares(rounds)
+    assert [rounds[system][0]["matrix_share"] for system in rounds] == [0.125, 0.625]
+
+
 def test_differences_are_told():
     ours = cost(1.0, losses=[1.0, 0.5], metrics=[{"loss": 1.0, "accuracy": 0.5}], predictions={"a": "1"})
     other = ours | {"losses": [1.0, 0.5001], "metrics": [{"loss": 1.1, "accuracy": 0.25}], "predictions": {"a": "2"}}

@@ -12,7 +12,7 @@ import pytest
 from clue_utils import tasks
 from clue_utils.data import Records
 from clue_utils.errors import UserError
-from clue_utils.features import build_features
+from clue_utils.features import build_features, collate, length_ordered_batches
 
 
 class Method:
@@ -50,7 +50,7 @@ def test_features_are_built_once_however_many_processes_build(build, tmp_path):
     alone = rows(build(method))
     assert method.calls == 3000 and rows(build(method)) == alone and method.calls == 3000
     assert alone[8] == ([0, 1], 8)
-    np.testing.assert_array_equal(build(method).lengths(), [i % 7 + 1 for i in range(3000)])
+    np.testing.assert_array_equal(build(method).sizes(), [i % 7 + 1 for i in range(3000)])
     for path in (tmp_path / "cache").glob("*.arrow"):
         path.unlink()
     assert rows(build(Method(), num_proc=2)) == alone
@@ -86,3 +86,22 @@ def test_what_a_killed_build_left_is_cleared_away(build, tmp_path):
     path.rename(leftover)
     build(Method())
     assert path.exists() and not leftover.exists()
+
+
+def test_batches_hold_a_limited_number_of_tokens():
+    sizes = np.array([3, 90, 4, 40, 5, 39, 200, 3])
+    batches = [batch.tolist() for batch in length_ordered_batches(sizes, batch_size=3, max_tokens=100)]
+    assert batches == [[6], [1], [3, 5], [4, 2, 0], [7]]
+
+
+def test_rows_are_padded_to_a_multiple_but_not_beyond_the_limit():
+    rows = [{"input_ids": np.array([5, 6, 7]), "label": 1}, {"input_ids": np.array([8]), "label": 0}]
+    plain, padded = collate(rows, 9), collate(rows, 9, pad_to_multiple_of=8, max_length=128)
+    assert plain["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert padded["input_ids"].shape == padded["attention_mask"].shape == (2, 8)
+    assert padded["input_ids"][1].tolist() == [8] + [9] * 7 and padded["attention_mask"].sum() == 4
+    assert collate(rows, 9, pad_to_multiple_of=8, max_length=5)["input_ids"].shape == (2, 5)
+    choices = [{"input_ids": [np.array([1, 2]), np.array([3])], "label": 0}]
+    assert collate(choices, 0, pad_to_multiple_of=4, max_length=64)["input_ids"].tolist() == [
+        [[1, 2, 0, 0], [3, 0, 0, 0]]
+    ]
