@@ -7,6 +7,7 @@ import argparse
 import functools
 import logging
 import math
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,13 @@ from clue_utils.errors import UserError
 
 # Paddle reads these settings when it is imported, and PaddleNLP's TrainingArguments is where the flags come from.
 runtime.tune_cpu()
-runtime.import_libraries()
+runtime.run(runtime.import_libraries)
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 from paddle.io import DistributedBatchSampler  # noqa: E402
 from paddlenlp.trainer import PdArgumentParser, Trainer, TrainerCallback, TrainingArguments  # noqa: E402
+from paddlenlp.trainer.utils.helper import broadcast_dp_optimizer  # noqa: E402
 from paddlenlp.utils.log import logger as paddlenlp_logger  # noqa: E402
 
 from clue_utils import models  # noqa: E402
@@ -31,7 +33,7 @@ from clue_utils.features import Collate, Features, batches_per_epoch, shuffled_b
 from clue_utils.pipeline import Pipeline, Split  # noqa: E402
 from clue_utils.results import locked  # noqa: E402
 from clue_utils.stopping import StopRequest  # noqa: E402
-from clue_utils.training import evaluate_and_log  # noqa: E402
+from clue_utils.training import evaluate_and_log, step_seed  # noqa: E402
 
 logger = logging.getLogger("clue_utils.trainer")
 
@@ -44,6 +46,9 @@ example:
 EXPORT_NAME = "inference/model"
 # Written last into a checkpoint of the Trainer: one without it was cut off.
 COMPLETE = "complete"
+
+# How files end that PaddleNLP would unpickle.
+PICKLES = (".pdparams", ".pdopt", ".pth", ".bin", ".pkl")
 
 # What --metric_for_best_model chooses from, with or without "eval_" before it.
 METRICS = ("accuracy", "loss")
@@ -95,9 +100,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(**dict.fromkeys(ACCEPTED), **dict.fromkeys(("device", "eval_steps", "disable_tqdm", "seed")))
     # The run's own VisualDL log holds the scalars; PaddleNLP's writer fails with today's protobuf.
     parser.set_defaults(max_steps=-1, metric_for_best_model="eval_accuracy", report_to=["none"])
-    # Safetensors in the checkpoints to go on from.
-    parser.set_defaults(unified_checkpoint=True)
+    # Safetensors in the checkpoints to go on from; and what the output folder keeps is the best, as the record says.
+    parser.set_defaults(unified_checkpoint=True, load_best_model_at_end=True)
     flags = parser.parse_args(argv)
+    if not flags.unified_checkpoint:
+        parser.error("--unified_checkpoint false would keep pickles as checkpoints: leave it out")
     for name, accept in ACCEPTED.items():
         if getattr(flags, name) is not None:
             try:
@@ -152,6 +159,8 @@ def training_arguments(flags: argparse.Namespace, args: argparse.Namespace, devi
     values["device"] = device.split(":")[0]
     # Evaluated whenever a checkpoint is written, so that the best of them is known.
     values["eval_steps"] = flags.eval_steps or values["save_steps"]
+    values["evaluation_strategy"] = "steps" if flags.do_train else "no"
+    values["load_best_model_at_end"] = flags.load_best_model_at_end and flags.do_train
     values["disable_tqdm"] = not sys.stderr.isatty() if flags.disable_tqdm is None else flags.disable_tqdm
     try:
         return PdArgumentParser(TrainingArguments).parse_dict(values)[0]
@@ -160,14 +169,26 @@ def training_arguments(flags: argparse.Namespace, args: argparse.Namespace, devi
 
 
 class SeededBatches(DistributedBatchSampler):
-    """This rank's rows in the plain script's order, which depends on seed and epoch alone."""
+    """This rank's rows in the plain script's order, which depends on seed and epoch alone.
 
-    def __init__(self, features: Features, batch_size: int, seed: int) -> None:
+    It ends with the last update, beyond which the Trainer, going on from a checkpoint of just that one, would take one.
+
+    Args:
+        num_parts: batches of an update; those that an epoch has left over make none.
+        max_steps: updates of the whole training, or -1.
+    """
+
+    def __init__(self, features: Features, batch_size: int, seed: int, num_parts: int, max_steps: int) -> None:
         super().__init__(features, batch_size, runtime.world_size(), runtime.rank(), shuffle=True)
         self.total, self.seed = batch_size * runtime.world_size(), seed
+        self.num_parts, self.max_steps = num_parts, max_steps
 
     def __iter__(self) -> Any:
-        for rows in shuffled_batches(len(self.dataset), self.total, self.seed, self.epoch):
+        batches = shuffled_batches(len(self.dataset), self.total, self.seed, self.epoch)
+        first_update = self.epoch * max(1, len(self) // self.num_parts)
+        for number, rows in enumerate(batches):
+            if 0 < self.max_steps <= first_update + number // self.num_parts:
+                return
             share = np.array_split(rows, runtime.world_size())[runtime.rank()]
             yield (share if len(share) else rows[:1]).tolist()
 
@@ -185,7 +206,14 @@ class ClueTrainer(Trainer):
         super().__init__(**settings)
 
     def _get_train_sampler(self) -> SeededBatches:
-        return SeededBatches(self.train_dataset, self.args.per_device_train_batch_size, self.args.seed)
+        args = self.args
+        return SeededBatches(
+            self.train_dataset,
+            args.per_device_train_batch_size,
+            args.seed,
+            args.gradient_accumulation_steps,
+            args.max_steps,
+        )
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -211,9 +239,33 @@ class ClueTrainer(Trainer):
             self.pipeline.run.log("train", self.state.global_step, scalars)
 
     def _save_checkpoint(self, model: Any, metrics: Any = None) -> None:
+        """Save as the Trainer does, but keep none of its pickles: what they hold follows from the step."""
         super()._save_checkpoint(model, metrics)
         if self.args.should_save:
-            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+            checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            for path in _pickles(checkpoint):
+                path.unlink()
+            (checkpoint / COMPLETE).touch()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The optimizer's state from safetensors, the schedule from the step."""
+        if checkpoint is None:
+            return
+        state = self.unified_checkpoint_handler.load_unified_optimizer(
+            model=self.model, optimizer=self.optimizer, resume_from_checkpoint=checkpoint
+        )
+        self.optimizer.set_state_dict(broadcast_dp_optimizer(state))
+        self.lr_scheduler.step(_step_of(checkpoint))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing: each update is seeded by its number."""
+
+
+class SeedUpdates(TrainerCallback):
+    """Seeds each update by its number, as the plain script does."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        paddle.seed(step_seed(args.seed, state.global_step, runtime.rank()))
 
 
 class StopWithCheckpoint(TrainerCallback):
@@ -227,9 +279,31 @@ class StopWithCheckpoint(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
+def _step_of(checkpoint: str | Path) -> int:
+    """The update after which a folder ``checkpoint-<step>`` was written; 0 for one of another name."""
+    number = Path(checkpoint).name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _pickles(checkpoint: Path) -> list[Path]:
+    return [path for path in checkpoint.iterdir() if path.suffix in PICKLES]
+
+
+def require_safe(checkpoint: Path) -> None:
+    """Refuse a checkpoint that PaddleNLP would read pickles from.
+
+    Raises:
+        UserError: it holds some, or weights that are no safetensors.
+    """
+    models.require_safe_shards(checkpoint)
+    if found := _pickles(checkpoint):
+        raise UserError(f"{found[0]}: refused, a pickle may run code: go on from a checkpoint of this script")
+
+
 def find_checkpoint(output_dir: Path) -> tuple[str | None, int]:
     """The newest complete checkpoint of the Trainer and its step; (None, 0) where there is none."""
-    steps = [int(path.parent.name.rpartition("-")[2]) for path in output_dir.glob(f"checkpoint-*/{COMPLETE}")]
+    steps = [_step_of(path.parent) for path in output_dir.glob(f"checkpoint-*/{COMPLETE}")]
+    steps = [step for step in steps if step > 0]
     return (str(output_dir / f"checkpoint-{max(steps)}"), max(steps)) if steps else (None, 0)
 
 
@@ -285,11 +359,16 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
     )
     if trains:
         found, step = find_checkpoint(run.folder)
+        if flags.resume_from_checkpoint:
+            found, step = flags.resume_from_checkpoint, _step_of(flags.resume_from_checkpoint)
+        if found and os.path.isdir(found):
+            require_safe(Path(found))
         run.keep_evaluations(step)
         run.write(num_steps=None)
         with StopRequest() as stop:
+            trainer.add_callback(SeedUpdates())
             trainer.add_callback(StopWithCheckpoint(stop))
-            result = trainer.train(resume_from_checkpoint=flags.resume_from_checkpoint or found)
+            result = trainer.train(resume_from_checkpoint=found)
         trainer.save_metrics("train", result.metrics)
         trainer.save_state()
         if runtime.rank() == 0:

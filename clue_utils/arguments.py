@@ -1,6 +1,6 @@
 """The flags that the scripts share, and where a flag left out takes its value from.
 
-Imports only the standard library, so that ``--help`` and a mistyped flag answer at once.
+Imports no PaddlePaddle, so that ``--help`` and a mistyped flag answer at once.
 """
 
 from __future__ import annotations
@@ -80,6 +80,9 @@ positive_float = _number(float, lambda x: x > 0, "a number above 0")
 non_negative_float = _number(float, lambda x: x >= 0, "a number of at least 0")
 proportion = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
 steps_or_all = _number(int, lambda n: n == -1 or n >= 1, "a number of updates of at least 1 (or -1: by epochs)")
+
+
+seed = _number(int, lambda n: 0 <= n < 2**63, "an integer from 0 to below 2 ** 63")
 
 
 def boolean(text: str) -> bool:
@@ -170,7 +173,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--gradient_accumulation_steps",
         type=positive_int,
-        help="parts that a batch is split into to fit memory; results do not change (default: 1)",
+        help="parts that a batch is computed in, to fit memory; it stays the same batch (default: 1)",
     )
     group.add_argument(
         "--group_by_length",
@@ -183,9 +186,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="end the run when it is clearly behind the finished runs beside --output_dir (median rule)",
     )
-    group.add_argument(
-        "--seed", type=non_negative_int, help=f"of everything drawn at random (default: {defaults['seed']})"
-    )
+    group.add_argument("--seed", type=seed, help=f"of everything drawn at random (default: {defaults['seed']})")
     group.add_argument(
         "--logging_steps", type=positive_int, help=f"updates between log lines (default: {defaults['logging_steps']})"
     )
@@ -311,7 +312,7 @@ def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | No
         if getattr(args, name) is not None:
             args.sources[name] = "command line"
         elif name in trained:
-            setattr(args, name, _checked(args.model_name_or_path, name, trained[name], fallback[name][0]))
+            setattr(args, name, _checked(args, name, trained[name], fallback[name][0]))
             args.sources[name] = "checkpoint"
         else:
             value, args.sources[name] = fallback[name]
@@ -324,13 +325,26 @@ def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | No
         logger.info("  %s: %s (%s)", name, getattr(args, name), args.sources[name])
 
 
-def _checked(folder: str, name: str, value: Any, example: Any) -> Any:
+# Hyper-parameters that are words -> what they may be.
+_WORDS: Mapping[str, Sequence[str]] = {"precision": tuple(runtime.PRECISIONS), "assignment": tasks.ASSIGNMENT_RULES}
+
+
+def _checked(args: Any, name: str, value: Any, example: Any) -> Any:
     """A value of a checkpoint's ``result.json``, held to what the flag of that name would take.
 
-    ``example`` is a value of the right type.
+    ``example`` is a value of the right type; None stands for a flag that is true, false or left to the model.
     """
-    right_type = type(value) is type(example) or (type(value) is int and type(example) is float)
-    if not right_type or not (value in runtime.PRECISIONS if isinstance(value, str) else 0 <= value < 10**9):
+    if example is None:
+        fits = value is None or isinstance(value, bool)
+    elif isinstance(value, str):
+        fits = value in _WORDS.get(name, ())
+    else:
+        # A float where an integer belongs is the Trainer's part of an epoch, which only training would need whole.
+        is_number = type(value) in (int, float) and not isinstance(example, (bool, str))
+        fits_type = type(value) is type(example) or (is_number and (isinstance(example, float) or not args.do_train))
+        fits = fits_type and 0 <= value < 2**63
+    if not fits:
+        folder = args.model_name_or_path
         raise UserError(f"{folder}/result.json: hyper-parameter {name} cannot be {value!r}; pass --{name}")
     return value
 

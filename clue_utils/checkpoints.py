@@ -21,11 +21,11 @@ import paddle
 from safetensors.numpy import load_file, save_file
 
 from clue_utils import runtime
-from clue_utils.results import flush_to_disk, sha256_of
+from clue_utils.results import flush_names, flush_to_disk, give_default_permissions, sha256_of
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"checkpoint-(\d+)")
+_NAME = re.compile(r"checkpoint-([0-9]{1,18})")
 _STATE = "state.json"
 _WEIGHTS = "weights.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
@@ -42,17 +42,23 @@ def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state:
         with runtime.os_errors(folder):
             save_file(weights, str(temporary / _WEIGHTS))
             save_file(_optimizer_arrays(model, optimizer), str(temporary / _OPTIMIZER))
+        for name in (_WEIGHTS, _OPTIMIZER):
+            give_default_permissions(temporary / name)
         digests = {name: sha256_of(temporary / name) for name in (_WEIGHTS, _OPTIMIZER)}
         text = json.dumps({"step": step, "sha256": digests, **state}, ensure_ascii=False)
         (temporary / _STATE).write_text(text, encoding="utf-8")
         flush_to_disk(temporary)
         target = folder / f"checkpoint-{step}"
         shutil.rmtree(target, ignore_errors=True)
-        os.rename(temporary, target)
+        os.replace(temporary, target)
+        flush_names(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for earlier in _folders(folder)[_NUM_KEPT:]:
-        shutil.rmtree(earlier)
+    # Later ones were passed over as damaged.
+    others = [path for path in _folders(folder) if path != target]
+    earlier = [path for path in others if _step_of(path) < step]
+    for path in {*others} - {*earlier[: _NUM_KEPT - 1]}:
+        shutil.rmtree(path)
 
 
 def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -60,8 +66,11 @@ def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     for candidate in _folders(folder):
         try:
             state = json.loads((candidate / _STATE).read_text(encoding="utf-8"))
-            damaged = [name for name, digest in state["sha256"].items() if sha256_of(candidate / name) != digest]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            digests = state["sha256"]
+            damaged = [name for name in (_WEIGHTS, _OPTIMIZER) if sha256_of(candidate / name) != digests[name]]
+            if state["step"] != _step_of(candidate) or not {"is_due", "run", "scaler"} <= state.keys():
+                damaged.append(_STATE)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             damaged = [f"{_STATE}: {error}"]
         if not damaged:
             return candidate, state
@@ -84,16 +93,22 @@ def restore(checkpoint: Path, model: paddle.nn.Layer, optimizer: Any) -> None:
 def remove_all(folder: Path) -> None:
     """Remove the checkpoints of a run that is finished; those of PaddleNLP's Trainer are not ours."""
     for checkpoint in _folders(folder):
-        if any((checkpoint / name).exists() for name in (_STATE, _WEIGHTS, _OPTIMIZER)):
-            shutil.rmtree(checkpoint)
+        shutil.rmtree(checkpoint)
+
+
+def _step_of(checkpoint: Path) -> int:
+    match = _NAME.fullmatch(checkpoint.name)
+    return int(match[1]) if match else 0
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Checkpoint folders, the newest first."""
-    if not folder.is_dir():
-        return []
-    steps = {path: match for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)) and path.is_dir()}
-    return sorted(steps, key=lambda path: int(steps[path][1]), reverse=True)
+    """Checkpoint folders of ours, the newest first."""
+    ours = [
+        path
+        for path in folder.glob("checkpoint-*")
+        if _NAME.fullmatch(path.name) and any((path / name).exists() for name in (_STATE, _WEIGHTS, _OPTIMIZER))
+    ]
+    return sorted(ours, key=_step_of, reverse=True)
 
 
 def _optimizer_arrays(model: paddle.nn.Layer, optimizer: Any) -> dict[str, np.ndarray]:

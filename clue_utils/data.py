@@ -17,7 +17,7 @@ from typing import Any
 from clue_utils.download import MACOS_FOLDER, fetch
 from clue_utils.errors import UserError
 from clue_utils.readers import READERS, PackedRows, Reader
-from clue_utils.tasks import NO_LABEL, TASKS, Split, Task
+from clue_utils.tasks import NO_LABEL, TASKS, Task
 
 logger = logging.getLogger(__name__)
 
@@ -86,12 +86,7 @@ def load_records(task: Task, split: str, data_dir: str | os.PathLike[str] | None
     Raises:
         UserError: the folder or a file is missing, or something in a file is not as described.
     """
-    given = data_dir if data_dir is not None else os.environ.get("CLUE_DATA_DIR")
-    if given:
-        folder = _find_folder(task, Path(given), "CLUE_DATA_DIR" if data_dir is None else "--data_dir")
-    else:
-        folder = fetch(task, cache_dir() / "data")
-    files = _find_files(folder, task, split)
+    files = find_files(task, split, data_dir)
     reader = Reader()
     has_answers = split not in task.test_splits
     num_dropped = 0
@@ -115,12 +110,37 @@ def load_records(task: Task, split: str, data_dir: str | os.PathLike[str] | None
         len(rows),
         f" ({num_dropped} without a gold label left out)" if num_dropped else "",
         names,
-        _describe_release(task, task.splits[split], reader.md5) if given else "from the verified archive",
+        _describe_release(task, split, reader.md5),
     )
     return Records(task, split, rows, files, reader.sha256.hexdigest(), num_dropped)
 
 
 # --- finding files -----------------------------------------------------------------------------------------------
+
+
+def _given(data_dir: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    """The folder that the user names: in a flag, or in the environment."""
+    return data_dir if data_dir is not None else os.environ.get("CLUE_DATA_DIR") or None
+
+
+def data_root(data_dir: str | os.PathLike[str] | None) -> Path:
+    """The folder with the tasks' folders, which need not be there."""
+    given = _given(data_dir)
+    return cache_dir() / "data" if given is None else Path(given).expanduser()
+
+
+def find_files(task: Task, split: str, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
+    """The files of a split in reading order, as :func:`load_records` looks for them; fetched if need be.
+
+    Raises:
+        UserError: one is missing.
+    """
+    given = _given(data_dir)
+    if given is None:
+        folder = fetch(task, data_root(None))
+    else:
+        folder = _find_folder(task, Path(given), "CLUE_DATA_DIR" if data_dir is None else "--data_dir")
+    return _find_files(folder, task, split)
 
 
 def _find_folder(task: Task, root: Path, source: str) -> Path:
@@ -161,8 +181,9 @@ def _find_files(folder: Path, task: Task, split: str) -> tuple[Path, ...]:
     raise UserError(f"{folder}: no {missing[0][0]}: the {split} split of {task.name} needs {accepted}")
 
 
-def _describe_release(task: Task, spec: Split, md5: Mapping[Path, str]) -> str:
+def _describe_release(task: Task, split: str, md5: Mapping[Path, str]) -> str:
     """What the files' checksums say; warns of files that a known release has under another split."""
+    spec = task.splits[split]
     own_names = {name for names in spec.files for name in names}
     known = {path: task.md5[digest] for path, digest in md5.items() if digest in task.md5}
     for path, name in known.items():

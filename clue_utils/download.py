@@ -128,7 +128,9 @@ def _download_from(url: str, task: Task, archive: Path) -> None:
     part = _Part(archive.with_name(f"{archive.name}.part"), url)
     for delay in (*_RETRY_DELAYS, None):
         try:
-            resumed = _transfer(url, task, part)
+            # A run that was killed may have had all of it.
+            is_whole = part.path.is_file() and _is_known(part.path, task)
+            resumed = False if is_whole else _transfer(url, task, part)
             digests = _digests(part.path)
             if digests.isdisjoint(task.archive.digests):
                 part.remove()

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clue_utils.errors import UserError
+from clue_utils.tasks import ASSIGNMENT_RULES
 
 # The list of cmrc2018_evaluate.py has a 33rd entry, the two-character "……". It is compared with single characters,
 # which it never equals, so an ellipsis stays in the text, alone or doubled.
@@ -42,8 +43,6 @@ _INSIDE_WORDS = (
 
 _DELETE_MARKS_AND_ASCII = str.maketrans("", "", string.punctuation + _MARKS)
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
-
-ASSIGNMENT_RULES = ("joint", "greedy")
 
 
 def accuracy(predictions: npt.ArrayLike, labels: npt.ArrayLike) -> float:

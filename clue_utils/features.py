@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -62,6 +63,8 @@ class Features(Sequence[Feature]):
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self.names: list[str] = reader.schema.names
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        for batch in batches:
+            batch.validate(full=True)  # that no offset leads out of the file
         self._chunks = [[_arrays(column) for column in batch.columns] for batch in batches]
         self._ends = np.cumsum([batch.num_rows for batch in batches]).tolist()
 
@@ -123,7 +126,10 @@ def _padded_size(arrays: Arrays) -> np.ndarray:
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Hex SHA-256 of what decides a tokenizer's output: its class, vocabulary and settings."""
+    basic = getattr(tokenizer, "basic_tokenizer", None)
+    settings = {name: sorted(v) if isinstance(v, set) else v for name, v in vars(basic).items()} if basic else {}
     state = {
+        "basic": sorted((name, str(value)) for name, value in settings.items()),
         "class": type(tokenizer).__name__,
         "vocab": sorted(tokenizer.get_vocab().items()),
         "special": sorted((str(k), str(v)) for k, v in tokenizer.special_tokens_map.items()),
@@ -152,7 +158,7 @@ def build_features(
         overwrite: encode again although the file is there.
 
     Raises:
-        UserError: one of the processes died.
+        UserError: one of the processes died, or nothing can be written to ``cache_dir``.
     """
     key = {
         "format": _CACHE_FORMAT,
@@ -163,22 +169,47 @@ def build_features(
         **method.settings(),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    name = f"{records.task.name.lower()}-{records.split}-{digest}"
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_dir / f"{name}.lock"):
-        for path in cache_dir.glob(f"{name}.*.arrow"):
-            if not overwrite and path.name == f"{name}.{_checksum(path)}.arrow":
-                features = Features(path)
-                logger.info("%s %s: %d features from cache %s", records.task.name, records.split, len(features), path)
-                return features
-            if not overwrite:
-                logger.warning("%s: damaged (its checksum is another one), building it again", path)
-            path.unlink()
-        for leftover in cache_dir.glob(f"{name}.*.tmp"):  # of a build that was killed
-            leftover.unlink()
-        features = Features(_write(records, method.encode, cache_dir / name, num_proc or runtime.num_processors()))
-    logger.info("%s %s: %d features built", records.task.name, records.split, len(features))
+    stem = cache_dir / f"{records.task.name.lower()}-{records.split}-{digest}"
+    # A complete file never changes, so that a cache that others have filled need not be writable.
+    path = None if overwrite else _find(stem)
+    how = "from cache"
+    try:
+        if path is None:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{stem}.lock", mode=0o666 & ~_umask()):
+                path = None if overwrite else _find(stem)  # another process may have built it meanwhile
+                if path is None:
+                    _clear(stem, overwrite)
+                    path, how = _write(records, method.encode, stem, num_proc or runtime.num_processors()), "built in"
+    except PermissionError as error:
+        raise UserError(
+            f"{cache_dir}: cannot keep features there ({error.strerror}): name another folder in CLUE_CACHE_DIR"
+        ) from None
+    features = Features(path)
+    logger.info("%s %s: %d features %s %s", records.task.name, records.split, len(features), how, path)
     return features
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def _find(stem: Path) -> Path | None:
+    """The complete, undamaged file of a build, if it is there."""
+    files = stem.parent.glob(f"{stem.name}.*.arrow")
+    return next((path for path in files if path.name == f"{stem.name}.{_checksum(path)}.arrow"), None)
+
+
+def _clear(stem: Path, overwrite: bool) -> None:
+    """Remove what is in the way of a build: damaged files, and what builds that were killed have left."""
+    for path in stem.parent.glob(f"{stem.name}.*.arrow"):
+        if not overwrite:
+            logger.warning("%s: damaged (its checksum is another one), building it again", path)
+        path.unlink()
+    for leftover in stem.parent.glob(f"{stem.name}.*.tmp"):
+        leftover.unlink()
 
 
 def _checksum(path: Path) -> str:
@@ -237,7 +268,7 @@ def _encode_chunks(records: Records, encode: Encode, num_proc: int) -> Iterator[
             yield from map(_encode_chunk, begins)
         else:
             with ProcessPoolExecutor(
-                min(num_proc, len(begins)), multiprocessing.get_context("fork"), _default_signals
+                min(num_proc, len(begins)), multiprocessing.get_context("fork"), _begin_worker
             ) as pool:
                 yield from pool.map(_encode_chunk, begins)
     except BrokenProcessPool:
@@ -248,10 +279,18 @@ def _encode_chunks(records: Records, encode: Encode, num_proc: int) -> Iterator[
         _job = None
 
 
-def _default_signals() -> None:
-    """What the parent does on a signal is not for its workers."""
+def _begin_worker() -> None:
+    """What the parent does on a signal is not for its workers; that it has ended, be it by SIGKILL, is."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 # --- batches -----------------------------------------------------------------------------------------------------

@@ -1,17 +1,20 @@
 """The grid search: which trials a model has, and where each of them lives.
 
-Everything comes from the registry; importing this module needs the standard library alone.
+Everything comes from the registry; importing this module needs no PaddlePaddle.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from clue_utils import tasks
+from clue_utils.errors import UserError
 from clue_utils.results import read_result
 
 # Where the shell scripts keep the folders of all models, unless told otherwise.
@@ -64,8 +67,15 @@ def list_trials(
 
 
 def model_folder(root: Path, model_name_or_path: str) -> Path:
-    """The folder of a model's trials: the last part of its name or path, ``rbt6`` for ``hfl/rbt6``, within ``root``."""
-    return root / Path(model_name_or_path).absolute().name
+    """The folder of a model's trials: the last part of its name or path, ``rbt6`` for ``hfl/rbt6``, within ``root``.
+
+    Raises:
+        UserError: it has no such part.
+    """
+    name = os.path.basename(os.path.abspath(model_name_or_path))
+    if not name or re.search(r"[\x00-\x1f]", f"{root}{name}"):
+        raise UserError(f"{model_name_or_path!r} has no name for a folder of trials: give another model or folder")
+    return root / name
 
 
 def best_trial_folder(model_folder: Path, task: str) -> Path | None:

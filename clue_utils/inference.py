@@ -56,6 +56,9 @@ def compute_logits(
 
     Returns:
         float32 array [len(features), width].
+
+    Raises:
+        UserError: a score is not a number, or memory does not suffice for a single row.
     """
     batches = length_ordered_batches(features.sizes(), batch_size, max_tokens())
     mine = batches[runtime.rank() :: runtime.world_size()]
@@ -74,7 +77,13 @@ def compute_logits(
     finally:
         if was_training:
             model.train()
-    return _gather(local, batches)
+    result = _gather(local, batches)
+    if np.isnan(result).any():
+        raise UserError(
+            "the model's scores are not numbers: its weights are damaged, or training diverged "
+            "(lower --learning_rate or raise --warmup_proportion; the best checkpoint is kept)"
+        )
+    return result
 
 
 def _outputs(

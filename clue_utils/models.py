@@ -21,12 +21,12 @@ from safetensors.numpy import save_file
 from clue_utils import runtime, tasks
 from clue_utils.errors import UserError
 from clue_utils.pickles import read_paddle_pickle, read_torch_pickle
-from clue_utils.results import flush_to_disk, read_result
+from clue_utils.results import WEIGHTS_FILE as SAFETENSORS
+from clue_utils.results import flush_names, flush_to_disk, give_default_permissions, read_result
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
 
-SAFETENSORS = "model.safetensors"
 _SAFE_WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json")
 # Pickles, the preferred first: file, its reader, and the format that its safetensors are marked with.
 _PICKLES = (("model_state.pdparams", read_paddle_pickle, "np"), ("pytorch_model.bin", read_torch_pickle, "pt"))
@@ -129,14 +129,9 @@ def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
         flush_to_disk(Path(temporary))
         # The weights last: they are what says that a checkpoint is there.
         for name in sorted(os.listdir(temporary), key=lambda name: name == SAFETENSORS):
-            _give_default_permissions(os.path.join(temporary, name))
+            give_default_permissions(Path(temporary, name))
             os.replace(os.path.join(temporary, name), folder / name)
-
-
-def _give_default_permissions(path: str) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(path, 0o666 & ~umask)
+        flush_names(folder)
 
 
 def _tokenizer_class(name_or_path: str) -> Any:
@@ -249,6 +244,7 @@ def _cannot_load(name_or_path: str, error: Exception) -> str:
 def _as_safetensors(name_or_path: str) -> Iterator[str]:
     """Yield a folder to load from in which no pickle has to be trusted: the one given, or a temporary copy of it."""
     folder = Path(name_or_path)
+    require_safe_shards(folder)
     pickles = [(folder / name, read, format_) for name, read, format_ in _PICKLES if (folder / name).is_file()]
     if any((folder / name).is_file() for name in _SAFE_WEIGHTS) or not pickles:
         yield name_or_path
@@ -260,6 +256,22 @@ def _as_safetensors(name_or_path: str) -> Iterator[str]:
         for settings in folder.glob("*.json"):
             shutil.copy(settings, copy)
         yield copy
+
+
+def require_safe_shards(folder: Path) -> None:
+    """Refuse an index of weights that names other files than safetensors beside it: PaddleNLP would unpickle those.
+
+    Raises:
+        UserError: it does, or it cannot be read.
+    """
+    for index in folder.glob("*.index.json"):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            safe = all(shard == Path(shard).name and shard.endswith(".safetensors") for shard in shards)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{index}: not an index of weights ({error})") from None
+        if not safe:
+            raise UserError(f"{index}: refused, it names files that are no safetensors of this folder")
 
 
 def _is_torch_checkpoint(name_or_path: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +85,8 @@ class Pipeline:
             max_length=args.max_seq_length,
         )
         self.run = Run(task.name, task.metric, args, device)
+        if runtime.world_size() > 1:
+            paddle.distributed.barrier()  # rank 0 may have cleared the folder
         if args.ensemble:
             ensemble.check_members(args, self.tokenizer, self.method.settings())
         self.run.record_members([args.model_name_or_path, *args.ensemble])
@@ -176,6 +177,8 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
 
 
 def _execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
+    for name in task.test_splits if args.do_predict else ():
+        data.find_files(task, name, args.data_dir)  # rather missed now than after hours of training
     pipeline = Pipeline(args, task, device, build_method)
     run, checkpoint = pipeline.run, args.model_name_or_path
     dev = pipeline.load_split("dev") if args.do_train or args.do_eval else None
@@ -202,7 +205,7 @@ def _load_diagnostics(data_dir: str | None) -> Records | None:
     Raises:
         UserError: the folder is there but not what it should be.
     """
-    root = Path(data_dir or os.environ.get("CLUE_DATA_DIR") or data.cache_dir() / "data").expanduser()
+    root = data.data_root(data_dir)
     if not (root / DIAGNOSTICS.folder).is_dir():
         logger.info("%s: no %s in %s, not predicted", DIAGNOSTICS.name, DIAGNOSTICS.folder, root)
         return None

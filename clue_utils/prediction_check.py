@@ -12,8 +12,9 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,11 @@ class _Problems:
         self._name, self._report = name, report
         self._kinds: Counter[str] = Counter()
 
-    def add(self, kind: str, text: str, line: int | None = None) -> None:
+    def add(self, kind: str, text: str, line: int | Callable[[], int | None] | None = None) -> None:
+        """Add a problem; a line that takes a search is given as a function, asked only if the problem is named."""
         self._kinds[kind] += 1
         if self._kinds[kind] <= MAX_LINES:
+            line = line() if callable(line) else line
             self._report.problems.append(f"{self._name}{f':{line}' if line else ''}: {text}")
 
     def close(self) -> None:
@@ -298,7 +301,7 @@ def _check_object(task: Task, content: bytes, found: _Problems) -> dict[str, Any
         found.add("shape", f"not one JSON object with all answers but {shape}", 1)
         return None
     for key in repeated:
-        found.add("repeated key", f"key {show(key)} occurs twice", _line_of(content, key))
+        found.add("repeated key", f"key {show(key)} occurs twice", partial(_line_of, content, key))
     for key, value in answers.items():
         problem = None
         if task.kind == "cloze":
@@ -309,7 +312,7 @@ def _check_object(task: Task, content: bytes, found: _Problems) -> dict[str, Any
             problem = "is empty"
         if problem:
             text = f"answer {problem} ({show(key)})"
-            found.add("answer", text, _line_of(content, key))
+            found.add("answer", text, partial(_line_of, content, key))
     return answers
 
 

@@ -3,7 +3,7 @@
 The median stopping rule (Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017, 3.2.2): a
 trial ends when its best score so far is below the median of what the finished trials had scored on average up to the
 same point. Points are shares of the training rather than updates, since trials differ in batch size. Trials beside
-the run's own folder, of the same task, are compared. The standard library is enough.
+the run's own folder, of the same task, are compared. Imports no PaddlePaddle.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def finished_trials(folder: Path, task_name: str) -> list[dict[str, Any]]:
             result = read_result(path.parent) or {}
         except UserError:
             continue
-        if result.get("task") == task_name and result.get("status") == "finished" and "pruned" not in result:
+        finished = result.get("status") == "finished" and "pruned" not in result and result.get("history")
+        if result.get("task") == task_name and finished and result.get("num_steps"):
             found.append(result)
     return found
 

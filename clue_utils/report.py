@@ -28,7 +28,7 @@ STATUSES = ("finished", "pruned", "unfinished", "failed", "missing")
 LOOSER = {"em": "squad_em", "f1": "squad_f1"}
 
 # What the grid searches, and what changes no score.
-_FREE_TO_DIFFER = ("learning_rate", "batch_size", "dropout", "seed", "gradient_accumulation_steps", "logging_steps")
+_FREE_TO_DIFFER = ("learning_rate", "batch_size", "dropout", "seed", *results.FREE_TO_CHANGE)
 _RUN_NAME = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)_([0-9]+)_([0-9.]+)_([0-9]+)")
 _ERROR_LINE = re.compile(r"(rank [0-9]+: )?error:")
 _LOG_TAIL = 1 << 16  # bytes at the end of a log that are read for its last line
@@ -288,7 +288,7 @@ class _ResultReader:
             score,
             self._fractions(fields.get("best_metrics") or {}, "best_metrics"),
             self._history(),
-            num_dev if isinstance(num_dev, int) and num_dev > 0 else None,
+            num_dev if isinstance(num_dev, int) and 0 < num_dev < 1e15 else None,
             trial.num_cards,
             float(self._number("wall_time", fields, 0.0)),
         )
@@ -349,7 +349,8 @@ class _ResultReader:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a number that sums of such numbers can be made of."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
 
 
 def _doubts(outcomes: Sequence[Outcome]) -> list[str]:

@@ -17,12 +17,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from clue_utils import runtime
+from clue_utils import runtime, tasks
 from clue_utils.errors import UserError
 
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
+WEIGHTS_FILE = "model.safetensors"
 _LOCK_FILE = ".lock"
+# Hyper-parameters that may change when a run goes on: what is learnt does not depend on them.
+FREE_TO_CHANGE = ("gradient_accumulation_steps", "logging_steps")
 # What ``Run.fields`` holds before the first evaluation, beside an empty history.
 NO_EVALUATION = {"best_metric": None, "best_step": None, "best_metrics": None}
 
@@ -34,6 +37,7 @@ def write_text_atomically(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         flush_to_disk(temporary)
         os.replace(temporary, path)
+        flush_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -41,11 +45,23 @@ def write_text_atomically(path: Path, text: str) -> None:
 def flush_to_disk(path: Path) -> None:
     """Return when a file, or a folder with all in it, would outlive a power cut."""
     for place in (*path.rglob("*"), path):
-        descriptor = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush_names(place)
+
+
+def flush_names(path: Path) -> None:
+    """Return when a file's content, or which files a folder has under which names, would outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def give_default_permissions(path: Path) -> None:
+    """Give a file that a library made private the permissions that the umask leaves."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
 
 
 def sha256_of(path: Path) -> str:
@@ -69,17 +85,20 @@ def locked(folder: Path) -> Iterator[None]:
         return
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK_FILE)
     try:
-        with FileLock(folder / _LOCK_FILE, timeout=0):
-            for leftover in folder.glob(".*.tmp"):  # of a run that was killed
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            yield
+        lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"{folder}: another run is writing there; wait for it or choose another --output_dir") from None
+    try:
+        for leftover in folder.glob(".*.tmp"):  # of a run that was killed
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        yield
     finally:
         if is_new and os.listdir(folder) == [_LOCK_FILE]:  # nothing came of it
             (folder / _LOCK_FILE).unlink()
             folder.rmdir()
+        lock.release()
 
 
 def read_result(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -107,7 +126,7 @@ def _require_same_run(folder: Path, earlier: dict[str, Any], described: dict[str
     different = [
         f"{name} {before.get(name)} there, {now[name]} now"
         for name in now
-        if name != "hyper_parameters" and before.get(name) != now[name]
+        if name not in ("hyper_parameters", *FREE_TO_CHANGE) and before.get(name) != now[name]
     ]
     if different:
         raise UserError(
@@ -121,13 +140,11 @@ def _is_same_checkpoint(folder: Path, earlier: dict[str, Any], described: dict[s
 
     A record of evaluation or prediction alone may be replaced by another one's; that of a training run may not.
     """
-    model = described["model"]
-    own = earlier.get("model") == model or (
-        os.path.isdir(model) and folder.is_dir() and os.path.samefile(model, folder)
-    )
-    if own and earlier.get("task") == described["task"]:
+    model, trained_here = described["model"], "history" in earlier
+    in_place = os.path.isdir(model) and folder.is_dir() and os.path.samefile(model, folder)
+    if earlier.get("task") == described["task"] and (in_place or (earlier.get("model") == model and not trained_here)):
         return True
-    if "history" in earlier:
+    if trained_here:
         raise UserError(
             f"{folder} holds the training run of {earlier.get('task')} from {earlier.get('model')}: "
             f"choose another --output_dir for {described['task']} with {model}"
@@ -149,7 +166,6 @@ class Run:
         self.folder = Path(args.output_dir)
         self._begin = time.monotonic()
         self._writer: Any = None
-        earlier = read_result(self.folder)
         described = {
             "task": task_name,
             "model": args.model_name_or_path,
@@ -158,50 +174,70 @@ class Run:
             "num_processes": runtime.world_size(),
         }
         if args.do_train and args.overwrite_output_dir:
-            self._start_anew()
-            earlier = None
+            self._start_anew(args.model_name_or_path, task_name)
+        earlier = read_result(self.folder)
+        if earlier and args.do_train and "history" not in earlier:
+            earlier = None  # of an evaluation or prediction alone
         if earlier and args.do_train:
             _require_same_run(self.folder, earlier, described)
         elif earlier and not _is_same_checkpoint(self.folder, earlier, described):
             earlier = None
+        self._settings = described
         self.is_trained = earlier is not None and earlier.get("status") in ("trained", "finished")
         self._trains = args.do_train and not self.is_trained
-        self.fields: dict[str, Any] = earlier or {
-            "status": "running",
-            "metric": metric,
-            "device": device,
-            "environment": {
-                name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE") if name in os.environ
-            },
-            "versions": runtime.versions(),
-            "num_examples": {},
-            "data_sha256": {},
-            **described,
+        environment = {
+            name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE") if name in os.environ
         }
+        here = {"device": device, "environment": environment, "versions": runtime.versions(), **described}
+        self.fields: dict[str, Any] = {"status": "running", "metric": metric, "num_examples": {}, "data_sha256": {}}
+        self.fields |= here | (earlier or {})
+        if self._trains:
+            self.fields |= here
 
-    def _start_anew(self) -> None:
+    def _start_anew(self, model: str, task_name: str) -> None:
+        """Remove what an earlier run has left, so that none of it can be taken for the new one's.
+
+        The record goes last: until then the folder is the earlier run's.
+        """
         if runtime.rank() != 0:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in (METRICS_FILE, RESULT_FILE):
+        task = tasks.TASKS[task_name]
+        for leftover in [*self.folder.glob("visualdl"), *self.folder.glob("checkpoint-*")]:
+            shutil.rmtree(leftover)
+        names = [task.plain_submission, *task.submissions.values(), METRICS_FILE, RESULT_FILE]
+        if not (os.path.isdir(model) and os.path.samefile(model, self.folder)):
+            names.insert(0, WEIGHTS_FILE)
+        for name in names:
             (self.folder / name).unlink(missing_ok=True)
-        for leftover in [self.folder / "visualdl", *self.folder.glob("checkpoint-*")]:
-            shutil.rmtree(leftover, ignore_errors=True)
 
     def resume(self, fields: dict[str, Any], step: int) -> None:
-        """Go back to what was recorded at a step: later lines of the metrics log are dropped."""
-        self.fields |= fields
+        """Go back to the evaluations recorded at a step: later lines of the metrics log are dropped.
+
+        Args:
+            fields: "history" and those of ``NO_EVALUATION``; "settings" of the run that recorded them, if known.
+
+        Raises:
+            UserError: those are not this run's settings.
+        """
+        _require_same_run(self.folder, fields.get("settings", self._settings), self._settings)
+        self.fields |= {name: fields[name] for name in ("history", *NO_EVALUATION)}
         evaluated = {entry["step"] for entry in self.fields["history"]}
         path = self.folder / METRICS_FILE
         if runtime.rank() == 0 and path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            entries = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
-            kept = [
-                line
-                for line, entry in entries
-                if (entry["step"] in evaluated if entry["kind"] == "eval" else entry["step"] <= step)
-            ]
+            kept = []
+            for line in path.read_bytes().splitlines(keepends=True):
+                try:
+                    entry = json.loads(line)
+                    if entry["step"] in evaluated if entry["kind"] == "eval" else entry["step"] <= step:
+                        kept.append(line.decode())
+                except (ValueError, TypeError, KeyError):  # the machine stopped while it was written
+                    continue
             write_text_atomically(path, "".join(kept))
+
+    def state(self) -> dict[str, Any]:
+        """What ``resume`` takes to come back to this moment."""
+        return {"settings": self._settings} | {name: self.fields[name] for name in ("history", *NO_EVALUATION)}
 
     def keep_evaluations(self, step: int) -> None:
         """Go back to the evaluations up to a step, and to the best of them."""
@@ -239,6 +275,8 @@ class Run:
                 f"{self.folder}: the {records.split} data is not what this run was started with; "
                 "give the same --data_dir, or start anew with --overwrite_output_dir"
             )
+        if not self._trains and "history" in self.fields and before is not None:
+            return  # what the training was scored on stays on record
         self.fields["num_examples"][records.split] = len(records)
         self.fields["data_sha256"][records.split] = records.sha256
 
@@ -266,7 +304,9 @@ class Run:
             write_text_atomically(self.folder / RESULT_FILE, text + "\n")
 
     def finish(self, device: str) -> None:
-        """Close the logs and mark the run as finished."""
+        """Close the logs and mark the run as finished, unless it is a training that was only looked at."""
         if self._writer is not None:
             self._writer.close()
-        self.write(status="finished", peak_memory_bytes=runtime.peak_memory_bytes(device))
+        unfinished = "history" in self.fields and self.fields["status"] == "running"
+        status = {} if unfinished else {"status": "finished"}
+        self.write(**status, peak_memory_bytes=runtime.peak_memory_bytes(device))

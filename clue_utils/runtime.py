@@ -261,7 +261,7 @@ def timed() -> Iterator[Callable[[], float]]:
 # File-system errors that are the user's to mend, not the program's.
 _USER_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
-    | {errno.ENAMETOOLONG, errno.EEXIST}
+    | {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOLCK}
 )
 
 
@@ -299,6 +299,9 @@ def run(main: Callable[[], None]) -> None:
         _fail("interrupted", 128 + signal.SIGINT, "")
     except MemoryError as error:
         _fail(out_of_memory_line(error))
+    except BrokenPipeError:  # whoever read our output, such as "head", has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno not in _USER_ERRNOS:
             raise

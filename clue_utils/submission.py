@@ -6,6 +6,7 @@ leaderboard (2021-09-04).
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import zipfile
@@ -86,8 +87,10 @@ def zip_predictions(
     counts = _check_files(found, data_dir)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in output.parent.glob(f".{output.name}.*.tmp"):  # of a run that was killed
-        leftover.unlink()
+    for leftover in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
+        pid = leftover.name.split(".")[-2]
+        if pid.isdecimal() and not _is_running(int(pid)):  # was killed
+            leftover.unlink(missing_ok=True)
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in counts:
@@ -96,6 +99,16 @@ def zip_predictions(
     finally:
         temporary.unlink(missing_ok=True)
     return counts
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def _check_files(found: dict[str, Path], data_dir: str | os.PathLike[str] | None) -> dict[str, int]:

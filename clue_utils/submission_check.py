@@ -130,6 +130,9 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, report:
     if member.flag_bits & 1:
         report.problems.append(f"{place}: encrypted; zip it without a password")
         return None
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without bound
+        report.problems.append(f"{place}: compressed in an unusual way; zip it as usual (deflate)")
+        return None
     try:
         with archive.open(member) as stream:
             content = stream.read(MAX_FILE_BYTES + 1)

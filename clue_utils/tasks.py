@@ -146,6 +146,8 @@ MAX_CHOICES = 4
 # The tag of a blank in a CHID passage (a regular expression), and how many idioms a record offers.
 BLANK = r"#idiom\d+#"
 NUM_CANDIDATES = 10
+# How the idioms of a CHID record are given to its blanks, see ``evaluation.assign_candidates``; the first by default.
+ASSIGNMENT_RULES = ("joint", "greedy")
 # The folder's names for CLUE's two generations of test sets.
 TEST_1_0, TEST_1_1, TEST = "test1.0", "test1.1", "test"
 

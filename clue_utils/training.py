@@ -44,9 +44,9 @@ def fit(
     """Train a model; evaluate it every ``save_steps`` updates (0: every epoch) and at the end; keep the best.
 
     An update sees ``batch_size`` rows on each rank, in ``gradient_accumulation_steps`` parts. The loss is the mean
-    over all of them, so neither the number of ranks nor the number of parts changes what is learnt. Dropout's random
-    state is set at each update from seed, update and rank, so that a run that is stopped and started again goes on from
-    its last checkpoint to the same end.
+    over all of them, so neither the number of ranks nor that of parts changes what is learnt, but for the units that
+    dropout picks. Its random state is set at each update from seed, update and rank, so that a run that is stopped and
+    started again goes on from its last checkpoint to the same end.
 
     Args:
         collate: rows -> padded batch.
@@ -75,7 +75,7 @@ def fit(
 
     def save_checkpoint() -> None:
         if rank == 0:
-            state = {"is_due": is_due, "fields": run.fields, "scaler": _scaler_state(scaler)}
+            state = {"is_due": is_due, "run": run.state(), "scaler": _scaler_state(scaler)}
             checkpoints.save(run.folder, step, model, optimizer, state)
         run.write()
 
@@ -97,7 +97,7 @@ def fit(
             epoch, index = divmod(step, updates_per_epoch)
             if index == 0 or not batches:
                 batches = _batches(train, args, epoch)
-            paddle.seed(_step_seed(args.seed, step, rank))
+            paddle.seed(step_seed(args.seed, step, rank))
             loss = _backward(
                 replica, train, batches[index], collate, compute_loss, scaler, args.gradient_accumulation_steps
             )
@@ -147,11 +147,11 @@ def _resume(
             raise UserError(f"{run.folder}: not every process sees the same checkpoint; it must be on a shared disk")
     if found:
         path, state = found
+        run.resume(state["run"], step)
         checkpoints.restore(path, model, optimizer)
         schedule.step(step)
         if state["scaler"]:
             scaler.load_state_dict(state["scaler"])
-        run.resume(state["fields"], step)
         logger.info("going on from %s", path)
     else:
         run.resume(NO_EVALUATION | {"history": []}, 0)
@@ -204,7 +204,7 @@ class _Meter:
     def log(self, step: int, epoch: int, index: int, loss: float, learning_rate: float) -> None:
         _require_finite(loss, step, self._run)
         speed = (step - self._logged_step) / (time.perf_counter() - self._begin)
-        memory = runtime.peak_memory_bytes(self._run.fields["device"])
+        memory = runtime.peak_memory_bytes(paddle.get_device())
         logger.info(
             "global step %d/%d, epoch: %d, batch: %d, rank_id: %d, loss: %f, lr: %.10f, speed: %.4f step/s",
             *(step, self._num_steps, epoch, index, runtime.rank(), loss, learning_rate, speed),
@@ -289,11 +289,12 @@ def _smaller_parts_line(num_rows: int, num_parts: int, shape: list[int]) -> str:
     larger = min(num_rows, num_parts * 2)
     return (
         f"out of memory with a batch of shape {shape}: pass --gradient_accumulation_steps {larger}; "
-        "the results stay the same"
+        "the batch stays the same"
     )
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of what is drawn in the update after ``step`` others, so that no random state needs to be kept."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from clue_utils import arguments, runtime, tasks
 from clue_utils.errors import UserError
 from clue_utils.readers import blanks
-from clue_utils.tasks import BLANK, NUM_CANDIDATES
+from clue_utils.tasks import ASSIGNMENT_RULES, BLANK, NUM_CANDIDATES
 
 if TYPE_CHECKING:
     from clue_utils.data import Records
@@ -135,10 +135,9 @@ def build_parser() -> arguments.Parser:
     arguments.add_shared(parser)
     parser.add_argument_group("CHID").add_argument(
         "--assignment",
-        choices=("joint", "greedy"),
-        default="joint",
+        choices=ASSIGNMENT_RULES,
         help="give the blanks of a record their idioms by the best joint assignment, or greedily as earlier scripts do "
-        "(default: joint)",
+        f"(default: {ASSIGNMENT_RULES[0]})",
     )
     return parser
 
@@ -147,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     runtime.configure_logging(args.log_level)
     task = tasks.get_task("CHID")
-    arguments.resolve(args, task, runtime.world_size())
+    arguments.resolve(args, task, runtime.world_size(), extra={"assignment": ASSIGNMENT_RULES[0]})
     device = runtime.start(args)
 
     from clue_utils.pipeline import execute  # after the settings that Paddle reads when it is imported

@@ -329,7 +329,7 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     runtime.configure_logging(args.log_level)
     task = tasks.get_task("CMRC2018")
-    arguments.resolve(args, task, runtime.world_size(), extra=DEFAULTS)
+    arguments.resolve(args, task, runtime.world_size(), extra={**DEFAULTS, "do_lower_case": None})
     device = runtime.start(args)
 
     from clue_utils.pipeline import execute  # after the settings that Paddle reads when it is imported

@@ -38,13 +38,17 @@ SHAPES = {"classification": (32, 128), "multiple_choice": (4, 256), "span": (8, 
 
 @dataclass(frozen=True)
 class Measure:
-    """A line of the table: its name, its unit, and how it is computed from a job's report (None: not measured)."""
+    """A line of the table: its name, its unit, and how it is computed from a job's report (None: not measured).
+
+    ``grows``: part of the table of ``--growth``, too.
+    """
 
     name: str
     unit: str
     digits: int
     compute: Any
     less_is_better: bool = True
+    grows: bool = False
 
 
 def _evaluation(cost: dict[str, Any]) -> float:
@@ -54,17 +58,18 @@ def _evaluation(cost: dict[str, Any]) -> float:
 MEASURES = (
     Measure("whole job", "s", 1, lambda cost: cost["seconds"]),
     Measure("to the first step", "s", 1, lambda cost: cost["first_step"]),
-    Measure("encoding", "s", 2, lambda cost: cost["features"]),
-    Measure("training", "steps/s", 2, lambda cost: cost["steps_per_second"], less_is_better=False),
+    Measure("encoding", "s", 2, lambda cost: cost["features"], grows=True),
+    Measure("training", "steps/s", 2, lambda cost: cost["steps_per_second"], less_is_better=False, grows=True),
     Measure(
         "training",
         "tokens/s",
         0,
         lambda cost: cost["steps_per_second"] * cost["tokens"] / cost["updates"],
         less_is_better=False,
+        grows=True,
     ),
-    Measure("one evaluation", "s", 2, _evaluation),
-    Measure("peak memory", "GiB", 2, lambda cost: cost["peak_memory"] / 2**30),
+    Measure("one evaluation", "s", 2, _evaluation, grows=True),
+    Measure("peak memory", "GiB", 2, lambda cost: cost["peak_memory"] / 2**30, grows=True),
     Measure("padding", "share", 3, lambda cost: 1 - cost["tokens"] / cost["padded_tokens"]),
     Measure("matrix rate reached", "share", 3, lambda cost: cost.get("matrix_share"), less_is_better=False),
 )
@@ -261,7 +266,7 @@ def measure_growth(bench: Bench) -> str:
             model = bench.model(*settings.pop("model", (args.layers, args.hidden_size)))
             costs = [bench.run("ours", task, model, **settings) for _ in range(args.rounds)]
             (value,) = variant.values()
-            columns = [statistics.median(map(MEASURES[i].compute, costs)) for i in (2, 3, 4, 5, 6)]
+            columns = [statistics.median(map(measure.compute, costs)) for measure in MEASURES if measure.grows]
             shown = " | ".join(f"{column:,.2f}" for column in columns)
             lines.append(f"| {what} | {'x'.join(map(str, value)) if isinstance(value, tuple) else value} | {shown} |")
             print(lines[-1], flush=True)
@@ -303,7 +308,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--hidden_size", type=positive_int, default=256, help="of the model (default: %(default)s)")
     parser.add_argument("--data_dir", help="official files (default: the demo data, made anew)")
     parser.add_argument("--tokenizer", help="model or folder whose vocabulary is taken (default: the demo model)")
-    parser.add_argument("--systems", nargs="+", choices=("plain", "ours"), default=["plain", "ours"])
+    parser.add_argument("--no_plain", action="store_true", help="leave out earlier scripts' ways, which take longest")
     parser.add_argument(
         "--pytorch", metavar="PYTHON", help="a Python that has PyTorch and transformers, to compare with"
     )
@@ -315,7 +320,7 @@ def main(argv: list[str] | None = None) -> None:
     chosen = [tasks.get_task(name) for name in args.tasks]
     runtime.tune_cpu()
     runtime.import_libraries()
-    systems = args.systems + (["pytorch"] if args.pytorch else [])
+    systems = [*(() if args.no_plain else ("plain",)), "ours", *(("pytorch",) if args.pytorch else ())]
     if args.no_model and args.pytorch:
         raise UserError("--no_model compares plain and ours: leave out --pytorch")
     if not args.pytorch:

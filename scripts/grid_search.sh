@@ -97,14 +97,15 @@ IFS=, read -ra gpu_ids <<<"$gpus"
 # Runs a trial in a job slot: the words of a trial come last, behind model and flags of every trial.
 # shellcheck disable=SC2317  # called by parallel
 in_slot() { # MODEL FLAG... TASK LEARNING_RATE BATCH_SIZE DROPOUT SEED CARDS
-  local cards cores
+  local cards cores locks
   if [ -n "$SLOT_GPUS" ]; then
-    # A slot becomes a group of GPUs by taking its lock, which the training process holds: parallel's own slot numbers
-    # run over all hosts, and a lock also keeps off a group where a trial outlived a search that was killed.
+    # A slot becomes a group of GPUs by taking their locks, which the training process holds: parallel's own slot
+    # numbers run over all hosts, and locks also keep off cards where a trial outlived a search that was killed.
+    locks="${XDG_RUNTIME_DIR:-$HOME/.cache/clue_benchmark}/gpu-locks-$(uname -n)"
+    (umask 077 && mkdir -p "$locks") || exit
     while :; do
       for cards in $SLOT_GPUS; do
-        exec 8>>"/tmp/clue-gpu-$UID-${cards//[!A-Za-z0-9]/_}"
-        ! flock --nonblock 8 || break 2
+        ! lock_cards "$locks" "$cards" || break 2
       done
       sleep 1
     done
@@ -115,7 +116,21 @@ in_slot() { # MODEL FLAG... TASK LEARNING_RATE BATCH_SIZE DROPOUT SEED CARDS
   fi
   exec bash "$RUN_TRIAL" "$1" "${@: -6}" -- "${@:2:$#-7}"
 }
-export -f in_slot
+
+# Takes the locks of all of these GPUs, or of none; whatever this process becomes holds them.
+# shellcheck disable=SC2317  # called by in_slot
+lock_cards() { # FOLDER CARDS
+  local card fd fds=()
+  while IFS= read -r card; do
+    exec {fd}>>"$1/${card//[!A-Za-z0-9]/_}" || exit
+    fds+=("$fd")
+    flock --nonblock "$fd" || {
+      for fd in "${fds[@]}"; do exec {fd}>&-; done
+      return 1
+    }
+  done < <(tr , '\n' <<<"$2" | sort)
+}
+export -f in_slot lock_cards
 export SLOT_GPUS="" CPU_SLOTS="$cpu_slots" RUN_TRIAL="$top/scripts/run_trial.sh"
 
 scratch="$(mktemp -d)"
@@ -178,9 +193,9 @@ run_phase() { # CARDS: runs the trials that take so many
   arguments=(--will-cite -j "$slots" --joblog "+$joblog" --retries $((retries + 1)) --termseq "TERM,10000,KILL,100")
   arguments+=(-a "$scratch/trials" --colsep ' ')
   if [ -n "$hosts" ]; then
-    arguments+=(--sshloginfile "$hosts" --workdir "$PWD")
-    for i in in_slot SLOT_GPUS CPU_SLOTS RUN_TRIAL PYTHON RESULTS_DIR CLUE_DATA_DIR CLUE_CACHE_DIR OMP_NUM_THREADS; do
-      [ "$i" != in_slot ] && [ -z "${!i+set}" ] || arguments+=(--env "$i")
+    arguments+=(--sshloginfile "$hosts" --workdir "$PWD" --env in_slot --env lock_cards)
+    for i in SLOT_GPUS CPU_SLOTS RUN_TRIAL PYTHON RESULTS_DIR CLUE_DATA_DIR CLUE_CACHE_DIR OMP_NUM_THREADS; do
+      [ -z "${!i+set}" ] || arguments+=(--env "$i")
     done
   fi
   # Quoted here and not with -q, which leaves a {} in a word to parallel.

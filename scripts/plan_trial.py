@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What run_trial.sh has to run, a line each.
+"""What run_trial.sh has to run, each value ended by a null, since a path may hold anything else.
 
 The parts that an update was split into before ("" if it was not run before), a note for the log, how a finished trial
 ended ("" if it is not), its name, folder, log, script, processes, and the records of each process.
@@ -16,8 +16,6 @@ from clue_utils.errors import UserError
 
 # Said by the trial itself, so that folder and content agree.
 OWN_FLAGS = "model_name_or_path output_dir device do_train do_eval batch_size learning_rate dropout seed".split()
-# How an update is computed, not what it is.
-FREE = ("gradient_accumulation_steps", "logging_steps")
 
 
 def main() -> None:
@@ -57,7 +55,7 @@ def main() -> None:
         flags.model_name_or_path = args.model
         for name in ("model_name_or_path", "max_steps", *arguments.HYPER_PARAMETERS):
             value = getattr(flags, name)
-            if name not in FREE and value is not None and value != recorded.get(name):
+            if name not in results.FREE_TO_CHANGE and value is not None and value != recorded.get(name):
                 raise UserError(
                     f"{folder} holds a finished run with --{name} {recorded.get(name)}, not {value}: "
                     "choose another results folder, or remove this one"
@@ -76,7 +74,7 @@ def main() -> None:
         processes,
         args.batch_size // processes,
     ):
-        print(value)
+        print(value, end="\0")
 
 
 if __name__ == "__main__":

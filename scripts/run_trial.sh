@@ -8,7 +8,7 @@
 #
 # Output and trial.log go to <results>/<model>/<task>/<learning rate>_<batch size>_<dropout>_<seed>. One line on
 # standard output says how the trial ended; the exit status is 0 only if it is finished. Where memory runs out, the
-# trial is started anew with the --gradient_accumulation_steps that the script advises: the results stay the same.
+# trial goes on with the --gradient_accumulation_steps that the script advises: the batch stays the same.
 #
 # Environment:
 #   RESULTS_DIR            folder of all models (default: results)
@@ -61,18 +61,10 @@ fi
 IFS=, read -ra card_ids <<<"$cards"
 make_plan() {
   local plan
-  plan="$("$python" "$top/scripts/plan_trial.py" "${#card_ids[@]}" "$@")" || exit
-  {
-    IFS= read -r parts
-    IFS= read -r note
-    IFS= read -r ending
-    IFS= read -r name
-    IFS= read -r folder
-    IFS= read -r log
-    IFS= read -r script
-    read -r processes
-    read -r batch_size
-  } <<<"$plan"
+  mapfile -d '' -t plan < <("$python" "$top/scripts/plan_trial.py" "${#card_ids[@]}" "$@")
+  [ "${#plan[@]}" = 9 ] || exit 2 # it has said why
+  parts="${plan[0]}" note="${plan[1]}" ending="${plan[2]}" name="${plan[3]}" folder="${plan[4]}"
+  log="${plan[5]}" script="${plan[6]}" processes="${plan[7]}" batch_size="${plan[8]}"
 }
 
 end_if_finished() {
@@ -139,6 +131,8 @@ trap 'end_child 143' TERM
 run() { # FLAG...: run the script once, its output added to the log; sets status, and new_lines to where that begins
   new_lines=$(($(wc -l <"$log") + 1))
   rm -rf "${folder:?}/launch"
+  # Nobody else's business: the launcher writes down its whole environment there.
+  [ "$processes" = 1 ] || mkdir -m 700 "$folder/launch"
   {
     echo "== $(date '+%Y-%m-%d %H:%M:%S') on $(uname -n)${cards:+, cards $CUDA_VISIBLE_DEVICES}${note:+; $note}"
     printf '%q ' "${launcher[@]}" "${words[@]}" "$@"
@@ -151,7 +145,6 @@ run() { # FLAG...: run the script once, its output added to the log; sets status
   child=""
   # The launcher shows what its first process prints; what stopped another one stands in that one's own log.
   [ "$status" = 0 ] || [ "$processes" = 1 ] || tail -qn 5 "$folder"/launch/workerlog.[!0]* >>"$log" 2>/dev/null || true
-  # It also writes down its whole environment, which is nobody's business who gets the results.
   [ ! -d "$folder/launch" ] || find "$folder/launch" -type f ! -name 'workerlog.*' -delete
 }
 
@@ -166,7 +159,7 @@ while [ "$status" != 0 ]; do
   advised="$(advised_parts)"
   [ "${advised:-0}" -gt "${parts:-1}" ] || break
   parts="$advised"
-  run --gradient_accumulation_steps "$parts" --overwrite_output_dir
+  run --gradient_accumulation_steps "$parts"
 done
 
 if [ "$status" = 0 ]; then

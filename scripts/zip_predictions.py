@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clue_utils import runtime, submission
 from clue_utils.arguments import Parser
+from clue_utils.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,7 +24,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     runtime.configure_logging("error")  # the output is about the zip, not about the data
-    folders = [folder for folder in args.folders if folder.is_dir()]
+    for path in args.folders:
+        if not path.exists():
+            raise UserError(f"{path}: no such folder")
+    folders = [path for path in args.folders if path.is_dir()]  # results/* names files beside them, too
     counts = submission.zip_predictions(folders, args.output, args.data_dir, args.with_diagnostics)
     for name, count in counts.items():
         print(f"{name}: {count} predictions")

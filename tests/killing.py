@@ -62,7 +62,7 @@ def phases() -> dict[str, tuple[Any, str]]:
         "update": (training, "_backward"),
         "evaluate and predict": (inference, "to_tensors"),
         "checkpoint": (checkpoints, "save_file"),
-        "best model": (models, "_give_default_permissions"),
+        "best model": (models, "give_default_permissions"),
         "result.json": (results, "write_text_atomically"),
         "rename": (os, "replace"),
         "zip": (zipfile.ZipFile, "write"),

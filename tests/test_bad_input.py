@@ -71,7 +71,7 @@ def write(name: str, data: bytes) -> Callable[[Scene], Any]:
 def finished_run(scene: Scene) -> None:
     """The output folder holds the run of another model."""
     (scene.folder / "output").mkdir()
-    result = {"task": "TNEWS", "model": "another", "status": "running", "hyper_parameters": {}}
+    result = {"task": "TNEWS", "model": "another", "status": "running", "hyper_parameters": {}, "history": []}
     (scene.folder / "output/result.json").write_text(json.dumps(result))
 
 

@@ -269,6 +269,23 @@ def test_absurd_sizes(tmp_path, data, run_script, monkeypatch):
     assert run_check(run_script, path, data)[0] == ["the zip holds 1,001 files: they cannot all be predictions"]
 
 
+def test_a_zip_that_unpacks_without_bound(tmp_path, run_script):
+    path = tmp_path / "submit.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("csl_predict.json", b" " * (1 << 20))
+    status, out, err = run_script(check_submission.main, path)
+    assert status == 1 and "csl_predict.json: compressed in an unusual way" in out + err
+
+
+def test_many_wrong_answers_are_looked_for_only_as_far_as_they_are_named(monkeypatch):
+    searched = []
+    monkeypatch.setattr(prediction_check, "_line_of", lambda content, key: searched.append(key))
+    answers = {f"#idiom{i:06d}#": 99 for i in range(5000)}
+    report = prediction_check.Report()
+    prediction_check.check_prediction("chid11_predict.json", json.dumps(answers).encode(), "f", report)
+    assert len(searched) == prediction_check.MAX_LINES and "4,990 more like these" in "".join(report.problems)
+
+
 def test_no_such_zip_or_data(tmp_path, good, run_script):
     status, out, err = run_script(check_submission.main, tmp_path / "none.zip")
     assert (status, out, err) == (2, "", f"error: {tmp_path / 'none.zip'}: no such file\n")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from clue_utils import evaluation
+from clue_utils import evaluation, tasks
 from clue_utils.errors import UserError
 from clue_utils.evaluation import accuracy, assign_candidates, cmrc2018_scores, squad_scores
 
@@ -356,13 +356,13 @@ def test_joint_and_greedy_differ_where_the_best_cell_costs_too_much() -> None:
     assert assign_candidates(logits, "greedy").tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("rule", evaluation.ASSIGNMENT_RULES)
+@pytest.mark.parametrize("rule", tasks.ASSIGNMENT_RULES)
 def test_one_blank_takes_its_best_candidate(rule: str) -> None:
     for logits in np.random.default_rng(3).normal(size=(50, 1, 10)):
         assert assign_candidates(logits, rule).tolist() == [int(logits.argmax())]
 
 
-@pytest.mark.parametrize("rule", evaluation.ASSIGNMENT_RULES)
+@pytest.mark.parametrize("rule", tasks.ASSIGNMENT_RULES)
 def test_ties_are_always_broken_alike(rule: str) -> None:
     """Equal columns are what a record with a repeated candidate gives: they count as two candidates."""
     logits = np.repeat(np.random.default_rng(4).integers(0, 2, size=(4, 5)), 2, axis=1)
@@ -373,7 +373,7 @@ def test_ties_are_always_broken_alike(rule: str) -> None:
     assert assign_candidates(np.zeros((3, 10)), "greedy").tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("rule", evaluation.ASSIGNMENT_RULES)
+@pytest.mark.parametrize("rule", tasks.ASSIGNMENT_RULES)
 def test_a_constant_added_to_a_blank_changes_only_the_greedy_order(rule: str) -> None:
     logits = np.random.default_rng(5).normal(size=(6, 10))
     for shift in (-1000.0, 1000.0):
@@ -382,7 +382,7 @@ def test_a_constant_added_to_a_blank_changes_only_the_greedy_order(rule: str) ->
     assert shifted.tolist() == assign_candidates(logits, "joint").tolist()
 
 
-@pytest.mark.parametrize("rule", evaluation.ASSIGNMENT_RULES)
+@pytest.mark.parametrize("rule", tasks.ASSIGNMENT_RULES)
 def test_more_blanks_than_candidates(rule: str) -> None:
     logits = np.random.default_rng(6).normal(size=(7, 3))
     columns = assign_candidates(logits, rule)

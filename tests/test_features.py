@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from clue_utils import tasks
+from clue_utils import features, tasks
 from clue_utils.data import Records
 from clue_utils.errors import UserError
 from clue_utils.features import build_features, collate, length_ordered_batches
+
+TOP = Path(__file__).parent.parent
 
 
 class Method:
@@ -77,6 +83,56 @@ def test_a_process_that_is_killed_is_one_line_and_leaves_nothing(build, tmp_path
         build(Method(dies_at=1800), num_proc=2)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
     assert len(build(Method())) == 3000
+
+
+WORKERS = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+
+sys.path.insert(0, {top!r})
+from clue_utils import features
+
+def work(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+with ProcessPoolExecutor(2, multiprocessing.get_context("fork"), features._begin_worker) as pool:
+    print(*pool.map(work, [0.5, 0.5]), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    program = WORKERS.format(top=str(TOP))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        workers = process.stdout.readline().split()
+        process.kill()
+    assert len(set(workers)) == 2
+    deadline = time.monotonic() + 20
+    while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in workers if is_alive(pid)]
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_cache_that_others_have_filled_need_not_be_writable(build, tmp_path, monkeypatch):
+    expected = rows(build(Method()))
+    method = Method()
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(features, "FileLock", refuse)
+    assert rows(build(method)) == expected and method.calls == 0
+    with pytest.raises(UserError, match=f"{tmp_path}/cache: cannot keep features there .*CLUE_CACHE_DIR"):
+        build(method, num_records=10)
 
 
 def test_what_a_killed_build_left_is_cleared_away(build, tmp_path):

@@ -42,7 +42,7 @@ result["max_steps"] = int(value.get("--max_steps", -1))
 result["hyper_parameters"] = {"learning_rate": float(value["--learning_rate"]), "gradient_accumulation_steps": parts}
 if parts < int(os.environ.get("FAKE_PARTS", 1)):
     (folder / "result.json").write_text(json.dumps(result))
-    advice = f"pass --gradient_accumulation_steps {parts * 2}; the results stay the same"
+    advice = f"pass --gradient_accumulation_steps {parts * 2}; the batch stays the same"
     sys.exit(f"error: out of memory with a batch of shape [8, 16]: {advice}")
 if os.environ.get("FAKE_FAILURE", "nowhere") in str(folder):
     print("on the way", flush=True)
@@ -208,21 +208,29 @@ def test_a_mistyped_trial_is_one_line(place, words, part):
     assert status == 2 and out == "" and err.count("\n") == 1 and part in err
 
 
+@pytest.mark.parametrize("model", ["q\nnote[$(touch${IFS}pwned)]", "mo\ndel", "/"])
+def test_a_name_that_is_none_is_one_line_and_runs_nothing(place, model):
+    words = [model, "C3", "3e-5", "24", "0.1", "42", "2"]
+    status, out, err = place.run("run_trial.sh", *words, DRY_RUN="1", DEVICE="gpu", CUDA_VISIBLE_DEVICES="0,1")
+    assert status == 2 and out == "" and err.count("\n") == 1 and "has no name for a folder of trials" in err
+    assert not list(place.folder.iterdir())
+
+
 def test_where_memory_runs_out_the_batch_is_split_as_advised(place):
     words = ["m", "AFQMC", "1e-5", "16", "0.1", "42", "1"]
     status, out, err = place.run("run_trial.sh", *words, DEVICE="cpu", FAKE_PARTS="4")
     assert status == 0 and "finished" in out, err
     calls = [call["words"] for call in place.done()]
-    assert "--gradient_accumulation_steps" not in calls[0] and "--overwrite_output_dir" not in calls[0]
+    assert "--gradient_accumulation_steps" not in calls[0]
     assert [value_of(call, "--gradient_accumulation_steps") for call in calls[1:]] == ["2", "4"]
-    assert all("--overwrite_output_dir" in call for call in calls[1:])
+    assert not any("--overwrite_output_dir" in call for call in calls)  # it goes on from its checkpoint
 
-    # Killed before its end, it goes on with the parts it had: to the script they are a setting of the run.
+    # Killed before its end, it goes on with the parts it had.
     result = place.folder / "results/m/AFQMC/1e-5_16_0.1_42/result.json"
     result.write_text(result.read_text().replace("finished", "running"))
     assert place.run("run_trial.sh", *words, DEVICE="cpu", FAKE_PARTS="4")[0] == 0
     last = place.done()[-1]["words"]
-    assert value_of(last, "--gradient_accumulation_steps") == "4" and "--overwrite_output_dir" not in last
+    assert value_of(last, "--gradient_accumulation_steps") == "4"
 
 
 def test_a_failed_trial_shows_its_last_line(place):

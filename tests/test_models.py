@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import struct
 import sys
 import types
 import zipfile
@@ -152,6 +153,89 @@ def test_a_pickle_that_runs_code_is_caught(demo, tmp_path, name, caplog):
     assert not trace.exists()
     pickle.loads(payload)  # which does harm where it is trusted
     assert trace.exists()
+
+
+# Pickles by hand, since no honest program would write them: length-prefixed text and bytes, names, marks.
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def global_(module: str, attribute: str) -> bytes:
+    return f"c{module}\n{attribute}\n".encode()
+
+
+def table(value: bytes) -> bytes:
+    return b"\x80\x02}(" + text("w") + value + b"u."
+
+
+def number(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+RAW = b"B" + struct.pack("<I", 8) + b"\0" * 8
+OBJECTS = global_("numpy", "dtype") + b"(" + text("O8") + b"\x89\x88tR"
+FLOATS = global_("numpy", "dtype") + b"(" + text("f4") + b"\x89\x88tR"
+EMPTY = (
+    global_("numpy.core.multiarray", "_reconstruct") + b"(" + global_("numpy", "ndarray") + b"(K\0t" + text("b") + b"tR"
+)
+STRANGE_STATE = b"(" + number(3) + text("|") + b"N(" + text("a") + b"t}" + number(-1) * 2 + b"K\0tb"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (table(EMPTY + b"(K\x01(K\x01t" + OBJECTS + b"\x89" + RAW + b"tb"), "something else than numbers"),
+        (
+            table(EMPTY + b"(K\x01(K\x01t" + FLOATS + STRANGE_STATE + b"\x89" + RAW + b"tb"),
+            "an unusual type of numbers",
+        ),
+        (table(EMPTY + b"(K\x01(" + number(1 << 28) + b"t" + FLOATS + b"\x89" + RAW + b"tb"), "cannot reshape"),
+        (table(global_("numpy", "ndarray") + b"((" + number(1 << 28) + b"t" + FLOATS + b"tR"), "not callable"),
+        (b"\x80\x02})" + b"q\0h\0\x86" * 60 + b"Ns.", "a key that is no text"),
+        (b"\x80\x02})" + b"\x85" * 300_000 + b"Ns.", "a key that is no text"),
+        (table(global_("collections", "OrderedDict") + b")R" + global_("numpy", "dtype") + b"b"), "is not an array of numbers"),
+        (
+            table(
+                b"(" + text("storage") + global_("collections", "OrderedDict") + text("0") + text("cpu") + b"K\x01tQ"
+            ),
+            "storage",
+        ),
+    ],
+    ids=["objects", "fields", "shape", "size", "hash", "depth", "state", "storage"],
+)
+def test_a_pickle_that_means_harm_to_the_reader_is_refused(tmp_path, content, line):
+    path = tmp_path / "model_state.pdparams"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=line) as error:
+        pickles.read_paddle_pickle(path)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+def test_a_memo_of_any_number_takes_no_memory(tmp_path):
+    path = tmp_path / "model_state.pdparams"
+    path.write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+    assert pickles.read_paddle_pickle(path) == {}
+
+
+def test_a_compressed_pickle_of_pytorch_is_refused(tmp_path):
+    path = tmp_path / "pytorch_model.bin"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", table(b"N"))
+    with pytest.raises(UserError, match="compressed, which torch.save never does"):
+        pickles.read_torch_pickle(path)
+
+
+def test_an_index_that_leads_to_a_pickle_is_refused(demo, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(demo / "model", folder)
+    (folder / "model.safetensors").unlink()
+    trace = tmp_path / "harm"
+    (folder / "x.pdparams").write_bytes(pickle.dumps({"w": Harm(trace)}))
+    index = {"metadata": {}, "weight_map": {"ernie.pooler.dense.bias": "x.pdparams"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"index\.json: refused, it names files that are no safetensors"):
+        models.load_model(str(folder), TASKS["TNEWS"], 0.1, 15, training=True)
+    assert not trace.exists()
 
 
 def test_a_pickle_beside_safetensors_is_not_opened(demo, tmp_path):

@@ -47,6 +47,7 @@ def test_only_finished_trials_of_the_task_beside_the_run_count(tmp_path):
     write(tmp_path / "c", OTHERS[2] | {"pruned": {"step": 100}})
     write(tmp_path / "d", OTHERS[2] | {"task": "AFQMC"})
     write(tmp_path / "own", OTHERS[2])
+    write(tmp_path / "evaluated", {"task": "TNEWS", "status": "finished", "evaluation": {"accuracy": 0.5}})
     (tmp_path / "e").mkdir()
     (tmp_path / "e/result.json").write_text("{")
     assert pruning.finished_trials(tmp_path / "own", "TNEWS") == [OTHERS[0]]

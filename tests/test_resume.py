@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -166,12 +167,13 @@ def test_checkpoints_that_a_kill_left_behind_are_removed(train, tmp_path, monkey
     assert names_of_checkpoints(tmp_path) == ["checkpoint-7"]
 
 
-def test_a_finished_run_is_not_done_again(train, unbroken):
-    before = (unbroken / "model.safetensors").stat().st_mtime_ns
-    status, out, _ = train(unbroken, "--do_predict")
+def test_a_finished_run_is_not_done_again(train, unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    status, out, _ = train(tmp_path, "--do_predict")
     assert status == 0 and "trained already" in out and "global step" not in out
-    assert (unbroken / "model.safetensors").stat().st_mtime_ns == before
-    assert (unbroken / "tnews11_predict.json").is_file()
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
+    assert (tmp_path / "tnews11_predict.json").is_file()
 
 
 def test_another_task_s_training_is_not_overwritten_by_a_prediction(run_script, demo, unbroken, tmp_path):
@@ -188,3 +190,90 @@ def test_a_second_run_in_the_same_folder_is_refused(train, tmp_path):
     line = f"error: {tmp_path}/output: another run is writing there; wait for it or choose another --output_dir\n"
     assert (status, err) == (2, line)
     assert not (tmp_path / "output").exists()
+
+
+def test_a_look_at_an_unfinished_run_does_not_finish_it(run_on_demo, train, stopped, unbroken):
+    words = "--task_name TNEWS --do_eval --max_seq_length 24".split()
+    status, _, error = run_on_demo(run_clue_classifier.main, stopped, *words, model=stopped)
+    assert status == 0, error
+    looked_at = json.loads((stopped / "result.json").read_text())
+    assert looked_at["status"] == "running" and "accuracy" in looked_at["evaluation"]
+    status, out, _ = train(stopped)
+    assert status == 0 and "checkpoint-40" in out
+    resumed, expected = outcome(stopped), outcome(unbroken)
+    del resumed[2]["evaluation"]
+    assert resumed == expected
+
+
+def test_a_folder_that_holds_an_evaluation_alone_can_be_trained_in(run_on_demo, train, unbroken, tmp_path):
+    words = "--task_name TNEWS --do_eval".split()
+    assert run_on_demo(run_clue_classifier.main, tmp_path, *words, model=unbroken)[0] == 0
+    status, _, error = train(tmp_path)
+    assert status == 0, error
+    assert outcome(tmp_path) == outcome(unbroken)
+
+
+def test_a_run_goes_on_in_more_parts(train, stopped):
+    status, out, error = train(stopped, "--gradient_accumulation_steps", "2", "--logging_steps", "10")
+    assert status == 0, error
+    assert "checkpoint-40" in out and "global step 50/60" in out and "global step 45/60" not in out
+    settings = json.loads((stopped / "result.json").read_text())["hyper_parameters"]
+    assert (settings["gradient_accumulation_steps"], settings["logging_steps"]) == (2, 10)
+
+
+def test_a_line_that_a_power_cut_has_emptied_is_dropped(train, stopped, unbroken):
+    with open(stopped / "metrics.jsonl", "ab") as file:
+        file.write(b"\0" * 40 + b"\n" + b'{"kind": "tr')
+    assert train(stopped)[0] == 0
+    assert outcome(stopped) == outcome(unbroken)
+
+
+def test_starting_anew_removes_what_was_there(run_on_demo, unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "result.json").write_text("{")
+    (tmp_path / "tnews11_predict.json").write_text("{}")
+    words = [*FLAGS.split(), "--overwrite_output_dir", "--save_best_model", "false", "--max_steps", "2"]
+    status, _, error = run_on_demo(run_clue_classifier.main, tmp_path, *words)
+    assert status == 0, error
+    assert not (tmp_path / "model.safetensors").exists() and not (tmp_path / "tnews11_predict.json").exists()
+
+
+def test_a_missing_test_file_is_said_before_training(run_script, demo, tmp_path):
+    shutil.copytree(demo / "data/tnews_public", tmp_path / "data/tnews_public")
+    (tmp_path / "data/tnews_public/test.json").unlink()
+    words = [*FLAGS.split(), "--do_predict", "--data_dir", tmp_path / "data", "--output_dir", tmp_path / "out"]
+    status, out, err = run_script(
+        run_clue_classifier.main, *words, "--model_name_or_path", demo / "model", "--device", "cpu"
+    )
+    assert status == 2 and "test.json" in err and "global step" not in out
+
+
+def test_rotation_leaves_other_checkpoints_and_drops_damaged_ones(train, stopped, unbroken):
+    """Beside a Trainer's checkpoint, and with the newest one damaged, the last good one is never removed."""
+    (stopped / "checkpoint-900").mkdir()
+    (stopped / "checkpoint-900/trainer_state.json").write_text("{}")
+    (stopped / "checkpoint-40/weights.safetensors").write_bytes(b"")
+    save, seen = checkpoints.save, []
+
+    def save_and_look(folder, step, *rest):
+        save(folder, step, *rest)
+        seen.append(names_of_checkpoints(folder))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "save", save_and_look)
+        assert train(stopped)[0] == 0
+    assert seen[0] == ["checkpoint-30", "checkpoint-40", "checkpoint-900"]
+    assert outcome(stopped) == outcome(unbroken) and names_of_checkpoints(stopped) == ["checkpoint-900"]
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(train, stopped):
+    (stopped / "result.json").unlink()
+    status, _, err = train(stopped, "--learning_rate", "2e-3")
+    assert status == 2 and "learning_rate 0.001 there, 0.002 now" in err
+
+
+def test_files_have_the_permissions_of_the_umask(train, stopped):
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in stopped.rglob("*.safetensors"):
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask, path

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +60,13 @@ def test_a_users_mistake_ends_with_one_line(capsys, error, status, line):
         runtime.run(main)
     printed = capsys.readouterr().err
     assert end.value.code == status and line in printed and printed.count("\n") == 1
+
+
+def test_a_reader_that_goes_away_ends_the_run_quietly():
+    program = "from clue_utils import runtime\nruntime.run(lambda: [print('line', flush=True) for _ in range(10**6)])"
+    command = f"set -o pipefail; {shlex.quote(sys.executable)} -c {shlex.quote(program)} | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert (done.returncode, done.stdout, done.stderr) == (141, "line\n", "")
 
 
 def test_our_own_defects_keep_their_traceback():

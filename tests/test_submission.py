@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 
+import zip_predictions
 from clue_utils import submission
 from clue_utils.errors import UserError
 from clue_utils.tasks import TASKS
@@ -66,6 +67,12 @@ def test_one_file_from_two_folders_is_refused(tmp_path):
         submission.write_predictions(TASKS["CSL"], "test", [(0, "1")], tmp_path / folder)
     with pytest.raises(UserError, match="csl_predict.json is in both"):
         submission.zip_predictions([tmp_path / "a", tmp_path / "b"], tmp_path / "submit.zip")
+
+
+def test_a_mistyped_folder_is_refused(run_script, tmp_path):
+    submission.write_predictions(TASKS["CSL"], "test", [(0, "1")], tmp_path / "csl")
+    status, _, err = run_script(zip_predictions.main, tmp_path / "csl", tmp_path / "tnews", "--output", tmp_path / "z")
+    assert status == 2 and err == f"error: {tmp_path}/tnews: no such folder\n" and not (tmp_path / "z").exists()
 
 
 def test_no_predictions_at_all(tmp_path):

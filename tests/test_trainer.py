@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import run_clue_classifier
 import run_clue_classifier_trainer
@@ -142,20 +144,45 @@ def test_a_mistake_is_one_line(run, tmp_path, words, line):
     assert "Traceback" not in error
 
 
-def test_a_signal_leaves_a_checkpoint_to_go_on_from(run, trained, tmp_path, monkeypatch):
+def test_what_is_kept_is_the_best_without_being_asked(run, tmp_path):
+    words = "--do_train --max_steps 6 --save_steps 2 --max_seq_length 16 --per_device_train_batch_size 4"
+    status, _, error = run("TNEWS", tmp_path, *words.split(), "--learning_rate", 1e-3)
+    assert status == 0, error
+    best = json.loads((tmp_path / "result.json").read_text())["best_step"]
+    kept, of_best = tmp_path / "model.safetensors", tmp_path / f"checkpoint-{best}"
+    (stored,) = of_best.glob("model*.safetensors")
+    ours, theirs = load_file(str(kept)), load_file(str(stored))
+    assert ours.keys() == theirs.keys() and all((ours[name] == theirs[name]).all() for name in ours)
+
+
+@pytest.mark.parametrize("step", [6, 12])
+def test_a_signal_leaves_a_checkpoint_to_go_on_from(run, trained, tmp_path, monkeypatch, step):
     training_step, calls = ClueTrainer.training_step, []
 
     def sending(self, *words):
         calls.append(1)
-        if len(calls) == 6:
+        if len(calls) == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return training_step(self, *words)
 
     monkeypatch.setattr(ClueTrainer, "training_step", sending)
     status, _, error = run("TNEWS", tmp_path, *TRAINING)
     assert status == 143 and "stopped by SIGTERM; the same command goes on" in error
-    assert (tmp_path / "checkpoint-6/complete").is_file()
+    assert (tmp_path / f"checkpoint-{step}/complete").is_file()
     monkeypatch.undo()
     assert run("TNEWS", tmp_path, *TRAINING)[0] == 0
     unbroken, resumed = ((folder / "model.safetensors").read_bytes() for folder in (trained, tmp_path))
     assert resumed == unbroken
+
+
+def test_checkpoints_hold_no_pickle_and_one_that_does_is_refused(run, trained, tmp_path):
+    assert list(trained.glob("checkpoint-*/optimizer*.safetensors"))
+    suffixes = {path.suffix for path in trained.glob("checkpoint-*/*")}
+    assert not suffixes & set(run_clue_classifier_trainer.PICKLES)
+    hostile = tmp_path / "checkpoint-8"
+    shutil.copytree(trained / "checkpoint-8", hostile)
+    (hostile / "scheduler.pdparams").write_bytes(b"cos\nabort\n(tR.")
+    status, _, error = run("TNEWS", tmp_path, *TRAINING)
+    assert status == 2 and error.startswith(f"error: {hostile}/scheduler.pdparams: refused, a pickle may run code")
+    status, _, error = run("TNEWS", tmp_path / "other", *TRAINING, "--unified_checkpoint", "false")
+    assert status == 2 and "would keep pickles" in error

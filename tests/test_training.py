@@ -25,8 +25,8 @@ def train(run_on_demo, tmp_path):
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        ((), "pass --gradient_accumulation_steps 2; the results stay the same"),
-        (("--gradient_accumulation_steps", 4), "pass --gradient_accumulation_steps 8; the results stay the same"),
+        ((), "pass --gradient_accumulation_steps 2; the batch stays the same"),
+        (("--gradient_accumulation_steps", 4), "pass --gradient_accumulation_steps 8; the batch stays the same"),
         (("--batch_size", 1), "lower --max_seq_length or take a smaller model"),
     ],
 )
@@ -107,6 +107,15 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best_checkpoint(train, tmp
     )
     assert (tmp_path / "model.safetensors").is_file()
     assert json.loads((tmp_path / "result.json").read_text())["best_step"] in (2, 4)
+
+
+def test_scores_that_are_no_numbers_are_refused(train, tmp_path, monkeypatch):
+    assert train("--do_eval")[0] == 0
+    logits = classification.logits
+    monkeypatch.setattr(classification, "logits", lambda model, batch: logits(model, batch) * float("nan"))
+    status, _, error = train("--do_predict")
+    assert status == 2 and error.startswith("error: the model's scores are not numbers: ")
+    assert not list(tmp_path.glob("*_predict.json"))
 
 
 def test_batches_of_similar_length_hold_every_row_once_with_less_padding():
