@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -73,7 +72,7 @@ def model_folder(root: Path, model_name_or_path: str) -> Path:
         UserError: it has no such part.
     """
     name = os.path.basename(os.path.abspath(model_name_or_path))
-    if not name or re.search(r"[\x00-\x1f]", f"{root}{name}"):
+    if not name:
         raise UserError(f"{model_name_or_path!r} has no name for a folder of trials: give another model or folder")
     return root / name
 

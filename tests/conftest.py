@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,15 @@ def clue_data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real records: set CLUE_DATA_DIR ({folder} is not a folder)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_logging() -> None:
+    """Let no test depend on how a script that was run before has set up the log."""
+    root = logging.getLogger("clue_utils")
+    root.handlers.clear()
+    root.setLevel(logging.NOTSET)
+    root.propagate = True
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -274,7 +274,7 @@ def test_a_zip_that_unpacks_without_bound(tmp_path, run_script):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("csl_predict.json", b" " * (1 << 20))
     status, out, err = run_script(check_submission.main, path)
-    assert status == 1 and "csl_predict.json: compressed in an unusual way" in out + err
+    assert status == 2 and "csl_predict.json: compressed in an unusual way" in out + err
 
 
 def test_many_wrong_answers_are_looked_for_only_as_far_as_they_are_named(monkeypatch):

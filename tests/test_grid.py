@@ -208,12 +208,25 @@ def test_a_mistyped_trial_is_one_line(place, words, part):
     assert status == 2 and out == "" and err.count("\n") == 1 and part in err
 
 
-@pytest.mark.parametrize("model", ["q\nnote[$(touch${IFS}pwned)]", "mo\ndel", "/"])
-def test_a_name_that_is_none_is_one_line_and_runs_nothing(place, model):
+@pytest.mark.parametrize("model", ["q\nnote[$(touch${IFS}pwned)]", "mo\n2\ndel", "a 'b' \"c\" $(touch pwned) * `d`"])
+def test_a_name_of_any_characters_is_a_name(place, model):
     words = [model, "C3", "3e-5", "24", "0.1", "42", "2"]
-    status, out, err = place.run("run_trial.sh", *words, DRY_RUN="1", DEVICE="gpu", CUDA_VISIBLE_DEVICES="0,1")
-    assert status == 2 and out == "" and err.count("\n") == 1 and "has no name for a folder of trials" in err
-    assert not list(place.folder.iterdir())
+    gpus = {"DEVICE": "gpu", "CUDA_VISIBLE_DEVICES": "0,1"}
+    status, out, err = place.run("run_trial.sh", *words, DRY_RUN="1", **gpus)
+    assert status == 0 and not list(place.folder.iterdir()), err
+    said = subprocess.run(["bash", "-c", f"printf '%s\\0' {out}"], capture_output=True, text=True).stdout.split("\0")
+    assert value_of(said, "--model_name_or_path") == model and value_of(said, "--batch_size") == "12"
+    assert value_of(said, "--output_dir") == f"results/{model}/C3/3e-5_24_0.1_42"
+
+
+def test_a_model_without_a_name_is_refused(place):
+    words = ["/", "C3", "3e-5", "24", "0.1", "42", "2"]
+    status, out, err = place.run("run_trial.sh", *words, DEVICE="cpu")
+    assert (
+        status == 2
+        and out == ""
+        and err == "error: '/' has no name for a folder of trials: give another model or folder\n"
+    )
 
 
 def test_where_memory_runs_out_the_batch_is_split_as_advised(place):

@@ -193,7 +193,10 @@ STRANGE_STATE = b"(" + number(3) + text("|") + b"N(" + text("a") + b"t}" + numbe
         (table(global_("numpy", "ndarray") + b"((" + number(1 << 28) + b"t" + FLOATS + b"tR"), "not callable"),
         (b"\x80\x02})" + b"q\0h\0\x86" * 60 + b"Ns.", "a key that is no text"),
         (b"\x80\x02})" + b"\x85" * 300_000 + b"Ns.", "a key that is no text"),
-        (table(global_("collections", "OrderedDict") + b")R" + global_("numpy", "dtype") + b"b"), "is not an array of numbers"),
+        (
+            table(global_("collections", "OrderedDict") + b")R" + global_("numpy", "dtype") + b"b"),
+            "is not an array of numbers",
+        ),
         (
             table(
                 b"(" + text("storage") + global_("collections", "OrderedDict") + text("0") + text("cpu") + b"K\x01tQ"

@@ -220,6 +220,8 @@ def test_damaged_result_is_named_and_counts_as_failed(tmp_path: Path, content: b
         {"history": [{"accuracy": 0.5}]},
         {"history": [{"step": 1, "accuracy": -1}]},
         {"wall_time": "long"},
+        {"wall_time": 10**400},
+        {"history": [{"step": 10**400, "accuracy": 0.5}]},
         {"num_processes": []},
         {"task": "AFQMC"},
     ],
