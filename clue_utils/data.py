@@ -16,7 +16,8 @@ from typing import Any
 
 from clue_utils.download import MACOS_FOLDER, fetch
 from clue_utils.errors import UserError
-from clue_utils.readers import READERS, PackedRows, Reader
+from clue_utils.packed_rows import PackedRows
+from clue_utils.readers import READERS, Reader
 from clue_utils.tasks import NO_LABEL, TASKS, Task
 
 logger = logging.getLogger(__name__)

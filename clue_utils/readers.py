@@ -9,16 +9,15 @@ import codecs
 import hashlib
 import json
 import logging
-import marshal
 import re
 import reprlib
 import stat
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from clue_utils.errors import UserError
+from clue_utils.packed_rows import PackedRows
 from clue_utils.tasks import BLANK, MAX_CHOICES, NO_LABEL, NUM_CANDIDATES, Task
 
 logger = logging.getLogger(__name__)
@@ -121,31 +120,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _FieldError("", f"field {show(key)}: occurs twice")
             keys.add(key)
     return record
-
-
-class PackedRows(Sequence[dict[str, Any]]):
-    """Rows in one block of memory, each unpacked when it is read.
-
-    They take a fraction of what as many dicts would, and none of it is copied in a process that is forked to encode
-    them, which counting references to dicts would do page by page.
-    """
-
-    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
-        self._block = bytearray()
-        self._ends = array("q")
-        for row in rows:
-            self._block += marshal.dumps(row)  # quick, and for the plain values of JSON; never written to disk
-            self._ends.append(len(self._block))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
-        begin = self._ends[number - 1] if number else 0
-        return marshal.loads(memoryview(self._block)[begin : self._ends[number]])
 
 
 # --- checking values ---------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from typing import Any
 BEGIN = time.time()
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 from transformers import (  # noqa: E402
@@ -31,6 +30,7 @@ from transformers import (  # noqa: E402
     get_linear_schedule_with_warmup,
 )
 
+from benchmark_job import measure_matrix_rate  # noqa: E402
 from clue_utils import runtime  # noqa: E402
 from clue_utils.features import Features, collate, length_ordered_batches, shuffled_batches  # noqa: E402
 
@@ -137,19 +137,13 @@ def main() -> None:
             cost["losses"].append(loss.item())
         if step % settings["save_steps"] == 0 or step == num_steps:
             evaluate()
-    matrix = torch.ones(2048, 2048)
-    seconds = []
-    for _ in range(10):
-        begin = time.perf_counter()
-        float((matrix @ matrix)[0, 0])
-        seconds.append(time.perf_counter() - begin)
     del cost["last"]
     cost |= {
         "updates": num_steps,
         "steps_per_second": num_steps / training,
         "seconds": time.time() - BEGIN,
         "peak_memory": runtime.peak_memory_bytes("cpu"),
-        "matrix_rate": 2 * 2048**3 / float(np.median(seconds)),
+        "matrix_rate": measure_matrix_rate(torch.ones(2048, 2048)),
     }
     Path(report).write_text(json.dumps(cost))
 
