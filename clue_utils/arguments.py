@@ -339,10 +339,10 @@ def _checked(args: Any, name: str, value: Any, example: Any) -> Any:
     elif isinstance(value, str):
         fits = value in _WORDS.get(name, ())
     else:
-        # A float where an integer belongs is the Trainer's part of an epoch, which only training would need whole.
-        is_number = type(value) in (int, float) and not isinstance(example, (bool, str))
-        fits_type = type(value) is type(example) or (is_number and (isinstance(example, float) or not args.do_train))
-        fits = fits_type and 0 <= value < 2**63
+        # The Trainer may have trained on a part of an epoch, which only training here would need whole.
+        may_be_part = name == "num_train_epochs" and not args.do_train
+        kinds = (int, float) if isinstance(example, float) or may_be_part else (type(example),)
+        fits = type(value) in kinds and 0 <= value < 2**63
     if not fits:
         folder = args.model_name_or_path
         raise UserError(f"{folder}/result.json: hyper-parameter {name} cannot be {value!r}; pass --{name}")

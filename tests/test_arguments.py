@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -72,6 +73,29 @@ def test_a_checkpoint_s_values_come_before_the_registry_s(tmp_path):
     )
     arguments.resolve(other, TASKS["CSL"], 1)
     assert other.max_seq_length == 256
+
+
+def test_a_part_of_an_epoch_hinders_only_further_training(tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": {"num_train_epochs": 0.5}}))
+    for action, is_refused in (("--do_predict", False), ("--do_train", True)):
+        args = run_clue_classifier.build_parser().parse_args(
+            ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), action]
+        )
+        with pytest.raises(UserError, match="num_train_epochs") if is_refused else contextlib.nullcontext():
+            arguments.resolve(args, TASKS["TNEWS"], 1)
+
+
+def test_settings_of_one_script_are_part_of_the_run(tmp_path):
+    settings = {"assignment": "greedy", "max_seq_length": 32}
+    (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": settings}))
+    args = run_chid.build_parser().parse_args(["--model_name_or_path", str(tmp_path), "--do_predict"])
+    arguments.resolve(args, TASKS["CHID"], 1, extra={"assignment": "joint"})
+    assert (args.assignment, args.sources["assignment"]) == ("greedy", "checkpoint")
+    assert "assignment" in args.hyper_parameters
+    (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": {"assignment": "lucky"}}))
+    args = run_chid.build_parser().parse_args(["--model_name_or_path", str(tmp_path), "--do_predict"])
+    with pytest.raises(UserError, match="assignment cannot be 'lucky'"):
+        arguments.resolve(args, TASKS["CHID"], 1, extra={"assignment": "joint"})
 
 
 @pytest.mark.parametrize(
