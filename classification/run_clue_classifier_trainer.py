@@ -321,7 +321,7 @@ def export(model: paddle.nn.Layer, path: Path) -> None:
     model.eval()
     inputs = [paddle.static.InputSpec([None, None], "int64", name) for name in ("input_ids", "token_type_ids")]
     path.parent.mkdir(parents=True, exist_ok=True)
-    paddle.jit.save(paddle.jit.to_static(model, input_spec=inputs), str(path))
+    paddle.jit.save(paddle.jit.to_static(model, input_spec=inputs, full_graph=True), str(path))
     logger.info("inference model written to %s", path.parent)
 
 

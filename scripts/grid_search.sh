@@ -83,6 +83,9 @@ if [ -n "$dry_run" ]; then
   echo "$trials"
   exit
 fi
+# A flag that no trial could take is said once.
+IFS=' ' read -ra first <<<"${trials%%$'\n'*}"
+"$PYTHON" "$top/scripts/plan_trial.py" 0 "$model" "${first[@]}" -- "${trial_flags[@]}" >/dev/null || exit
 command -v parallel >/dev/null || stop "GNU parallel is not installed; on Debian or Ubuntu: apt-get install parallel"
 parallel --will-cite --version 2>/dev/null | grep -q '^GNU parallel' ||
   stop "the program parallel is another one (moreutils?); on Debian or Ubuntu: apt-get install parallel"
@@ -233,8 +236,11 @@ for job in failed:
     task, learning_rate, batch_size, dropout, seed, cards = job[-1].split()[-6:]
     trial = Trial(task, float(learning_rate), int(batch_size), float(dropout), int(seed), int(cards))
     log = folder / trial.folder / LOG_FILE
+    if not log.is_file() or log.stat().st_mtime < float(job[2]):
+        print(f"\nrefused: {log.parent}, for the reason given above")
+        continue
     print(f"\nfailed: {log.parent}, the end of its {LOG_FILE}:")
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ["there is none"]
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     print(*(f"  {line}" for line in lines[-5:]), sep="\n")
 unfinished = total - len(jobs)
 rest = f", {unfinished} not ended" if unfinished else ""

@@ -10,12 +10,36 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from clue_utils import arguments, grid, results, runtime, tasks
 from clue_utils.errors import UserError
 
 # Said by the trial itself, so that folder and content agree.
 OWN_FLAGS = "model_name_or_path output_dir device do_train do_eval batch_size learning_rate dropout seed".split()
+
+
+def require_same_settings(
+    earlier: dict[str, Any], folder: Path, flags: Any, task: tasks.Task, args: Any, num_processes: int
+) -> None:
+    """Refuse to take a finished trial for one that would have other settings, given or by default.
+
+    Raises:
+        UserError: it has; what the folder's name says is not compared, nor what may change when a run goes on.
+    """
+    flags.model_name_or_path, flags.do_train = args.model, True
+    flags.batch_size = args.batch_size // num_processes
+    arguments.resolve(flags, task, num_processes)
+    recorded = {"model_name_or_path": earlier.get("model"), "max_steps": earlier.get("max_steps")}
+    recorded |= earlier["hyper_parameters"]
+    for name in ("model_name_or_path", "max_steps", *arguments.HYPER_PARAMETERS):
+        is_compared = name == "model_name_or_path" or name not in (*OWN_FLAGS, *results.FREE_TO_CHANGE)
+        value = getattr(flags, name)
+        if is_compared and name in recorded and value != recorded[name]:
+            raise UserError(
+                f"{folder} holds a finished run with --{name} {recorded[name]}, not {value}: "
+                "choose another folder with --results, or remove this one"
+            )
 
 
 def main() -> None:
@@ -50,16 +74,7 @@ def main() -> None:
     parts = earlier.get("hyper_parameters", {}).get("gradient_accumulation_steps", "")
     ending = ""
     if earlier.get("status") == "finished":
-        recorded = {"model_name_or_path": earlier.get("model"), "max_steps": earlier.get("max_steps")}
-        recorded |= earlier["hyper_parameters"]
-        flags.model_name_or_path = args.model
-        for name in ("model_name_or_path", "max_steps", *arguments.HYPER_PARAMETERS):
-            value = getattr(flags, name)
-            if name not in results.FREE_TO_CHANGE and value is not None and value != recorded.get(name):
-                raise UserError(
-                    f"{folder} holds a finished run with --{name} {recorded.get(name)}, not {value}: "
-                    "choose another results folder, or remove this one"
-                )
+        require_same_settings(earlier, folder, flags, task, args, processes)
         ending = f"{earlier['metric']} {earlier['best_metric']:.4f}"
         if "pruned" in earlier:
             ending += f", pruned at step {earlier['pruned']['step']}"

@@ -48,12 +48,14 @@ run_task() { # NUMBER COUNT TASK SCRIPT [FLAG...]
 result = json.load(open(sys.argv[1], encoding="utf-8"))
 print(result["metric"], format(result["best_metric"], ".2f"))' "$folder/result.json"), $(cat "$folder.seconds") s"
   else
-    { echo "$place failed; the end of $folder.log:"; tail -n 20 "$folder.log"; } >&2
+    status=$?
+    ((status > 128)) || { echo "$place failed; the end of $folder.log:"; tail -n 20 "$folder.log"; } >&2
     return 1
   fi
 }
 export -f run_task
 
+trap 'echo "interrupted: bash scripts/quickstart.sh begins again" >&2; exit 130' INT
 # 255 makes xargs start no further task.
 list_tasks | xargs -P "$AT_ONCE" -L 1 bash -c 'run_task "$@" || exit 255' run_task || exit 1
 
@@ -86,7 +88,7 @@ the predictions zipped for the leaderboard in submit.zip. The data is made up, s
 
 What to type next:
   TNEWS, for real     .venv/bin/python classification/run_clue_classifier.py --model_name_or_path ernie-3.0-base-zh \\
-                        --task_name TNEWS --output_dir tnews --do_train --do_eval --do_predict --device gpu
+                        --task_name TNEWS --output_dir tnews --do_train --do_eval --do_predict
   run the tests       bash scripts/test.sh
   read on             less README.md
 END

@@ -246,6 +246,28 @@ def test_where_memory_runs_out_the_batch_is_split_as_advised(place):
     assert value_of(last, "--gradient_accumulation_steps") == "4"
 
 
+def test_a_finished_trial_is_not_taken_for_one_of_other_settings(place):
+    """Neither where a flag is given nor where one is left out."""
+    words = ["m", "AFQMC", "1e-5", "16", "0.1", "42", "1"]
+    assert place.run("run_trial.sh", *words, DEVICE="cpu")[0] == 0
+    result = place.folder / "results/m/AFQMC/1e-5_16_0.1_42/result.json"
+    fields = json.loads(result.read_text())
+    fields["hyper_parameters"]["max_seq_length"] = 32
+    result.write_text(json.dumps(fields))
+    status, out, _ = place.run("run_trial.sh", *words, "--", "--max_seq_length", "32", DEVICE="cpu")
+    assert status == 0 and "finished already" in out
+    for more, length in (((), 128), (("--", "--max_seq_length", "64"), 64)):
+        status, out, err = place.run("run_trial.sh", *words, *more, DEVICE="cpu")
+        assert status == 2 and out == "" and f"a finished run with --max_seq_length 32, not {length}: " in err
+    assert len(place.done()) == 1
+
+
+@needs_parallel
+def test_a_flag_that_no_trial_takes_is_said_once(place):
+    status, out, err = place.run("grid_search.sh", "m", "--tasks", "AFQMC", "--cpu_slots", "2", "--", "--device", "cpu")
+    assert status == 2 and err == "error: --device is set by the trial itself: leave it out after --\n" and out == ""
+
+
 def test_a_failed_trial_shows_its_last_line(place):
     words = ["m", "AFQMC", "1e-5", "16", "0.1", "42", "1"]
     status, out, _ = place.run("run_trial.sh", *words, DEVICE="cpu", FAKE_FAILURE="AFQMC")
