@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -162,7 +163,7 @@ class Cmrc2018:
         self.max_query_length = max_query_length
         self.n_best_size, self.max_answer_length = n_best_size, max_answer_length
         self.width = 2 * max_seq_length
-        self._tokenize = OffsetTokenizer(tokenizer)
+        self._tokenize = functools.lru_cache(16)(OffsetTokenizer(tokenizer))  # questions on one context come in a row
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -185,6 +186,7 @@ class Cmrc2018:
         answer = self._answer_tokens(record, spans)
         size = self.max_seq_length - len(question) - 3
         windows = list(self._windows(len(ids), size))
+        best = best_windows(windows)
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         first = [cls, *question, sep]
         features = []
@@ -202,7 +204,7 @@ class Cmrc2018:
                     "context": len(first),
                     "char_begin": [b for b, _ in spans[begin:end]],
                     "char_end": [e for _, e in spans[begin:end]],
-                    "best": [int(_best_window(windows, position) == number) for position in range(begin, end)],
+                    "best": (best[begin:end] == number).astype(int).tolist(),
                 }
             )
         return features
@@ -281,16 +283,18 @@ class Cmrc2018:
         return text
 
 
-def _best_window(windows: list[Span], position: int) -> int:
-    """The window in which a token has the most context on its poorer side (BERT's maximum-context rule)."""
+def best_windows(windows: list[Span]) -> np.ndarray:
+    """For each token the window in which it has the most context on its poorer side (BERT's maximum-context rule).
 
-    def context(window: Span) -> float:
-        begin, end = window
-        if not begin <= position < end:
-            return -1.0
-        return min(position - begin, end - 1 - position) + 0.01 * (end - begin)
-
-    return max(range(len(windows)), key=lambda i: context(windows[i]))
+    Returns:
+        int64 [tokens], the first of equally good windows.
+    """
+    positions = np.arange(windows[-1][1])
+    context = np.full((len(windows), len(positions)), -1.0)
+    for row, (begin, end) in zip(context, windows, strict=True):
+        inside = positions[begin:end]
+        row[begin:end] = np.minimum(inside - begin, end - 1 - inside) + 0.01 * (end - begin)
+    return context.argmax(axis=0)
 
 
 def _span_logits(model: paddle.nn.Layer, batch: Tensors) -> tuple[paddle.Tensor, paddle.Tensor]:
