@@ -10,4 +10,4 @@ if [ $# -eq 0 ]; then
   .venv/bin/ruff format --check .
   .venv/bin/mypy
 fi
-exec .venv/bin/python -m pytest -q "$@"
+exec .venv/bin/python -m pytest -q -rs "$@"
