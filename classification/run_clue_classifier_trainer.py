@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import logging
 import math
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from paddlenlp.trainer.utils.helper import broadcast_dp_optimizer  # noqa: E402
 from paddlenlp.utils.log import logger as paddlenlp_logger  # noqa: E402
 
 from clue_utils import models  # noqa: E402
+from clue_utils.checkpoints import step_of  # noqa: E402
 from clue_utils.classification import Classification  # noqa: E402
 from clue_utils.features import Collate, Features, batches_per_epoch, shuffled_batches  # noqa: E402
 from clue_utils.pipeline import Pipeline, Split  # noqa: E402
@@ -47,6 +48,8 @@ EXPORT_NAME = "inference/model"
 # Written last into a checkpoint of the Trainer: one without it was cut off.
 COMPLETE = "complete"
 
+# Where a checkpoint of the Trainer keeps its step.
+TRAINER_STATE_NAME = "trainer_state.json"
 # How files end that PaddleNLP would unpickle.
 PICKLES = (".pdparams", ".pdopt", ".pth", ".bin", ".pkl")
 
@@ -280,9 +283,15 @@ class StopWithCheckpoint(TrainerCallback):
 
 
 def _step_of(checkpoint: str | Path) -> int:
-    """The update after which a folder ``checkpoint-<step>`` was written; 0 for one of another name."""
-    number = Path(checkpoint).name.rpartition("-")[2]
-    return int(number) if number.isdecimal() else 0
+    """The update after which a checkpoint of the Trainer was written, whatever its folder is called.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return int(json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{checkpoint}: not a checkpoint of the Trainer ({error})") from None
 
 
 def _pickles(checkpoint: Path) -> list[Path]:
@@ -300,11 +309,10 @@ def require_safe(checkpoint: Path) -> None:
         raise UserError(f"{found[0]}: refused, a pickle may run code: go on from a checkpoint of this script")
 
 
-def find_checkpoint(output_dir: Path) -> tuple[str | None, int]:
-    """The newest complete checkpoint of the Trainer and its step; (None, 0) where there is none."""
-    steps = [_step_of(path.parent) for path in output_dir.glob(f"checkpoint-*/{COMPLETE}")]
-    steps = [step for step in steps if step > 0]
-    return (str(output_dir / f"checkpoint-{max(steps)}"), max(steps)) if steps else (None, 0)
+def find_checkpoint(output_dir: Path) -> str | None:
+    """The newest complete checkpoint of the Trainer, if there is one."""
+    complete = [path.parent for path in output_dir.glob(f"checkpoint-*/{COMPLETE}") if step_of(path.parent) > 0]
+    return str(max(complete, key=step_of)) if complete else None
 
 
 def to_batch(rows: list[dict[str, Any]], collate: Collate) -> dict[str, np.ndarray]:
@@ -358,10 +366,9 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
         eval_dataset=dev and dev.features,
     )
     if trains:
-        found, step = find_checkpoint(run.folder)
-        if flags.resume_from_checkpoint:
-            found, step = flags.resume_from_checkpoint, _step_of(flags.resume_from_checkpoint)
-        if found and os.path.isdir(found):
+        found = flags.resume_from_checkpoint or find_checkpoint(run.folder)
+        step = _step_of(found) if found else 0
+        if found:
             require_safe(Path(found))
         run.keep_evaluations(step)
         run.write(num_steps=None)

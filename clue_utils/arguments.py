@@ -80,8 +80,6 @@ positive_float = _number(float, lambda x: x > 0, "a number above 0")
 non_negative_float = _number(float, lambda x: x >= 0, "a number of at least 0")
 proportion = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
 steps_or_all = _number(int, lambda n: n == -1 or n >= 1, "a number of updates of at least 1 (or -1: by epochs)")
-
-
 seed = _number(int, lambda n: 0 <= n < 2**63, "an integer from 0 to below 2 ** 63")
 
 

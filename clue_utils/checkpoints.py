@@ -56,7 +56,7 @@ def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state:
         shutil.rmtree(temporary, ignore_errors=True)
     # Later ones were passed over as damaged.
     others = [path for path in _folders(folder) if path != target]
-    earlier = [path for path in others if _step_of(path) < step]
+    earlier = [path for path in others if step_of(path) < step]
     for path in {*others} - {*earlier[: _NUM_KEPT - 1]}:
         shutil.rmtree(path)
 
@@ -68,7 +68,7 @@ def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             state = json.loads((candidate / _STATE).read_text(encoding="utf-8"))
             digests = state["sha256"]
             damaged = [name for name in (_WEIGHTS, _OPTIMIZER) if sha256_of(candidate / name) != digests[name]]
-            if state["step"] != _step_of(candidate) or not {"is_due", "run", "scaler"} <= state.keys():
+            if state["step"] != step_of(candidate) or not {"is_due", "run", "scaler"} <= state.keys():
                 damaged.append(_STATE)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             damaged = [f"{_STATE}: {error}"]
@@ -96,7 +96,8 @@ def remove_all(folder: Path) -> None:
         shutil.rmtree(checkpoint)
 
 
-def _step_of(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """The update that a folder ``checkpoint-<step>`` is named for; 0 for another name."""
     match = _NAME.fullmatch(checkpoint.name)
     return int(match[1]) if match else 0
 
@@ -108,7 +109,7 @@ def _folders(folder: Path) -> list[Path]:
         for path in folder.glob("checkpoint-*")
         if _NAME.fullmatch(path.name) and any((path / name).exists() for name in (_STATE, _WEIGHTS, _OPTIMIZER))
     ]
-    return sorted(ours, key=_step_of, reverse=True)
+    return sorted(ours, key=step_of, reverse=True)
 
 
 def _optimizer_arrays(model: paddle.nn.Layer, optimizer: Any) -> dict[str, np.ndarray]:

@@ -126,11 +126,12 @@ def _download(task: Task, archive: Path) -> None:
 def _download_from(url: str, task: Task, archive: Path) -> None:
     """Try one address several times; raise _Refused in the end."""
     part = _Part(archive.with_name(f"{archive.name}.part"), url)
+    if part.path.is_file() and _is_known(part.path, task):  # left whole by a run that was killed
+        part.complete(archive)
+        return
     for delay in (*_RETRY_DELAYS, None):
         try:
-            # A run that was killed may have had all of it.
-            is_whole = part.path.is_file() and _is_known(part.path, task)
-            resumed = False if is_whole else _transfer(url, task, part)
+            resumed = _transfer(url, task, part)
             digests = _digests(part.path)
             if digests.isdisjoint(task.archive.digests):
                 part.remove()
@@ -138,8 +139,7 @@ def _download_from(url: str, task: Task, archive: Path) -> None:
                 problem = f"the file, removed now, is no known release: expected {known}, got {got}"
                 # What was joined from two replies may be of two releases.
                 raise _Interrupted(problem) if resumed else _Refused(problem)
-            os.replace(part.path, archive)
-            part.remove()
+            part.complete(archive)
             return
         except _Interrupted as error:
             if delay is None:
@@ -176,6 +176,10 @@ class _Part:
         temporary = self._note.with_name(f"{self._note.name}.tmp")
         temporary.write_text(json.dumps({"url": self.url, "version": version}), encoding="utf-8")
         os.replace(temporary, self._note)
+
+    def complete(self, archive: Path) -> None:
+        os.replace(self.path, archive)
+        self.remove()
 
     def remove(self) -> None:
         # The note first: bytes without a note are never joined to others.

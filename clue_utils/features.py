@@ -176,7 +176,7 @@ def build_features(
     try:
         if path is None:
             cache_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{stem}.lock", mode=0o666 & ~_umask()):
+            with FileLock(f"{stem}.lock", mode=results.default_permissions()):
                 path = None if overwrite else _find(stem)  # another process may have built it meanwhile
                 if path is None:
                     _clear(stem, overwrite)
@@ -188,12 +188,6 @@ def build_features(
     features = Features(path)
     logger.info("%s %s: %d features %s %s", records.task.name, records.split, len(features), how, path)
     return features
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def _find(stem: Path) -> Path | None:

@@ -253,17 +253,13 @@ class _Interpreter(_PythonUnpickler):
 # --- Paddle ------------------------------------------------------------------------------------------------------
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """Stands for ``_codecs.encode``, by which old protocols write bytes."""
-    if encoding != "latin1":
-        raise UnpicklingError(f"unexpected encoding {encoding!r}")
-    return text.encode("latin1")
-
-
 def _paddle_names(budget: _Budget) -> Known:
     def encode(text: str, encoding: str) -> bytes:
+        """Stands for ``_codecs.encode``, by which old protocols write bytes."""
+        if encoding != "latin1":
+            raise UnpicklingError(f"unexpected encoding {encoding!r}")
         budget.take(len(text))
-        return _encode(text, encoding)
+        return text.encode("latin1")
 
     def reconstruct(*_: Any) -> _PaddleArray:
         return _PaddleArray(budget)

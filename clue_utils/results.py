@@ -57,11 +57,16 @@ def flush_names(path: Path) -> None:
         os.close(descriptor)
 
 
-def give_default_permissions(path: Path) -> None:
-    """Give a file that a library made private the permissions that the umask leaves."""
+def default_permissions() -> int:
+    """What the umask leaves of a new file's permissions."""
     umask = os.umask(0)
     os.umask(umask)
-    os.chmod(path, 0o666 & ~umask)
+    return 0o666 & ~umask
+
+
+def give_default_permissions(path: Path) -> None:
+    """Give a file that a library made private the permissions that the umask leaves."""
+    os.chmod(path, default_permissions())
 
 
 def sha256_of(path: Path) -> str:

@@ -186,3 +186,16 @@ def test_checkpoints_hold_no_pickle_and_one_that_does_is_refused(run, trained, t
     assert status == 2 and error.startswith(f"error: {hostile}/scheduler.pdparams: refused, a pickle may run code")
     status, _, error = run("TNEWS", tmp_path / "other", *TRAINING, "--unified_checkpoint", "false")
     assert status == 2 and "would keep pickles" in error
+
+
+def test_a_checkpoint_of_another_name_is_gone_on_from_at_its_own_step(run, trained, tmp_path):
+    shutil.copytree(trained / "checkpoint-8", tmp_path / "saved")
+    words = (*TRAINING, "--resume_from_checkpoint", tmp_path / "saved")
+    status, _, error = run("TNEWS", tmp_path / "out", *words)
+    assert status == 0, error
+    resumed, unbroken = (
+        load_file(str(next(folder.glob("checkpoint-12/model*.safetensors")))) for folder in (tmp_path / "out", trained)
+    )
+    assert all((resumed[name] == unbroken[name]).all() for name in unbroken)
+    status, _, error = run("TNEWS", tmp_path / "other", *TRAINING, "--resume_from_checkpoint", tmp_path / "nowhere")
+    assert status == 2 and f"{tmp_path}/nowhere: not a checkpoint of the Trainer" in error
