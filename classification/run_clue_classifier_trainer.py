@@ -8,6 +8,7 @@ import functools
 import json
 import logging
 import math
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -249,6 +250,21 @@ class ClueTrainer(Trainer):
             for path in _pickles(checkpoint):
                 path.unlink()
             (checkpoint / COMPLETE).touch()
+            self._remove_old_checkpoints(checkpoint)
+
+    def _rotate_checkpoints(self, use_mtime: bool = False, output_dir: str | None = None) -> None:
+        """Nothing: PaddleNLP would do it before the new checkpoint is complete, and in a single process never."""
+
+    def _remove_old_checkpoints(self, newest: Path) -> None:
+        """Keep ``--save_total_limit`` checkpoints: the newest, the best, and the latest of the others."""
+        limit, best = self.args.save_total_limit, Path(self.state.best_model_checkpoint or newest).name
+        if not limit or limit < 0:
+            return
+        others = [path for path in newest.parent.glob("checkpoint-*") if step_of(path) > 0 and path != newest]
+        others.sort(key=lambda path: (path.name == best, (path / COMPLETE).exists(), step_of(path)), reverse=True)
+        for path in others[max(limit - 1, best != newest.name) :]:
+            (path / COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The optimizer's state from safetensors, the schedule from the step."""
@@ -262,6 +278,19 @@ class ClueTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing: each update is seeded by its number."""
+
+
+class FindBest(TrainerCallback):
+    """Finds the best checkpoint so far in the output folder, by whatever path that was named when it was written."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.best_model_checkpoint is None:
+            return
+        here = Path(args.output_dir) / Path(state.best_model_checkpoint).name
+        if here.is_dir():
+            state.best_model_checkpoint = str(here)
+        elif not Path(state.best_model_checkpoint).is_dir():
+            raise UserError(f"{here}: the best checkpoint so far is gone; pass --overwrite_output_dir to start anew")
 
 
 class SeedUpdates(TrainerCallback):
@@ -373,6 +402,7 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
         run.keep_evaluations(step)
         run.write(num_steps=None)
         with StopRequest() as stop:
+            trainer.add_callback(FindBest())
             trainer.add_callback(SeedUpdates())
             trainer.add_callback(StopWithCheckpoint(stop))
             result = trainer.train(resume_from_checkpoint=found)

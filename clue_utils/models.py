@@ -83,7 +83,8 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
     trained_on = (read_result(name_or_path) or {}).get("task", task.name)
     if not training and trained_on != task.name:
         raise UserError(
-            f"{name_or_path} was fine-tuned for {trained_on}: it has no head for {task.name}; pass --do_train"
+            f"{name_or_path} was fine-tuned for {trained_on}: it has no head for {task.name}; name a checkpoint "
+            f"fine-tuned for that, or fine-tune this one with --do_train"
         )
     with _readable_errors(name_or_path), _unshadowed(name_or_path) as found, _as_safetensors(found) as source:
         model = _model_class(task, source).from_pretrained(
@@ -296,5 +297,5 @@ def _require_head(model: paddle.nn.Layer, source: str, name_or_path: str, task: 
     if missing:
         raise UserError(
             f"{name_or_path} has no trained head for {task.name} ({', '.join(missing)} missing): "
-            "pass --do_train, or the folder of a fine-tuned checkpoint"
+            "name the folder of a fine-tuned checkpoint, or fine-tune this one with --do_train"
         )

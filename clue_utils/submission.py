@@ -84,6 +84,11 @@ def zip_predictions(
         raise UserError(
             f"no prediction file in {', '.join(map(str, folders))}: run the scripts with --do_predict first"
         )
+    if with_diagnostics and (missing := {*DIAGNOSTICS.submissions.values()} - {*found}):
+        raise UserError(
+            f"--with_diagnostics: no {' or '.join(sorted(missing))} in {', '.join(map(str, folders))}: "
+            f"CMNLI's --do_predict writes it where the data has {DIAGNOSTICS.folder}/"
+        )
     counts = _check_files(found, data_dir)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -62,7 +62,11 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
     --results) RESULTS_DIR="$2" && shift ;;
     --prune) prune=1 ;;
     --dry_run) dry_run=1 ;;
-    *) if [ -z "$model" ] && [[ "$1" != -* ]]; then model="$1"; else narrowing+=("$1"); fi ;;
+    -*)
+      [ -n "$model" ] || stop "no model before $1: bash scripts/grid_search.sh MODEL [FLAG...] (--help lists the flags)"
+      narrowing+=("$1")
+      ;;
+    *) if [ -z "$model" ]; then model="$1"; else narrowing+=("$1"); fi ;;
   esac
   shift
 done

@@ -3,6 +3,10 @@
 # tiny demo model, then trains, evaluates and predicts every task on them. After the set-up nothing needs a network.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+[ $# -eq 0 ] || {
+  echo "error: quickstart.sh takes no arguments: bash scripts/quickstart.sh" >&2
+  exit 2
+}
 
 AT_ONCE=2 # tasks side by side, one thread each
 OUTPUT=demo/output

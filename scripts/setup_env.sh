@@ -14,6 +14,11 @@ stop() {
   exit 2
 }
 
+case "$*" in
+  "" | --dev) ;;
+  *) stop "unknown argument $1: bash scripts/setup_env.sh [--dev]" ;;
+esac
+
 find_python() { # prints the path of the newest Python that will do
   local candidate version without_venv=""
   local candidates=(python3.12 python3.11 python3.10 python3 python)

@@ -23,6 +23,8 @@ def clue_data_dir() -> Path:
     folder = Path(os.environ.get("CLUE_DATA_DIR") or beside)
     if not folder.is_dir():
         pytest.skip(f"needs real records: set CLUE_DATA_DIR ({folder} is not a folder)")
+    if (folder.parent / make_demo.MANIFEST).is_file():
+        pytest.skip(f"needs real records: CLUE_DATA_DIR names demo data ({folder})")
     return folder
 
 

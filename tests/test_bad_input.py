@@ -118,7 +118,7 @@ CASES: dict[str, Case] = {
     ),
     "prediction without a head": (
         lambda s: s.actions.__setitem__(0, "--do_predict"),
-        r"model has no trained head for TNEWS .*pass --do_train",
+        r"model has no trained head for TNEWS .*with --do_train",
     ),
     "damaged result.json": (write("model/result.json", b"{"), r"model/result\.json is damaged"),
     # Output

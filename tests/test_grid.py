@@ -367,6 +367,7 @@ def test_an_interrupt_ends_every_process(place, number):
     ("words", "part"),
     [
         ("", "no model given"),
+        ("--tasks TNEWS", "no model before --tasks"),
         ("m --gpus", "--gpus needs a value"),
         ("m --gpus 0;1", "write ids such as 0,1,2,3"),
         ("m --gpus 0 --cpu_slots 2", "not both"),

@@ -40,6 +40,13 @@ def test_the_zip_holds_leaderboard_names_at_its_top_level(tmp_path):
     assert sorted(zipfile.ZipFile(tmp_path / "submit.zip").namelist()) == sorted(counts)
 
 
+def test_diagnostics_that_are_asked_for_must_be_there(tmp_path):
+    submission.write_predictions(TASKS["C3"], "test1.1", [(0, 3)], tmp_path)
+    with pytest.raises(UserError, match=r"no diagnostics_predict\.json in .*the data has clue_diagnostics_public/"):
+        submission.zip_predictions([tmp_path], tmp_path / "submit.zip", with_diagnostics=True)
+    assert not (tmp_path / "submit.zip").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +154,35 @@ def test_what_is_kept_is_the_best_without_being_asked(run, tmp_path):
     (stored,) = of_best.glob("model*.safetensors")
     ours, theirs = load_file(str(kept)), load_file(str(stored))
     assert ours.keys() == theirs.keys() and all((ours[name] == theirs[name]).all() for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("limit", "best", "kept"), [(1, 2, [2, 8]), (1, 8, [8]), (3, 2, [2, 6, 8]), (None, 2, [2, 4, 6, 8])]
+)
+def test_old_checkpoints_are_removed_but_never_the_best(run, tmp_path, monkeypatch, limit, best, kept):
+    scores = iter([{"accuracy": float(step == best), "loss": 1.0} for step in (2, 4, 6, 8)])
+    monkeypatch.setattr(run_clue_classifier_trainer, "evaluate_and_log", lambda score: next(scores))
+    (tmp_path / "checkpoint-mine").mkdir()
+    words = "--do_train --max_steps 8 --save_steps 2 --max_seq_length 16 --per_device_train_batch_size 4"
+    status, _, error = run("TNEWS", tmp_path, *words.split(), *(("--save_total_limit", limit) if limit else ()))
+    assert status == 0, error
+    names = {path.name for path in tmp_path.glob("checkpoint-*")}
+    assert names == {"checkpoint-mine", *(f"checkpoint-{step}" for step in kept)}
+
+
+def test_the_best_is_found_where_the_folder_is_now(run, trained, tmp_path):
+    folder = tmp_path / "moved"
+    shutil.copytree(trained, folder)
+    (folder / "result.json").write_text((folder / "result.json").read_text().replace("finished", "running"))
+    shutil.rmtree(folder / "checkpoint-12")
+    (folder / "model.safetensors").unlink()
+    state = json.loads((folder / "checkpoint-8/trainer_state.json").read_text())
+    gone = Path(state["best_model_checkpoint"]).name
+    state["best_model_checkpoint"] = f"elsewhere/{gone}"
+    (folder / "checkpoint-8/trainer_state.json").write_text(json.dumps(state))
+    status, _, error = run("TNEWS", folder, *TRAINING)
+    assert status == 0, error
+    assert (folder / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("step", [6, 12])
