@@ -23,6 +23,7 @@ runtime.run(runtime.import_libraries)
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
+from paddle.distributed import fleet  # noqa: E402
 from paddle.io import DistributedBatchSampler  # noqa: E402
 from paddlenlp.trainer import PdArgumentParser, Trainer, TrainerCallback, TrainingArguments  # noqa: E402
 from paddlenlp.trainer.utils.helper import broadcast_dp_optimizer  # noqa: E402
@@ -369,6 +370,9 @@ def main(argv: list[str] | None = None) -> None:
     args = as_plain_arguments(flags)
     arguments.resolve(args, task, runtime.world_size())
     device = runtime.start(args)
+    if runtime.world_size() > 1:
+        # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.
+        fleet.init(is_collective=True, strategy=fleet.DistributedStrategy())
     with locked(Path(args.output_dir)):
         carry_out(flags, args, task, device)
 

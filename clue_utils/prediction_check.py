@@ -194,6 +194,10 @@ def _check_lines(task: Task, content: bytes, found: _Problems) -> dict[int, Any]
         if not line.strip():
             found.add("blank line", "blank line; it shifts every line after it", number)
             continue
+        if b"\r" in line.removesuffix(b"\r"):
+            found.add(
+                "carriage return", "a carriage return within the line, which many programs take for its end", number
+            )
         ids[number] = None
         try:
             record, repeated = _parse(line)

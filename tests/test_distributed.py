@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,6 +65,23 @@ def test_two_processes_train_evaluate_and_predict_as_one(demo, tmp_path, script,
     assert files
     for name in files:
         assert (again[0][1] / name).read_bytes() == (again[1][1] / name).read_bytes()
+
+
+def test_the_trainer_goes_on_in_two_processes_to_the_same_end(demo, tmp_path):
+    words = "--dataset tnews --per_device_train_batch_size 4 --max_seq_length 16 --max_steps 12 --save_steps 4"
+    flags = (*words.split(), "--learning_rate", "1e-3", "--do_train", "--do_eval", "--do_predict")
+    script, whole, resumed = "classification/run_clue_classifier_trainer.py", tmp_path / "whole", tmp_path / "resumed"
+    launch(script, 2, whole, demo, *flags)
+    shutil.copytree(whole, resumed)
+    for path in (resumed / "checkpoint-12", resumed / "checkpoint-8"):
+        shutil.rmtree(path)
+    (resumed / "model.safetensors").unlink()
+    (resumed / "result.json").write_text((whole / "result.json").read_text().replace("finished", "running"))
+    _, result = launch(script, 2, resumed, demo, *flags, "--save_total_limit", "1")
+    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert (resumed / "tnews11_predict.json").read_bytes() == (whole / "tnews11_predict.json").read_bytes()
+    kept = {path.name for path in resumed.glob("checkpoint-*")}
+    assert kept == {"checkpoint-12", f"checkpoint-{result['best_step']}"}
 
 
 def test_a_process_that_stops_ends_the_others_with_a_clear_line(demo, tmp_path):

@@ -55,6 +55,8 @@ def test_diagnostics_that_are_asked_for_must_be_there(tmp_path):
         ("tnews11_predict.json", '{"id": 0, "label": "102"}\n{"id": 0, "label": "102"}\n', ":2: id 0"),
         ("tnews11_predict.json", '{"id": "0", "label": "102"}\n', "id '0'"),
         ("tnews11_predict.json", "[1, 2]\n", "not an object"),
+        ("tnews11_predict.json", '{"id": 0,\r "label": "102"}\n', ":1: a carriage return within the line"),
+        ("tnews11_predict.json", '{"id": 0, "label": "102"}\r\r\n', ":1: a carriage return within the line"),
         ("tnews11_predict.json", '{"id": 0\n', "not JSON"),
         ("tnews11_predict.json", "", "empty"),
         ("c311_predict.json", '{"id": 0, "label": 4}\n', "label 4"),
