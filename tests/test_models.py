@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from clue_utils import models, pickles
+from clue_utils import models
 from clue_utils.errors import UserError
+from clue_utils.models import pickles
 from clue_utils.tasks import TASKS
 
 

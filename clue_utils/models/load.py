@@ -14,23 +14,18 @@ from typing import Any
 
 import paddle
 from paddlenlp import transformers
-from paddlenlp.transformers import AutoTokenizer, ErnieGramModel, ErnieGramPretrainedModel
-from safetensors import SafetensorError, safe_open
+from paddlenlp.transformers import ErnieGramModel, ErnieGramPretrainedModel
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from clue_utils import runtime, tasks
+from clue_utils import runtime
 from clue_utils.errors import UserError
-from clue_utils.pickles import read_paddle_pickle, read_torch_pickle
+from clue_utils.models.source import PICKLES, SAFE_WEIGHTS, read_settings, readable_errors, unshadowed
 from clue_utils.results import WEIGHTS_FILE as SAFETENSORS
 from clue_utils.results import flush_names, flush_to_disk, give_default_permissions, read_result
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
-
-_SAFE_WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json")
-# Pickles, the preferred first: file, its reader, and the format that its safetensors are marked with.
-_PICKLES = (("model_state.pdparams", read_paddle_pickle, "np"), ("pytorch_model.bin", read_torch_pickle, "pt"))
-_WEIGHTS = (*_SAFE_WEIGHTS, *(name for name, _, _ in _PICKLES))
 
 _AUTO_CLASSES = {
     "classification": "AutoModelForSequenceClassification",
@@ -38,24 +33,6 @@ _AUTO_CLASSES = {
     "cloze": "AutoModelForMultipleChoice",
     "span": "AutoModelForQuestionAnswering",
 }
-
-
-def has_weights(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _WEIGHTS)
-
-
-def load_tokenizer(name_or_path: str, do_lower_case: bool | None = None) -> Any:
-    """Load the reference (Python) tokenizer of a model.
-
-    Args:
-        do_lower_case: write text in lower case; None: as the model's own setting says.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
-    with _readable_errors(name_or_path), _unshadowed(name_or_path) as source:
-        settings = {} if do_lower_case is None else {"do_lower_case": do_lower_case}
-        return _tokenizer_class(source).from_pretrained(source, **settings)
 
 
 def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, training: bool) -> paddle.nn.Layer:
@@ -86,7 +63,7 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
             f"{name_or_path} was fine-tuned for {trained_on}: it has no head for {task.name}; name a checkpoint "
             f"fine-tuned for that, or fine-tune this one with --do_train"
         )
-    with _readable_errors(name_or_path), _unshadowed(name_or_path) as found, _as_safetensors(found) as source:
+    with readable_errors(name_or_path), unshadowed(name_or_path) as found, _as_safetensors(found) as source:
         model = _model_class(task, source).from_pretrained(
             source,
             ignore_mismatched_sizes=training,
@@ -135,29 +112,13 @@ def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
         flush_names(folder)
 
 
-def _tokenizer_class(name_or_path: str) -> Any:
-    """AutoTokenizer, or the tokenizer of Chinese RoBERTa, which AutoTokenizer does not find by name or in a folder."""
-    chinese = transformers.RobertaChineseTokenizer
-    settings = _read_settings(name_or_path, "tokenizer_config.json")
-    named = chinese.__name__ in (settings.get("tokenizer_class"), settings.get("init_class"))
-    return chinese if named or name_or_path in chinese.pretrained_init_configuration else AutoTokenizer
-
-
 def _model_class(task: Task, name_or_path: str) -> Any:
     """PaddleNLP's automatic class for the kind of task; for ERNIE-Gram's missing head, ours."""
-    model_type = _read_settings(name_or_path, "config.json").get("model_type")
+    model_type = read_settings(name_or_path, "config.json").get("model_type")
     is_ernie_gram = model_type == "ernie_gram" or name_or_path in ErnieGramModel.pretrained_init_configuration
     if is_ernie_gram and task.kind in ("multiple_choice", "cloze"):
         return ErnieGramForMultipleChoice
     return getattr(transformers, _AUTO_CLASSES[task.kind])
-
-
-def _read_settings(name_or_path: str, file: str) -> dict[str, Any]:
-    path = Path(name_or_path) / file
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if not isinstance(settings, dict):
-        raise ValueError(f"{file} is not an object")
-    return settings
 
 
 class ErnieGramForMultipleChoice(ErnieGramPretrainedModel):
@@ -177,77 +138,12 @@ class ErnieGramForMultipleChoice(ErnieGramPretrainedModel):
 
 
 @contextlib.contextmanager
-def _unshadowed(name: str) -> Iterator[str]:
-    """Let a checkpoint's folder win over a model of that name, and the model over a folder without weights.
-
-    Yields what to give to PaddleNLP. It takes files of a known name from the network, even where there is such a
-    folder: a path is no known name. And it takes any folder of the name for a checkpoint, such as an output folder just
-    made: seen from an empty working directory there is none.
-    """
-    if not os.path.isdir(name):
-        yield name
-        return
-    if has_weights(Path(name)):
-        yield os.path.abspath(name)
-        return
-    if not _is_known_name(name):
-        raise UserError(f"{name}: no weights in this folder (looked for {', '.join(_WEIGHTS)})")
-    before = os.getcwd()
-    with tempfile.TemporaryDirectory() as empty:
-        os.chdir(empty)
-        try:
-            yield name
-        finally:
-            os.chdir(before)
-
-
-def _is_known_name(name: str) -> bool:
-    known = {model.name for model in tasks.PUBLISHED_MODELS}
-    for attribute in ("ErnieModel", "BertModel", "RobertaModel", "ErnieGramModel", "ElectraModel"):
-        known |= set(getattr(transformers, attribute).pretrained_init_configuration)
-    return name in known
-
-
-@contextlib.contextmanager
-def _readable_errors(name_or_path: str) -> Iterator[None]:
-    """Turn PaddleNLP's exceptions about a missing or broken model into one line."""
-    if not os.path.isdir(name_or_path) and (name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1):
-        raise UserError(f"{name_or_path}: no such folder")
-    try:
-        yield
-    except UserError:
-        raise
-    except RuntimeError as error:
-        if "Skip loading for" in str(error):
-            detail = next(line.strip() for line in str(error).splitlines() if "Skip loading for" in line)
-            raise UserError(
-                f"{name_or_path}: the checkpoint does not fit the task ({detail}); pass --do_train"
-            ) from error
-        raise UserError(_cannot_load(name_or_path, error)) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise UserError(_cannot_load(name_or_path, error)) from error
-    except Exception as error:  # network libraries have exceptions of their own
-        if type(error).__module__.split(".")[0] not in ("requests", "urllib3", "huggingface_hub", "aistudio_sdk"):
-            raise
-        raise UserError(_cannot_load(name_or_path, error)) from error
-
-
-def _cannot_load(name_or_path: str, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    if os.path.isdir(name_or_path):
-        if "vocab_file" in reason:  # PaddleNLP calls the tokenizer without the file it has not found
-            reason = "no vocab.txt"
-        return f"{name_or_path}: this checkpoint cannot be read ({reason}); it needs config.json, weights and vocab.txt"
-    return f"{name_or_path}: neither a folder nor a model that could be downloaded ({reason})"
-
-
-@contextlib.contextmanager
 def _as_safetensors(name_or_path: str) -> Iterator[str]:
     """Yield a folder to load from in which no pickle has to be trusted: the one given, or a temporary copy of it."""
     folder = Path(name_or_path)
     require_safe_shards(folder)
-    pickles = [(folder / name, read, format_) for name, read, format_ in _PICKLES if (folder / name).is_file()]
-    if any((folder / name).is_file() for name in _SAFE_WEIGHTS) or not pickles:
+    pickles = [(folder / name, read, format_) for name, read, format_ in PICKLES if (folder / name).is_file()]
+    if any((folder / name).is_file() for name in SAFE_WEIGHTS) or not pickles:
         yield name_or_path
         return
     path, read, format_ = pickles[0]
