@@ -9,7 +9,8 @@ import numpy as np
 from clue_utils.data import Records
 from clue_utils.evaluation import accuracy
 from clue_utils.features import Feature, Features
-from clue_utils.inference import cross_entropy, cross_entropy_loss, logits
+from clue_utils.inference import cross_entropy, cross_entropy_loss
+from clue_utils.models.heads import logits
 from clue_utils.submission import Answers
 from clue_utils.tasks import Task
 from clue_utils.tokenization import PieceIds

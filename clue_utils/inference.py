@@ -13,15 +13,11 @@ from tqdm import tqdm
 from clue_utils import runtime
 from clue_utils.errors import UserError
 from clue_utils.features import Batch, Collate, Features, length_ordered_batches
+from clue_utils.models.heads import Tensors, logits
 
 logger = logging.getLogger(__name__)
 
-Tensors = dict[str, paddle.Tensor]
 Forward = Callable[[paddle.nn.Layer, Tensors], paddle.Tensor]
-
-# What the models take as input; everything else in a batch is for loss and metrics.
-_MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-
 
 # Tokens of a batch in evaluation: what a processor's caches hold is quickest (three times as quick on C3 as sixty-four
 # records at a time, in a tenth of the memory); a card wants more, and its memory allows it.
@@ -35,10 +31,6 @@ def max_tokens() -> int:
 
 def to_tensors(batch: Batch) -> Tensors:
     return {name: paddle.to_tensor(array) for name, array in batch.items()}
-
-
-def model_inputs(batch: Tensors) -> Tensors:
-    return {name: batch[name] for name in _MODEL_INPUTS if name in batch}
 
 
 def compute_logits(
@@ -134,11 +126,6 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=1))
     return float((log_sum - shifted[np.arange(len(labels)), labels]).mean())
-
-
-def logits(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
-    """Logits of a model with one score for each class or choice, float [batch, classes]."""
-    return model(**model_inputs(batch))
 
 
 def cross_entropy_loss(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:

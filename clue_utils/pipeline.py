@@ -15,7 +15,8 @@ import paddle
 from clue_utils import checkpoints, cpu, data, ensemble, models, pruning, runtime, submission
 from clue_utils.data import Records
 from clue_utils.features import Feature, Features, build_features, collate
-from clue_utils.inference import Tensors, compute_logits
+from clue_utils.inference import compute_logits
+from clue_utils.models.heads import Tensors
 from clue_utils.results import Run, locked
 from clue_utils.tasks import DIAGNOSTICS, DIAGNOSTICS_MODEL, TEST, Task
 from clue_utils.training import evaluate_and_log, fit

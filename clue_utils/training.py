@@ -17,7 +17,8 @@ from tqdm import tqdm
 from clue_utils import checkpoints, runtime
 from clue_utils.errors import UserError
 from clue_utils.features import Collate, Features, batches_per_epoch, length_grouped_batches, shuffled_batches
-from clue_utils.inference import Tensors, to_tensors
+from clue_utils.inference import to_tensors
+from clue_utils.models.heads import Tensors
 from clue_utils.results import NO_EVALUATION, Run
 from clue_utils.stopping import StopRequest
 

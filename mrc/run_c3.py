@@ -47,7 +47,8 @@ class C3:
     num_outputs = width = MAX_CHOICES
 
     def __init__(self, tokenizer: Any, max_seq_length: int) -> None:
-        from clue_utils.inference import cross_entropy_loss, logits
+        from clue_utils.inference import cross_entropy_loss
+        from clue_utils.models.heads import logits
         from clue_utils.tokenization import PieceIds
 
         if max_seq_length < 8:

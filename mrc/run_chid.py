@@ -46,7 +46,8 @@ class Chid:
     num_outputs = width = NUM_CANDIDATES
 
     def __init__(self, tokenizer: Any, max_seq_length: int, assignment: str) -> None:
-        from clue_utils.inference import cross_entropy_loss, logits
+        from clue_utils.inference import cross_entropy_loss
+        from clue_utils.models.heads import logits
         from clue_utils.tokenization import PieceIds
 
         if max_seq_length < 10:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from clue_utils.data import Records
     from clue_utils.features import Feature, Features
-    from clue_utils.inference import Tensors
+    from clue_utils.models.heads import Tensors
 
 # Some gold starts of the official files are late by up to this many characters.
 START_REPAIR = 3
@@ -299,10 +299,10 @@ def best_windows(windows: list[Span]) -> np.ndarray:
 
 def _span_logits(model: paddle.nn.Layer, batch: Tensors) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Logits of starts and ends, float [batch, length] each; padding has probability 0, however long the others are."""
-    from clue_utils.inference import model_inputs
+    from clue_utils.models.heads import span_logits
 
     padding = (1 - batch["attention_mask"]).astype("float32") * -1e4
-    start_logits, end_logits = model(**model_inputs(batch))
+    start_logits, end_logits = span_logits(model, batch)
     return start_logits + padding, end_logits + padding
 
 

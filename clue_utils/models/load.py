@@ -1,42 +1,46 @@
-"""Load a pretrained model and its tokenizer from a name or a folder, and save a checkpoint of ours."""
+"""Load a pretrained encoder with the head of a task, and save a checkpoint of ours."""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import functools
+import inspect
 import logging
 import os
-import shutil
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
-from paddlenlp import transformers
-from paddlenlp.transformers import ErnieGramModel, ErnieGramPretrainedModel
-from safetensors import safe_open
-from safetensors.numpy import save_file
+import paddle.nn.functional as F
 
 from clue_utils import runtime
 from clue_utils.errors import UserError
-from clue_utils.models.source import PICKLES, SAFE_WEIGHTS, read_settings, readable_errors, unshadowed
-from clue_utils.results import WEIGHTS_FILE as SAFETENSORS
-from clue_utils.results import flush_names, flush_to_disk, give_default_permissions, read_result
+from clue_utils.models import source as sources
+from clue_utils.models.config import encoder_settings, family_of, shown
+from clue_utils.models.conversion import Origin, find_origins, stored_shape, unwrapped
+from clue_utils.models.families import FAMILIES, HEADS, Family
+from clue_utils.models.heads import logits, span_logits
+from clue_utils.models.source import Source
+from clue_utils.results import WEIGHTS_FILE, flush_names, flush_to_disk, give_default_permissions, read_result
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
 
-_AUTO_CLASSES = {
-    "classification": "AutoModelForSequenceClassification",
-    "multiple_choice": "AutoModelForMultipleChoice",
-    "cloze": "AutoModelForMultipleChoice",
-    "span": "AutoModelForQuestionAnswering",
-}
+# Settings of ours in config.json: the epsilon of every layer normalisation where the checkpoint came from PyTorch
+# (PaddleNLP's encoders use 1e-5 whatever layer_norm_eps says, as did the published runs).
+_EPSILON = "clue_layer_norm_eps"
+# How the logits of a row may differ between batches, relative to the largest: a wrong mask is off by a hundredth.
+_TOLERANCE = 1e-3
 
 
 def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, training: bool) -> paddle.nn.Layer:
     """Load the encoder with the task's head.
+
+    Every parameter of the encoder must come from the checkpoint, but for the pooler where it is to be trained. The
+    logits of two rows of different length must not depend on each other's presence.
 
     Args:
         dropout: probability for every dropout of encoder (hidden and attention) and head.
@@ -45,33 +49,32 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
             predictions would be noise.
 
     Raises:
-        UserError: no such model, unreadable weights, or a head that does not fit and ``training`` is false.
+        UserError: no such model, files that are not what they should be, an architecture without such a head, or a
+            head that does not fit and ``training`` is false.
     """
-    settings: dict[str, Any] = {
-        "hidden_dropout_prob": dropout,
-        "attention_probs_dropout_prob": dropout,
-        "classifier_dropout": dropout,
-        "use_cache": False,  # Hugging Face's configurations set it, and outputs become tuples
-    }
-    if task.kind == "classification":
-        settings["num_classes"] = num_outputs
-    elif task.kind != "span":
-        settings["num_choices"] = num_outputs
     trained_on = (read_result(name_or_path) or {}).get("task", task.name)
     if not training and trained_on != task.name:
         raise UserError(
             f"{name_or_path} was fine-tuned for {trained_on}: it has no head for {task.name}; name a checkpoint "
             f"fine-tuned for that, or fine-tune this one with --do_train"
         )
-    with readable_errors(name_or_path), unshadowed(name_or_path) as found, _as_safetensors(found) as source:
-        model = _model_class(task, source).from_pretrained(
-            source,
-            ignore_mismatched_sizes=training,
-            convert_from_torch=_is_torch_checkpoint(source) or None,
-            **settings,
+    source = sources.find(name_or_path)
+    family = _family_of(source)
+    model = _build(source, family, task, dropout, num_outputs)
+    origins, is_torch = find_origins(model, family, source.weights)
+    _check_encoder(source, family, model, origins, training)
+    if not training:
+        _refuse_shifted_positions(source, family)
+    order, keeps_head = _class_order(source, task, training) if task.kind == "classification" else (None, True)
+    drawn = _fill(source, model, origins, order, keeps_head)
+    lost = [name for name in drawn if task.kind != "span" or "pooler" not in name]  # a pooler that spans do not use
+    if lost and not training:
+        raise UserError(
+            f"{name_or_path} has no trained head for {task.name} ({', '.join(lost[:4])} missing or of another shape): "
+            "name the folder of a fine-tuned checkpoint, or fine-tune this one with --do_train"
         )
-        if not training:
-            _require_head(model, source, name_or_path, task)
+    _set_epsilon(source, model, is_torch)
+    _check_rows(source, family, model, task)
     return model
 
 
@@ -81,7 +84,9 @@ def check_fit(model: paddle.nn.Layer, tokenizer: Any, max_seq_length: int) -> No
     Raises:
         UserError: sequences longer than the positions, or a vocabulary larger than the embedding.
     """
-    positions = getattr(model.config, "max_position_embeddings", max_seq_length)
+    family = next(family for family in FAMILIES if family.model_type == model.config.model_type)
+    positions = getattr(model.config, "max_position_embeddings", None) or max_seq_length
+    positions -= family.first_position(model.config)
     if max_seq_length > positions:
         raise UserError(f"--max_seq_length {max_seq_length}: the model has {positions} positions; pass at most that")
     if len(tokenizer) > model.config.vocab_size:
@@ -106,92 +111,257 @@ def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
         tokenizer.save_pretrained(temporary)
         flush_to_disk(Path(temporary))
         # The weights last: they are what says that a checkpoint is there.
-        for name in sorted(os.listdir(temporary), key=lambda name: name == SAFETENSORS):
+        for name in sorted(os.listdir(temporary), key=lambda name: name == WEIGHTS_FILE):
             give_default_permissions(Path(temporary, name))
             os.replace(os.path.join(temporary, name), folder / name)
         flush_names(folder)
 
 
-def _model_class(task: Task, name_or_path: str) -> Any:
-    """PaddleNLP's automatic class for the kind of task; for ERNIE-Gram's missing head, ours."""
-    model_type = read_settings(name_or_path, "config.json").get("model_type")
-    is_ernie_gram = model_type == "ernie_gram" or name_or_path in ErnieGramModel.pretrained_init_configuration
-    if is_ernie_gram and task.kind in ("multiple_choice", "cloze"):
-        return ErnieGramForMultipleChoice
-    return getattr(transformers, _AUTO_CLASSES[task.kind])
+# --- which architecture, and its model with random weights --------------------------------------------------------
 
 
-class ErnieGramForMultipleChoice(ErnieGramPretrainedModel):
-    """A score for each choice from the pooled output, which PaddleNLP has for ERNIE and BERT but not for ERNIE-Gram."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.ernie_gram = ErnieGramModel(config)
-        self.dropout = paddle.nn.Dropout(config.classifier_dropout)
-        self.classifier = paddle.nn.Linear(config.hidden_size, 1)
-
-    def forward(self, input_ids: Any, token_type_ids: Any = None, attention_mask: Any = None) -> paddle.Tensor:
-        """Logits float [batch, choices] of int64 tensors [batch, choices, length]."""
-        flat = [x if x is None else x.flatten(0, 1) for x in (input_ids, token_type_ids, attention_mask)]
-        pooled = self.ernie_gram(flat[0], token_type_ids=flat[1], attention_mask=flat[2])[1]
-        return self.classifier(self.dropout(pooled)).reshape([input_ids.shape[0], -1])
+def _family_of(source: Source) -> Family:
+    names = unwrapped(source.weights.shapes)
+    family = family_of(source.config, {name.partition(".")[0] for name in names})
+    # hfl's Chinese RoBERTa is BERT trained longer: PaddleNLP keeps it under the name of RoBERTa, whose positions begin
+    # after the padding's id, where these begin at 0. In PyTorch's form it is called "bert", and RoBERTa is RoBERTa.
+    is_torch = any("LayerNorm" in name for name in names)
+    if family.model_type == "roberta" and not is_torch and source.config.values.get("pad_token_id", 0) == 0:
+        return next(family for family in FAMILIES if family.model_type == "bert")
+    return family
 
 
-@contextlib.contextmanager
-def _as_safetensors(name_or_path: str) -> Iterator[str]:
-    """Yield a folder to load from in which no pickle has to be trusted: the one given, or a temporary copy of it."""
-    folder = Path(name_or_path)
-    require_safe_shards(folder)
-    pickles = [(folder / name, read, format_) for name, read, format_ in PICKLES if (folder / name).is_file()]
-    if any((folder / name).is_file() for name in SAFE_WEIGHTS) or not pickles:
-        yield name_or_path
+def _build(source: Source, family: Family, task: Task, dropout: float, num_outputs: int) -> paddle.nn.Layer:
+    """The model with every weight drawn at random."""
+    head_class = family.head_class(task.kind)
+    if head_class is None:
+        raise UserError(f"{source.name}: {family.model_type} has no head for {task.name}; take another model for it")
+    settings = encoder_settings(source.config, family)
+    _check_sizes(source, family, settings)
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+        settings[name] = dropout
+    if "classifier_dropout_prob" in inspect.signature(family.base_class.config_class.__init__).parameters:
+        settings["classifier_dropout_prob"] = dropout
+    if task.kind == "classification":
+        settings["id2label"] = dict(enumerate(task.labels))
+        settings["label2id"] = {label: i for i, label in enumerate(task.labels)}
+    elif task.kind != "span":
+        settings["num_choices"] = num_outputs
+    activation = settings.get("hidden_act", "gelu")
+    if activation == "gelu_new" and family.is_transformer_encoder:
+        settings["hidden_act"] = "gelu"  # Paddle's layers know no other
+    try:
+        model = head_class(family.base_class.config_class(**settings))
+    except Exception as error:  # whatever PaddleNLP makes of settings that do not go together
+        reason = " ".join(str(error).split())[:120]
+        raise source.config.error(f"no {family.model_type} can be made with these settings ({reason})") from error
+    if activation == "gelu_new" and family.is_transformer_encoder:
+        model.config.hidden_act = activation
+        for layer in model.sublayers():
+            if isinstance(layer, paddle.nn.TransformerEncoderLayer):
+                layer.activation = functools.partial(F.gelu, approximate=True)
+    if family.encoder_class:
+        getattr(model, model.base_model_prefix).__class__ = family.encoder_class
+    return model
+
+
+# Ends of names -> the setting that each dimension is, in PyTorch's order or Paddle's; None: any.
+_DIMENSIONS: Mapping[str, tuple[str | None, ...]] = {
+    "word_embeddings.weight": ("vocab_size", None),
+    "position_embeddings.weight": ("max_position_embeddings", None),
+    "token_type_embeddings.weight": ("type_vocab_size", None),
+    "task_type_embeddings.weight": ("task_type_vocab_size", None),
+    "q_proj.bias": ("hidden_size",),
+    "self.query.bias": ("hidden_size",),
+    "linear1.bias": ("intermediate_size",),
+    "intermediate.dense.bias": ("intermediate_size",),
+    "ffn.bias": ("intermediate_size",),
+}
+_LAYER = re.compile(r"\blayers?\.(\d{1,6})\.")
+
+
+def _check_sizes(source: Source, family: Family, settings: Mapping[str, Any]) -> None:
+    """Hold the sizes that config.json claims to those of the tensors, before memory is taken for them."""
+    shapes = source.weights.shapes
+    largest = max((max(shape, default=1) for shape in shapes.values()), default=1)
+    for name, value in settings.items():
+        if name.endswith(("_size", "_embeddings")) and type(value) is int and value > largest:
+            raise source.config.error(f"{name} {value} is larger than any tensor of the weights")
+    for tensor, shape in shapes.items():
+        expected = next((names for end, names in _DIMENSIONS.items() if tensor.endswith(end)), ())
+        for setting, size in zip(expected, shape, strict=False):
+            if setting == "hidden_size" and not family.torch_prefix:
+                continue  # some attend in fewer dimensions
+            if setting and settings.get(setting, size) != size:
+                raise source.config.error(f"{setting} is {settings[setting]}, but {tensor} has {size}")
+    layers = {int(match[1]) for tensor in shapes if (match := _LAYER.search(tensor))}
+    claimed = settings.get("num_hidden_layers", 1)
+    if claimed > (max(layers) + 1 if layers else len(shapes)):
+        raise source.config.error(
+            f"num_hidden_layers is {claimed}, but the weights have {max(layers) + 1 if layers else 'no'} layers"
+        )
+    if layers and claimed <= max(layers):
+        logger.warning("%s: of %d layers the first %d are used", source.name, max(layers) + 1, claimed)
+
+
+# --- filling it ---------------------------------------------------------------------------------------------------
+
+
+def _check_encoder(
+    source: Source, family: Family, model: paddle.nn.Layer, origins: Mapping[str, Origin], training: bool
+) -> None:
+    """See that the encoder's parameters are in the checkpoint, and say so."""
+    prefix = f"{model.base_model_prefix}."
+    shapes = {name: list(value.shape) for name, value in model.named_parameters() if name.startswith(prefix)}
+    files = ", ".join(str(file) for file in source.weights.files[:1])
+    for name in sorted(origins.keys() & shapes.keys()):
+        stored = stored_shape(origins[name], source.weights.shapes)
+        if stored != shapes[name]:
+            raise UserError(
+                f"{files}: {origins[name].name} has shape {stored} where {source.config.path} makes it {shapes[name]}"
+            )
+    missing = sorted(shapes.keys() - origins.keys())
+    needed = [name for name in missing if not re.search(family.may_be_missing, name)]
+    if needed:
+        known = "PyTorch or Paddle" if family.torch_prefix else "Paddle, whose form alone is read"
+        raise UserError(
+            f"{files}: {len(needed)} of the encoder's {len(shapes)} parameters are not in it (such as {needed[0]}; it "
+            f"has {min(source.weights.shapes)[:80]}): incomplete, or no {family.model_type} as written by {known}"
+        )
+    drawn = f"; drawn at random: {', '.join(missing)}" if missing and training else ""
+    logger.info(
+        "model: %s, %d of the encoder's %d parameters from %s%s",
+        family.model_type,
+        len(shapes) - len(missing),
+        len(shapes),
+        files,
+        drawn,
+    )
+
+
+def _fill(
+    source: Source,
+    model: paddle.nn.Layer,
+    origins: Mapping[str, Origin],
+    order: list[int] | None,
+    keep_head: bool,
+) -> list[str]:
+    """Give the model the checkpoint's numbers; return what of the head and the pooler keeps its random ones.
+
+    Args:
+        order: position of each of the task's classes among those of the checkpoint; None: the same.
+        keep_head: whether the checkpoint's head is wanted.
+    """
+    output_layer = [name for name, layer in model.named_sublayers() if isinstance(layer, paddle.nn.Linear)][-1]
+    prefix = f"{model.base_model_prefix}."
+    drawn = []
+    for name, parameter in model.named_parameters():
+        origin = origins.get(name)
+        fits = origin is not None and stored_shape(origin, source.weights.shapes) == list(parameter.shape)
+        if origin is None or not fits or not (keep_head or name.startswith(prefix)):
+            drawn.append(name)
+            continue
+        value = source.weights.get(origin.name)
+        value = value.T if origin.transposed else value
+        if order is not None and name.rpartition(".")[0] == output_layer:
+            value = value[..., order]
+        parameter.set_value(np.ascontiguousarray(value))
+    return drawn
+
+
+def _class_order(source: Source, task: Task, training: bool) -> tuple[list[int] | None, bool]:
+    """Where the task's classes are among those that the checkpoint's head was trained on, and whether they are at all.
+
+    A checkpoint fine-tuned elsewhere names its classes in config.json, in an order of its own.
+
+    Returns:
+        Position of each class of the task in the checkpoint, None for the same order; whether to keep the head.
+    """
+    names = source.config.labels()
+    if names is None or len(names) != len(task.labels):
+        return None, True
+    folded = [name.strip().lower() for name in names]
+    wanted = [label.lower() for label in task.labels]
+    if sorted(folded) == sorted(wanted):
+        order = [folded.index(label) for label in wanted]
+        if order == sorted(order):
+            return None, True
+        logger.info("%s: its classes are put in the order of %s: %s", source.name, task.name, ", ".join(task.labels))
+        return order, True
+    said = f"{source.name}: its classes are {shown(names)}, those of {task.name} {shown(task.labels)}"
+    if training:
+        logger.warning("%s: the head is drawn at random", said)
+        return None, False
+    raise UserError(f"{said}: where they mean the same, name them so in id2label of {source.config.path}")
+
+
+def _refuse_shifted_positions(source: Source, family: Family) -> None:
+    """Refuse a head that was trained on PaddleNLP's RobertaModel, which shifts the positions of Chinese RoBERTa."""
+    is_roberta = any(name.startswith("roberta.") for name in unwrapped(source.weights.shapes))
+    if family.model_type == "bert" and is_roberta and Path(source.config.path).name == "config.json":
+        raise UserError(
+            f"{source.name}: fine-tuned with positions that begin at 1 (PaddleNLP's RobertaModel), which this encoder "
+            "was not pretrained with: fine-tune the pretrained checkpoint again"
+        )
+
+
+def _set_epsilon(source: Source, model: paddle.nn.Layer, is_torch: bool) -> None:
+    """Give every layer normalisation the epsilon that a checkpoint from PyTorch was made with."""
+    epsilon = source.config.values.get("layer_norm_eps", 1e-12) if is_torch else source.config.values.get(_EPSILON)
+    if epsilon is None:
         return
-    path, read, format_ = pickles[0]
-    logger.warning("%s is a pickle: reading arrays from it and nothing else; safetensors load faster and safer", path)
-    with tempfile.TemporaryDirectory() as copy:
-        save_file(read(path), os.path.join(copy, SAFETENSORS), metadata={"format": format_})
-        for settings in folder.glob("*.json"):
-            shutil.copy(settings, copy)
-        yield copy
+    if type(epsilon) is not float or not 0 < epsilon < 1:
+        raise source.config.error(f"the epsilon of layer normalisations cannot be {shown(epsilon)}")
+    setattr(model.config, _EPSILON, epsilon)
+    for layer in model.sublayers():
+        if isinstance(layer, paddle.nn.LayerNorm):
+            layer._epsilon = epsilon
 
 
-def require_safe_shards(folder: Path) -> None:
-    """Refuse an index of weights that names other files than safetensors beside it: PaddleNLP would unpickle those.
+# --- whether it computes what it should ---------------------------------------------------------------------------
+
+
+def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Task) -> None:
+    """See that a row's logits depend on that row alone: not on padding, nor on the other rows of its batch.
 
     Raises:
-        UserError: it does, or it cannot be read.
+        UserError: they do, by a wrong mask or a fault of the architecture's implementation.
     """
-    for index in folder.glob("*.index.json"):
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            safe = all(shard == Path(shard).name and shard.endswith(".safetensors") for shard in shards)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{index}: not an index of weights ({error})") from None
-        if not safe:
-            raise UserError(f"{index}: refused, it names files that are no safetensors of this folder")
+    if family.sees_padding:
+        logger.warning(
+            "%s: a %s's scores depend on the padding of a batch, and so a little on --eval_batch_size",
+            *(source.name, family.model_type),
+        )
+        return
+    has_choices = HEADS[task.kind] == "ForMultipleChoice"
+    num_rows, length, short = model.config.num_choices if has_choices else 2, 11, 5
+    pad, vocab_size = model.config.pad_token_id or 0, model.config.vocab_size
+    ids = (pad + 1 + np.arange(num_rows * length) % (vocab_size - 1)).reshape(num_rows, length) % vocab_size
 
+    def row_logits(rows: np.ndarray, lengths: list[int]) -> np.ndarray:
+        """Of each row, float32 [rows, values]; what lies beyond its length is padding."""
+        mask = (np.arange(rows.shape[1]) < np.array(lengths)[:, None]).astype(np.int64)
+        arrays = {"input_ids": np.where(mask, rows, pad), "token_type_ids": mask * 0, "attention_mask": mask}
+        batch = {name: paddle.to_tensor(array[None] if has_choices else array) for name, array in arrays.items()}
+        if task.kind == "span":
+            return np.stack([output.numpy() for output in span_logits(model, batch)], -1).reshape(num_rows, -1)
+        output: np.ndarray = logits(model, batch).numpy()
+        return output.reshape(num_rows, -1)
 
-def _is_torch_checkpoint(name_or_path: str) -> bool:
-    """Whether a folder's weights were written by PyTorch, as the metadata of safetensors say."""
-    file = Path(name_or_path) / SAFETENSORS
-    if not file.is_file():
-        return False
-    with safe_open(str(file), framework="np") as weights:
-        return (weights.metadata() or {}).get("format") == "pt"
-
-
-def _require_head(model: paddle.nn.Layer, source: str, name_or_path: str, task: Task) -> None:
-    """Refuse to predict with a head that the checkpoint, loaded from ``source``, does not hold."""
-    stored: set[str] = set()  # a published encoder: none of them comes with a head for a CLUE task
-    if (Path(source) / SAFETENSORS).is_file():
-        with safe_open(str(Path(source) / SAFETENSORS), framework="np") as file:
-            stored = set(file.keys())
-    if _is_torch_checkpoint(source):
-        stored |= {m.target_name for m in model._get_name_mappings(model.config) if m.source_name in stored}
-    encoder = f"{model.base_model_prefix}."
-    missing = sorted(name for name in model.state_dict() if not name.startswith(encoder) and name not in stored)
-    if missing:
+    was_training = model.training
+    model.eval()
+    with paddle.no_grad():
+        together = row_logits(ids, [short] + [length] * (num_rows - 1))
+        alone = [
+            row_logits(np.repeat(ids[:1, :short], num_rows, 0), [short] * num_rows)[0],
+            row_logits(np.repeat(ids[1:2], num_rows, 0), [length] * num_rows)[0],
+        ]
+    if was_training:
+        model.train()
+    largest = max(float(np.abs(values).max()) for values in alone)
+    off = max(float(np.abs(values - row[: len(values)]).max()) for values, row in zip(alone, together, strict=False))
+    if not np.isfinite(largest) or off > _TOLERANCE * max(largest, 1e-3):
         raise UserError(
-            f"{name_or_path} has no trained head for {task.name} ({', '.join(missing)} missing): "
-            "name the folder of a fine-tuned checkpoint, or fine-tune this one with --do_train"
+            f"{source.name}: refused, a text's scores depend on the other texts of its batch (by {off:.1g} of "
+            f"{largest:.1g}): PaddleNLP's {family.model_type} computes something else than this architecture"
         )

@@ -1,39 +1,86 @@
-"""Find a checkpoint by the name of a model or by its folder."""
+"""Find a checkpoint by its folder, or by the name of a model that PaddleNLP downloads."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddlenlp import transformers
-from safetensors import SafetensorError
+from paddlenlp.utils.download import resolve_file_path
 
 from clue_utils import tasks
 from clue_utils.errors import UserError
-from clue_utils.models.pickles import read_paddle_pickle, read_torch_pickle
-from clue_utils.results import WEIGHTS_FILE as SAFETENSORS
-
-SAFE_WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json")
-# Pickles, the preferred first: file, its reader, and the format that its safetensors are marked with.
-PICKLES = (("model_state.pdparams", read_paddle_pickle, "np"), ("pytorch_model.bin", read_torch_pickle, "pt"))
-WEIGHTS = (*SAFE_WEIGHTS, *(name for name, _, _ in PICKLES))
+from clue_utils.models.config import CONFIG_FILES, Config, read_config
+from clue_utils.models.families import FAMILIES, Family
+from clue_utils.models.weights import INDEX, WEIGHTS_FILES, Weights, has_weights, list_parts, open_weights
 
 
-def has_weights(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in WEIGHTS)
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that was found.
+
+    Attributes:
+        name: what the user calls it.
+        folder: where its files are; None: its configuration comes with PaddleNLP.
+    """
+
+    name: str
+    folder: Path | None
+    config: Config
+    weights: Weights
 
 
-def read_settings(name_or_path: str, file: str) -> dict[str, Any]:
-    path = Path(name_or_path) / file
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if not isinstance(settings, dict):
-        raise ValueError(f"{file} is not an object")
-    return settings
+def find(name_or_path: str) -> Source:
+    """Find a checkpoint; one that is known by name is downloaded unless PaddleNLP's cache holds it.
+
+    Raises:
+        UserError: there is no such folder or name, or its files cannot be read.
+    """
+    with unshadowed(name_or_path) as source:
+        if os.path.isdir(source):
+            return Source(name_or_path, Path(source), read_config(Path(source)), open_weights(Path(source)))
+        with readable_errors(name_or_path):
+            known = known_as(source)
+            return _download(source) if known is None else _download_known(source, known)
+
+
+def known_as(name: str) -> Family | None:
+    """The architecture of a model that comes with PaddleNLP by name, None for any other name."""
+    return next((family for family in FAMILIES if name in family.base_class.pretrained_init_configuration), None)
+
+
+def _download_known(name: str, family: Family) -> Source:
+    settings: Any = family.base_class.pretrained_init_configuration[name]
+    if isinstance(settings, str):  # an address
+        config = read_config(Path(_fetch(name, [settings])).parent)
+    else:
+        config = Config(name, settings | {"model_type": family.model_type})
+    address = family.base_class.pretrained_resource_files_map["model_state"][name]
+    return Source(name, None, config, Weights([Path(_fetch(name, [address]))]))
+
+
+def _download(name: str) -> Source:
+    config = Path(_fetch(name, list(CONFIG_FILES[:2])))
+    found = Path(_fetch(name, [file for each in WEIGHTS_FILES for file in (each + INDEX, each)]))
+    if found.name.endswith(INDEX):
+        for part in list_parts(found, must_exist=False):
+            _fetch(name, [part.name])
+        weights = Weights(list_parts(found))
+    else:
+        weights = Weights([found])
+    return Source(name, config.parent, read_config(config.parent), weights)
+
+
+def _fetch(name: str, files: list[str]) -> str:
+    """The path of the first of the files that the model has, in PaddleNLP's cache."""
+    path: str | None = resolve_file_path(name, files, "")
+    if path is None:
+        raise FileNotFoundError(f"it has none of {', '.join(files)}")
+    return path
 
 
 @contextlib.contextmanager
@@ -47,11 +94,9 @@ def unshadowed(name: str) -> Iterator[str]:
     if not os.path.isdir(name):
         yield name
         return
-    if has_weights(Path(name)):
+    if has_weights(Path(name)) or not is_known_name(name):
         yield os.path.abspath(name)
         return
-    if not is_known_name(name):
-        raise UserError(f"{name}: no weights in this folder (looked for {', '.join(WEIGHTS)})")
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as empty:
         os.chdir(empty)
@@ -62,40 +107,28 @@ def unshadowed(name: str) -> Iterator[str]:
 
 
 def is_known_name(name: str) -> bool:
-    known = {model.name for model in tasks.PUBLISHED_MODELS}
-    for attribute in ("ErnieModel", "BertModel", "RobertaModel", "ErnieGramModel", "ElectraModel"):
-        known |= set(getattr(transformers, attribute).pretrained_init_configuration)
-    return name in known
+    """Whether a model of this name is published: in the tables of scores, or with PaddleNLP."""
+    return known_as(name) is not None or any(model.name == name for model in tasks.PUBLISHED_MODELS)
 
 
 @contextlib.contextmanager
-def readable_errors(name_or_path: str) -> Iterator[None]:
-    """Turn PaddleNLP's exceptions about a missing or broken model into one line."""
-    if not os.path.isdir(name_or_path) and (name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1):
-        raise UserError(f"{name_or_path}: no such folder")
+def readable_errors(name: str) -> Iterator[None]:
+    """Turn whatever a download ends with into one line.
+
+    Raises:
+        UserError: in place of any other exception.
+    """
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"{name}: no such folder")
     try:
         yield
     except UserError:
         raise
-    except RuntimeError as error:
-        if "Skip loading for" in str(error):
-            detail = next(line.strip() for line in str(error).splitlines() if "Skip loading for" in line)
-            raise UserError(
-                f"{name_or_path}: the checkpoint does not fit the task ({detail}); pass --do_train"
-            ) from error
-        raise UserError(_cannot_load(name_or_path, error)) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise UserError(_cannot_load(name_or_path, error)) from error
-    except Exception as error:  # network libraries have exceptions of their own
-        if type(error).__module__.split(".")[0] not in ("requests", "urllib3", "huggingface_hub", "aistudio_sdk"):
-            raise
-        raise UserError(_cannot_load(name_or_path, error)) from error
-
-
-def _cannot_load(name_or_path: str, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    if os.path.isdir(name_or_path):
-        if "vocab_file" in reason:  # PaddleNLP calls the tokenizer without the file it has not found
-            reason = "no vocab.txt"
-        return f"{name_or_path}: this checkpoint cannot be read ({reason}); it needs config.json, weights and vocab.txt"
-    return f"{name_or_path}: neither a folder nor a model that could be downloaded ({reason})"
+    except Exception as error:  # PaddleNLP's own, and those of several network libraries
+        while error.__context__ is not None and isinstance(error.__context__, Exception):
+            error = error.__context__  # the first, which says what happened
+        reason = " ".join((str(error).strip() or type(error).__name__).split())
+        raise UserError(
+            f"{name}: neither a folder nor a model that could be downloaded ({type(error).__name__}: {reason[:120]}); "
+            "check the name and the network, or name a folder with the model's files"
+        ) from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from paddlenlp import transformers
 from paddlenlp.transformers import AutoTokenizer
 
-from clue_utils.models.source import read_settings, readable_errors, unshadowed
+from clue_utils.models.source import readable_errors, unshadowed
 
 
 def load_tokenizer(name_or_path: str, do_lower_case: bool | None = None) -> Any:
@@ -30,3 +32,11 @@ def _tokenizer_class(name_or_path: str) -> Any:
     settings = read_settings(name_or_path, "tokenizer_config.json")
     named = chinese.__name__ in (settings.get("tokenizer_class"), settings.get("init_class"))
     return chinese if named or name_or_path in chinese.pretrained_init_configuration else AutoTokenizer
+
+
+def read_settings(name_or_path: str, file: str) -> dict[str, Any]:
+    path = Path(name_or_path) / file
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file} is not an object")
+    return settings

@@ -1,0 +1,207 @@
+"""Read ``config.json`` of a checkpoint: the sizes of its encoder, held to what they can be."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clue_utils.errors import UserError
+from clue_utils.models.families import FAMILIES, Family
+
+# PaddleNLP and Hugging Face; PaddleNLP before 2.5; google-research/bert.
+CONFIG_FILES = ("config.json", "model_config.json", "bert_config.json")
+_MAX_BYTES = 1 << 20
+
+# What the layers call their activation -> PaddleNLP's word for it. The two forms of GELU differ by up to 1e-3.
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+_ACTIVATIONS = {name: name for name in ("gelu", "relu", "silu", "tanh", "gelu_new")} | {
+    "swish": "silu",
+    "gelu_pytorch_tanh": "gelu_new",
+    "gelu_fast": "gelu_new",
+}
+_MAX_COUNT = 1 << 24
+# Settings of Hugging Face that change what a model computes, and their values that change nothing here.
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "quantization_config": (None, {}),
+    "pruned_heads": (None, {}, []),
+    "is_decoder": (None, False),
+    "add_cross_attention": (None, False),
+    "position_embedding_type": (None, "absolute"),
+    "embedding_act": (None,),
+    "rotary_value": (None, False),
+}
+
+
+class Config:
+    """The settings of one checkpoint's ``config.json``.
+
+    Attributes:
+        path: the file, or the model's name where PaddleNLP has the settings itself.
+        values: the file's object, PaddleNLP's older nesting undone.
+    """
+
+    def __init__(self, path: Path | str, values: dict[str, Any]) -> None:
+        self.path, self.values = path, values
+
+    def error(self, message: str) -> UserError:
+        return UserError(f"{self.path}: {message}")
+
+    def get_count(self, name: str) -> int | None:
+        """A number of layers, units and the like; None where the file does not say."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if type(value) is not int or not 1 <= value <= _MAX_COUNT:
+            raise self.error(f"{name} cannot be {shown(value)}: it is a whole number of at least 1")
+        return value
+
+    def labels(self) -> list[str] | None:
+        """The names of the classes in order of their ids, or None where the file has none of its own (LABEL_0, ...)."""
+        by_id = self.values.get("id2label")
+        if not isinstance(by_id, dict) or not by_id:
+            return None
+        names = [by_id.get(str(i)) for i in range(len(by_id))]
+        if not all(isinstance(name, (str, int)) for name in names):
+            return None
+        texts = [str(name) for name in names]
+        return None if texts == [f"LABEL_{i}" for i in range(len(texts))] else texts
+
+
+def shown(value: Any) -> str:
+    """A value of a file as an error message shows it."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_config(folder: Path) -> Config:
+    """Read the configuration in a folder.
+
+    Raises:
+        UserError: there is none, or it is not what it should be.
+    """
+    path = next((folder / name for name in CONFIG_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise UserError(f"{folder}: no config.json; it stands beside the weights where the model was published")
+    if path.stat().st_size > _MAX_BYTES:
+        raise UserError(f"{path}: larger than any configuration")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({str(error)[:80]})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a JSON object")
+    config = Config(path, _flattened(values))
+    for name, neutral in _NEUTRAL.items():
+        if config.values.get(name) not in neutral:
+            raise config.error(f"{name} {shown(config.values[name])} is not supported")
+    return config
+
+
+def _flattened(values: dict[str, Any]) -> dict[str, Any]:
+    """Undo the nesting of PaddleNLP before 2.5: ``init_args`` holds the encoder's settings, ``init_class`` a class."""
+    flat = {key: value for key, value in values.items() if key not in ("init_args", "init_class")}
+    inner = values.get("init_args")
+    for part in inner if isinstance(inner, list) else ():
+        if isinstance(part, dict):
+            flat = {key: value for key, value in part.items() if key != "init_class"} | flat
+    if isinstance(values.get("init_class"), str):
+        flat.setdefault("architectures", [values["init_class"]])
+    return flat
+
+
+def family_of(config: Config, prefixes: set[str]) -> Family:
+    """The architecture of a checkpoint.
+
+    ``config.json`` says it by ``model_type`` or ``architectures``. The names of the weights have the last word: BERT's
+    are BERT's whatever the file says, as with the Chinese RoBERTa checkpoints, which say RoBERTa.
+
+    Args:
+        prefixes: first parts of the weights' names.
+
+    Raises:
+        UserError: it is none of those that the scripts know.
+    """
+    by_type = {family.model_type: family for family in FAMILIES}
+    said, architectures = config.values.get("model_type"), config.values.get("architectures")
+    names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
+    if said is None:
+        # google-research/bert writes neither.
+        family = _family_of_class(names[0]) if names else by_type["bert"]
+    else:
+        family = by_type.get(said) if isinstance(said, str) else None
+    if family is None:
+        what = f"architectures {shown(names)}" if said is None else f"model_type {shown(said)}"
+        raise config.error(f"{what} is not supported; supported are {', '.join(by_type)}")
+    own = {family.torch_prefix, family.base_class.base_model_prefix}
+    if not prefixes & own:
+        return next((other for other in FAMILIES if other.torch_prefix in prefixes), family)
+    return family
+
+
+def _family_of_class(name: str) -> Family | None:
+    """The architecture of a class such as ErnieGramForMaskedLM."""
+    fitting = [family for family in FAMILIES if name.startswith((f"{family.name}For", f"{family.name}Model"))]
+    return fitting[0] if fitting else None
+
+
+def encoder_settings(config: Config, family: Family) -> dict[str, Any]:
+    """What PaddleNLP's configuration of the family is made with, each value held to what it can be.
+
+    Raises:
+        UserError: a value is impossible; the message names it.
+    """
+    config_class = family.base_class.config_class
+    examples = {
+        name: parameter.default
+        for name, parameter in inspect.signature(config_class.__init__).parameters.items()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name != "self"
+    }
+    for published in family.base_class.pretrained_init_configuration.values():
+        for name, value in published.items():
+            examples.setdefault(name, value)
+    aliases = {old: new for old, new in config_class.attribute_map.items() if new in examples}
+    given = {aliases.get(name, name): value for name, value in config.values.items()}
+    settings = {
+        name: _checked(config, name, given[name], example)
+        for name, example in examples.items()
+        if name in given and (name == "pad_token_id" or not name.endswith("_token_id"))
+    }
+    heads, hidden = settings.get("num_attention_heads"), settings.get("hidden_size")
+    if heads and hidden and hidden % heads:
+        raise config.error(f"num_attention_heads {heads} does not divide hidden_size {hidden}")
+    if not 0 <= settings.get("pad_token_id", 0) < settings.get("vocab_size", _MAX_COUNT):
+        raise config.error(f"pad_token_id {settings['pad_token_id']} is none of vocab_size tokens")
+    return settings
+
+
+def _checked(config: Config, name: str, value: Any, example: Any) -> Any:
+    """``value`` if it can stand where ``example`` does."""
+    if name.endswith(("_size", "_embeddings", "_heads", "_layers", "_groups", "_group_num")) or name == "num_layers":
+        if value is None and example is None:
+            return None
+        count = config.get_count(name) if name in config.values else value
+        if type(count) is not int or not 1 <= count <= _MAX_COUNT:
+            raise config.error(f"{name} cannot be {shown(value)}: it is a whole number of at least 1")
+        return count
+    if name.endswith("_act") and name != "pool_act":
+        if not isinstance(value, str) or value not in _ACTIVATIONS:
+            raise config.error(f"{name} {shown(value)} is none of {', '.join(sorted(_ACTIVATIONS))}")
+        return _ACTIVATIONS[value]
+    if "dropout" in name or name in ("initializer_range", "layer_norm_eps"):
+        # The scripts set dropouts themselves; null stands for "as the others".
+        fits = value is None if "dropout" in name else False
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not fits and not (number and math.isfinite(value) and 0 <= value <= (1 if "dropout" in name else 100)):
+            raise config.error(f"{name} cannot be {shown(value)}")
+        return value
+    kinds = (int, float) if type(example) is float else (type(example),)
+    free = example is None and (value is None or isinstance(value, (bool, int, float, str)))
+    if not free and type(value) not in kinds:
+        raise config.error(f"{name} cannot be {shown(value)}: it is of the kind of {shown(example)}")
+    if isinstance(value, (int, float)) and not (math.isfinite(value) and abs(value) <= _MAX_COUNT):
+        raise config.error(f"{name} cannot be {shown(value)}")
+    return value

@@ -1,0 +1,174 @@
+"""The weights of a checkpoint, whatever files hold them: by name, each read when it is asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from clue_utils.errors import UserError
+from clue_utils.models.pickles import read_paddle_pickle, read_torch_pickle
+from clue_utils.results import WEIGHTS_FILE
+
+logger = logging.getLogger(__name__)
+
+_PICKLES: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    "model_state.pdparams": read_paddle_pickle,
+    "pytorch_model.bin": read_torch_pickle,
+}
+# The preferred first; each may be cut into parts that an index lists.
+WEIGHTS_FILES = (WEIGHTS_FILE, *_PICKLES)
+INDEX = ".index.json"
+# Weights of other frameworks, by the ends of their files' names.
+_FOREIGN = {".h5": "TensorFlow", ".ckpt.index": "TensorFlow", ".msgpack": "Flax", ".onnx": "ONNX", ".gguf": "GGUF"}
+
+# A model of this kind has some hundreds of tensors; the header that lists them takes about a hundred bytes for each.
+_MAX_TENSORS = 20_000
+_MAX_HEADER_BYTES = 1 << 23
+# safetensors' name of a type of numbers -> NumPy's.
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class Weights:
+    """Tensors by name.
+
+    Attributes:
+        files: the files that hold them.
+        shapes: name -> shape.
+        kinds: name -> kind of numbers, such as "float16".
+        format: what the files say of their writer: "pt" for PyTorch, "np" or "pd" for Paddle, "" where they do not.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.files = list(files)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.kinds: dict[str, str] = {}
+        self.format = ""
+        self._arrays: dict[str, np.ndarray] = {}
+        self._file_of: dict[str, Path] = {}
+        for file in self.files:
+            self._list_safetensors(file) if file.suffix == ".safetensors" else self._read_pickle(file)
+        if not self.shapes:
+            raise UserError(f"{self.files[0]}: holds no tensor")
+
+    def _list_safetensors(self, file: Path) -> None:
+        with open(file, "rb") as stream:
+            header_bytes = int.from_bytes(stream.read(8), "little")
+        if _MAX_HEADER_BYTES < header_bytes < file.stat().st_size:
+            raise UserError(f"{file}: refused, its list of tensors takes {header_bytes:,} bytes")
+        try:
+            with safe_open(str(file), framework="np") as tensors:
+                self.format = (tensors.metadata() or {}).get("format", self.format)
+                for name in tensors.keys():  # noqa: SIM118, it is no mapping
+                    part = tensors.get_slice(name)
+                    kind = part.get_dtype()
+                    self._add(name, tuple(part.get_shape()), _FLOATS.get(kind, kind.lower()), file)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(f"{file}: damaged, or no file of safetensors ({str(error)[:120]})") from None
+
+    def _read_pickle(self, file: Path) -> None:
+        logger.warning(
+            "%s is a pickle: reading arrays from it and nothing else; safetensors load faster and safer", file
+        )
+        read = read_torch_pickle if file.suffix == ".bin" else read_paddle_pickle
+        self.format = "pt" if file.suffix == ".bin" else "pd"
+        for name, array in read(file).items():
+            self._add(name, array.shape, array.dtype.name, file)
+            self._arrays[name] = array
+
+    def _add(self, name: str, shape: tuple[int, ...], kind: str, file: Path) -> None:
+        if name in self.shapes:
+            raise UserError(f"{file}: {name} is in another file too")
+        self.shapes[name], self.kinds[name], self._file_of[name] = shape, kind, file
+        if len(self.shapes) > _MAX_TENSORS:
+            raise UserError(f"{file}: refused, it holds more than {_MAX_TENSORS:,} tensors")
+
+    def get(self, name: str) -> np.ndarray:
+        """A tensor, float32.
+
+        Raises:
+            UserError: it is made of something else than floating-point numbers.
+        """
+        if self.kinds[name] not in _FLOATS.values():
+            raise UserError(
+                f"{self._file_of[name]}: {name} is of {self.kinds[name]}: weights that are quantised or no "
+                "floating-point numbers cannot be fine-tuned; take the checkpoint in float32 or float16"
+            )
+        if name in self._arrays:
+            return np.ascontiguousarray(self._arrays[name], np.float32)
+        is_bfloat16 = self.kinds[name] == "bfloat16"  # which NumPy has not
+        with safe_open(str(self._file_of[name]), framework="paddle" if is_bfloat16 else "np") as tensors:
+            value: Any = tensors.get_tensor(name)
+        return value.astype("float32").numpy() if is_bfloat16 else value.astype(np.float32)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds weights that can be read."""
+    return bool(_find(folder))
+
+
+def _find(folder: Path) -> Path | None:
+    """The file of weights in a folder that is preferred, or the index of its parts."""
+    names = [name for file in WEIGHTS_FILES for name in (file, file + INDEX)]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def open_weights(folder: Path) -> Weights:
+    """The weights in a folder.
+
+    Raises:
+        UserError: there are none, or they cannot be read.
+    """
+    found = _find(folder)
+    if found is None:
+        foreign = {
+            path.name: framework
+            for path in sorted(folder.iterdir())
+            for end, framework in _FOREIGN.items()
+            if path.name.endswith(end)
+        }
+        if foreign:
+            name, framework = next(iter(foreign.items()))
+            raise UserError(
+                f"{folder / name}: {framework}'s weights cannot be read; take the PyTorch or Paddle form of the "
+                f"checkpoint ({' or '.join(WEIGHTS_FILES)})"
+            )
+        raise UserError(f"{folder}: no weights in this folder (looked for {', '.join(WEIGHTS_FILES)})")
+    return Weights(list_parts(found) if found.name.endswith(INDEX) else [found])
+
+
+def list_parts(index: Path, must_exist: bool = True) -> list[Path]:
+    """The files that an index of weights lists, all of them beside it and of its own kind.
+
+    Raises:
+        UserError: it names something else, or cannot be read.
+    """
+    suffix = Path(index.name.removesuffix(INDEX)).suffix
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        safe = all(name == Path(name).name and name.endswith(suffix) for name in names)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index}: not an index of weights ({str(error)[:80]})") from None
+    if not safe:
+        raise UserError(f"{index}: refused, it names files that are no {suffix} files of this folder")
+    for name in names:
+        if must_exist and not (index.parent / name).is_file():
+            raise UserError(f"{index.parent / name}: is missing, {index.name} lists it")
+    return [index.parent / name for name in names]
+
+
+def require_safe_shards(folder: Path) -> None:
+    """Refuse an index of weights that names other files than safetensors beside it: PaddleNLP would unpickle those.
+
+    Raises:
+        UserError: it does, or it cannot be read.
+    """
+    for index in folder.glob(f"*{INDEX}"):
+        if not index.name.endswith(f".safetensors{INDEX}"):
+            raise UserError(f"{index}: refused, it names files that are no safetensors")
+        list_parts(index, must_exist=False)
