@@ -118,7 +118,7 @@ def readable_errors(name: str) -> Iterator[None]:
     Raises:
         UserError: in place of any other exception.
     """
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UserError(f"{name}: no such folder")
     try:
         yield
