@@ -128,12 +128,18 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Hex SHA-256 of what decides a tokenizer's output: its class, vocabulary and settings."""
     basic = getattr(tokenizer, "basic_tokenizer", None)
     settings = {name: sorted(v) if isinstance(v, set) else v for name, v in vars(basic).items()} if basic else {}
+    # Of other values, such as RoFormer's vocabulary, the text is an address in memory.
+    plain = {name: value for name, value in settings.items() if isinstance(value, str | int | list | None)}
+    pieces = getattr(tokenizer, "sp_model", None)
+    general = ("split_special_tokens", "truncation_side", "model_input_names", "unique_no_split_tokens")
     state = {
-        "basic": sorted((name, str(value)) for name, value in settings.items()),
+        "basic": [type(basic).__name__, *sorted((name, str(value)) for name, value in plain.items())],
         "class": type(tokenizer).__name__,
         "vocab": sorted(tokenizer.get_vocab().items()),
         "special": sorted((str(k), str(v)) for k, v in tokenizer.special_tokens_map.items()),
         "lower": getattr(tokenizer, "do_lower_case", None),
+        "general": [getattr(tokenizer, name, None) for name in general],
+        "sentencepiece": hashlib.sha256(pieces.serialized_model_proto()).hexdigest() if pieces else None,
     }
     return hashlib.sha256(json.dumps(state, ensure_ascii=False).encode()).hexdigest()
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import paddle
 
-from clue_utils import checkpoints, cpu, data, ensemble, models, pruning, runtime, submission
+from clue_utils import checkpoints, cpu, data, ensemble, models, pruning, runtime, submission, tokenization
 from clue_utils.data import Records
 from clue_utils.features import Feature, Features, build_features, collate
 from clue_utils.inference import compute_logits
@@ -77,6 +77,7 @@ class Pipeline:
     def __init__(self, args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
         self.args, self.task = args, task
         self.tokenizer = models.load_tokenizer(args.model_name_or_path, getattr(args, "do_lower_case", None))
+        tokenization.require_support(self.tokenizer, task)
         self.method = build_method(self.tokenizer)
         self.collate = functools.partial(
             collate,

@@ -1,0 +1,198 @@
+"""The pieces of a checkpoint's vocabulary and its JSON files: read, bounded and checked before anything uses them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clue_utils.errors import UserError
+
+# Far above what any model has (a vocabulary of 250,000 pieces takes some 5 MB); what is larger is no vocabulary.
+_MAX_BYTES = 64 << 20
+_MAX_PIECE_CHARS = 1_000
+_WORD_BEGIN = "\u2581"  # how sentencepiece marks the beginning of a word
+_SAME_MODEL = "copy the file anew from the model that the weights are of"
+
+
+class Added(NamedTuple):
+    """A token that is found in a text before anything splits it; ``id`` may lie beyond the vocabulary."""
+
+    id: int
+    text: str
+    special: bool
+
+
+class TokenizerJson(NamedTuple):
+    """What a tokenizer.json of word pieces says: the pieces by id, added tokens, and settings by PaddleNLP's names."""
+
+    pieces: list[str]
+    added: list[Added]
+    settings: dict[str, Any]
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no such file.
+
+    Raises:
+        UserError: the file cannot be read, is too large, or holds anything else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON ({error}); {_SAME_MODEL}") from None
+    except (RecursionError, ValueError):
+        raise UserError(f"{path}: nested too deep, or with numbers too long; {_SAME_MODEL}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds a {type(value).__name__}, expected an object; {_SAME_MODEL}")
+    return value
+
+
+def read_vocabulary(path: Path, word_pieces: bool) -> list[str]:
+    """Pieces of a vocab.txt, one a line; the id of a piece is the number of its line, from 0.
+
+    Lines are told apart as transformers and PaddleNLP do (``\\n``, ``\\r\\n`` or ``\\r``), and of equal lines the last
+    counts there. A byte order mark is not part of the first piece. Blanks around a word piece are not part of it
+    either (google-research/bert, ``load_vocab``) unless the same piece has a line without them.
+
+    Raises:
+        UserError: there is no such file, or it is none of UTF-8 text with one piece a line.
+    """
+    lines = _read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if not lines[-1]:
+        lines.pop()
+    if not any(lines):
+        raise UserError(f"{path}: empty; {_SAME_MODEL}")
+    for number, line in enumerate(lines, 1):
+        _check_piece(line, f"{path}, line {number}")
+    if not word_pieces:
+        return lines
+    exact = set(lines)
+    pieces = [line if line.strip() in exact else line.strip() for line in lines]
+    _require_word_pieces(pieces, path)
+    return pieces
+
+
+def read_tokenizer_json(path: Path) -> TokenizerJson:
+    """The vocabulary of a tokenizer.json (Hugging Face's tokenizers) that makes word pieces as BERT does.
+
+    Raises:
+        UserError: it makes something else, or is malformed.
+    """
+    content = read_object(path)
+    model = content.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
+        raise UserError(f"{path}: no model.vocab that maps pieces to ids; {_remedy(path)}")
+    for found, expected in (
+        (model.get("type", "WordPiece"), "WordPiece"),
+        (model.get("continuing_subword_prefix", "##"), "##"),
+        (model.get("max_input_chars_per_word", 100), 100),
+        (_type(content.get("pre_tokenizer")), "BertPreTokenizer"),
+        (_type(content.get("normalizer")), "BertNormalizer"),
+    ):
+        if found != expected:
+            raise UserError(f"{path}: has {found!s:.40} where BERT's word pieces have {expected}; {_remedy(path)}")
+    added = [_added(path, token) for token in _list(path, content, "added_tokens")]
+    by_id: dict[int, str] = {}
+    texts = [*model["vocab"].items(), *((token.text, token.id) for token in added)]
+    for piece, id_ in texts:
+        _check_piece(piece, f"{path}, id {id_!s:.20}")
+        if type(id_) is not int or not 0 <= id_ < len(texts) or by_id.setdefault(id_, piece) != piece:
+            raise UserError(f"{path}: {id_!s:.20} is not the id of {piece!r:.40} alone; {_SAME_MODEL}")
+    # Tokens were added behind the vocabulary or into a gap of it; those behind stay added tokens.
+    size = 1 + max(model["vocab"].values(), default=-1)
+    if not size or any(id_ not in by_id for id_ in range(size)):
+        raise UserError(f"{path}: model.vocab leaves out ids or is empty; {_SAME_MODEL}")
+    normalizer = content["normalizer"]
+    if normalizer.get("clean_text", True) is not True:
+        raise UserError(f"{path}: normalizer.clean_text is off, which is not supported; {_remedy(path)}")
+    names = {"lowercase": "do_lower_case", "strip_accents": "strip_accents"}
+    names["handle_chinese_chars"] = "tokenize_chinese_chars"
+    settings = {ours: normalizer[theirs] for theirs, ours in names.items() if theirs in normalizer}
+    if "unk_token" in model:
+        settings["unk_token"] = model["unk_token"]
+    pieces = [by_id[id_] for id_ in range(size)]
+    _require_word_pieces(pieces, path)
+    return TokenizerJson(pieces, added, settings)
+
+
+def added_tokens(folder: Path, settings: dict[str, Any]) -> list[Added]:
+    """Tokens that tokenizer_config.json, or else added_tokens.json, adds to the vocabulary.
+
+    Raises:
+        UserError: either is malformed.
+    """
+    path = folder / "tokenizer_config.json"
+    decoder = settings.get("added_tokens_decoder")
+    if decoder is not None:
+        if not isinstance(decoder, dict):
+            raise UserError(f"{path}: added_tokens_decoder is {decoder!r:.40}, expected an object")
+        tokens = [token if isinstance(token, dict) else {"content": token} for token in decoder.values()]
+        ids = [int(key) if key.isascii() and key.isdigit() and len(key) < 10 else key for key in decoder]
+        return [_added(path, {**token, "id": id_}) for id_, token in zip(ids, tokens, strict=True)]
+    path = folder / "added_tokens.json"
+    return [_added(path, {"content": text, "id": id_}) for text, id_ in read_object(path).items()]
+
+
+def _added(path: Path, token: Any) -> Added:
+    text, id_, special = map((token if isinstance(token, dict) else {}).get, ("content", "id", "special"))
+    if not isinstance(text, str) or not text or type(id_) is not int or id_ < 0:
+        raise UserError(f"{path}: {token!r:.80} is not an added token, which has a content and an id")
+    _check_piece(text, f"{path}, added token {id_}")
+    return Added(id_, text, special is True)
+
+
+def _read_text(path: Path) -> str:
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, expected a file; {_SAME_MODEL}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {_SAME_MODEL}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise UserError(f"{path}: larger than {_MAX_BYTES >> 20} MB, which no vocabulary is; {_SAME_MODEL}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 text; {_SAME_MODEL}") from None
+
+
+def _check_piece(piece: str, where: str) -> None:
+    if len(piece) > _MAX_PIECE_CHARS:
+        raise UserError(f"{where}: {len(piece):,} characters, more than a piece of a word has; {_SAME_MODEL}")
+    if any(char in piece for char in "\0\n\r") or not piece.isprintable() and _has_surrogate(piece):
+        raise UserError(f"{where}: holds a character that no piece has (NUL, line end, half a pair); {_SAME_MODEL}")
+
+
+def _has_surrogate(piece: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in piece)
+
+
+def _require_word_pieces(pieces: list[str], path: Path) -> None:
+    """Refuse a vocabulary of sentencepiece, of which a tokenizer of word pieces would find next to nothing."""
+    of_sentences = sum(piece.startswith(_WORD_BEGIN) and len(piece) > 1 for piece in pieces)
+    if of_sentences and not any(piece.startswith("##") for piece in pieces):
+        raise UserError(
+            f"{path}: {of_sentences} of {len(pieces)} pieces begin with {_WORD_BEGIN}: a vocabulary of sentencepiece "
+            f"(as ernie-tiny has), which the tokenizer of this folder does not use; take a model of word pieces"
+        )
+
+
+def _list(path: Path, content: dict[str, Any], key: str) -> list[Any]:
+    value = content.get(key)
+    if not isinstance(value, list | None):
+        raise UserError(f"{path}: {key} is {value!r:.40}, expected a list")
+    return value or []
+
+
+def _type(part: Any) -> Any:
+    return part.get("type") if isinstance(part, dict) else part
+
+
+def _remedy(path: Path) -> str:
+    return f"put the model's vocab.txt into {path.parent}, if it has one"
