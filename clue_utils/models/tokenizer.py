@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,8 @@ def num_ids(tokenizer: Any) -> int:
 
 def _class_of_name(name: str) -> Any:
     """The tokenizer class of a published model; AutoTokenizer for names that PaddleNLP looks up itself."""
+    if name in transformers.ErnieTinyTokenizer.pretrained_init_configuration:  # ErnieTokenizer has the name too
+        raise UserError(f"{name}: {_unsupported('ErnieTinyTokenizer')}")
     for known in (*_WORD_PIECES, *_SENTENCE_PIECES):
         if name in getattr(transformers, known).pretrained_init_configuration:
             return getattr(transformers, known)
@@ -141,7 +143,6 @@ class _Folder:
         self.given = given
         self.said = read_object(folder / SETTINGS)
         self.special = read_object(folder / SPECIAL)
-        self.model = next((read_object(folder / name) for name in CONFIGS if (folder / name).exists()), {})
 
     def load(self) -> Any:
         """The tokenizer, built of the folder's files and of nothing else."""
@@ -179,9 +180,14 @@ class _Folder:
         self._add_tokens(tokenizer, special, added, len(pieces) or tokenizer.vocab_size)
         return tokenizer
 
+    @functools.cached_property
+    def model(self) -> dict[str, Any]:
+        """The configuration of the model, read where tokenizer_config.json does not say enough."""
+        return next((read_object(self.folder / name) for name in CONFIGS if (self.folder / name).exists()), {})
+
     def _class_name(self) -> str:
         """The name of PaddleNLP's class: as the folder says, else by the type of the model and the files."""
-        named = next((value for value in self._names() if value is not None), None)
+        named = next((name for name in self._names() if name is not None), None)
         if named is not None and not isinstance(named, str):
             raise UserError(f"{self.folder / SETTINGS}: tokenizer_class is {named!r:.40}, expected the name of a class")
         if named and named.removesuffix("Fast") not in _ANY:
@@ -199,8 +205,10 @@ class _Folder:
                     raise UserError(f"{self.folder}: {_unsupported(f'that of {kind}')}")
         return "BertTokenizer"  # whatever the encoder: it is what makes word pieces
 
-    def _names(self) -> list[Any]:
-        return [self.said.get("tokenizer_class"), self.said.get("init_class"), self.model.get("tokenizer_class")]
+    def _names(self) -> Iterator[Any]:
+        yield self.said.get("tokenizer_class")
+        yield self.said.get("init_class")
+        yield self.model.get("tokenizer_class")
 
     def _of_family(self, family: str) -> str | None:
         if family not in _BY_FILES:
@@ -239,7 +247,8 @@ class _Folder:
 
     def _says_nothing(self) -> bool:
         """Whether a class is named that leaves everything to tokenizer.json."""
-        return any(isinstance(name, str) and name.removesuffix("Fast") in _ANY for name in self._names())
+        named = next((name for name in self._names() if name is not None), "")
+        return named.removesuffix("Fast") in _ANY
 
     def _special_tokens(self, class_: Any, unk_token: Any) -> dict[str, Any]:
         """Special tokens by name: the class's, those of tokenizer_config.json, and of special_tokens_map.json."""
