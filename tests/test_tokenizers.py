@@ -246,6 +246,10 @@ def test_a_class_that_is_not_supported_is_named(refused, name):
     assert f"its tokenizer is {name}, which is not supported; take a model of word pieces" in line
 
 
+def test_the_name_of_a_class_does_not_break_the_line(refused):
+    assert r"its tokenizer is 'a\nTokenizer', which" in refused(tokenizer_config={"tokenizer_class": "a\nTokenizer"})
+
+
 def test_a_family_whose_tokenizer_is_not_supported(refused):
     assert "that of ernie_doc, which is not supported" in refused(config={"model_type": "ernie_doc"})
 
@@ -309,7 +313,7 @@ def test_what_tokenizer_config_says_wins_over_tokenizer_json(load, make):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"model": {"type": "BPE", "vocab": {"a": 0}}}, "has BPE where BERT's word pieces have WordPiece"),
+        ({"model": {"type": "BPE", "vocab": {"a": 0}}}, "has 'BPE' where BERT's word pieces have WordPiece"),
         ({"model": 5}, "no model.vocab"),
         ({"model": {"type": "WordPiece", "vocab": {}}}, "leaves out ids or is empty"),
         ({"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 0}}}, "0 is not the id of 'b' alone"),
@@ -317,7 +321,7 @@ def test_what_tokenizer_config_says_wins_over_tokenizer_json(load, make):
         ({"model": {"type": "WordPiece", "vocab": {"a": True}}}, "True is not the id of 'a' alone"),
         ({"model": {"type": "WordPiece", "vocab": {"a\nb": 0}}}, "holds a character that no piece has"),
         ({"model": {"type": "WordPiece", "vocab": {"\ud800": 0}}}, "holds a character that no piece has"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "has Whitespace where BERT's word pieces have BertPreTokenizer"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "has 'Whitespace' where BERT's word pieces have BertPreTokenizer"),
         ({"normalizer": None}, "has None where BERT's word pieces have BertNormalizer"),
         ({"normalizer": {"type": "BertNormalizer", "clean_text": False}}, "clean_text is off"),
         ({"normalizer": {"type": "BertNormalizer", "lowercase": "no"}}, "do_lower_case is 'no', expected true or"),
@@ -374,11 +378,12 @@ def without(token: str) -> bytes:
         (TEXT + b"\0\0\0\0", f"MODEL/vocab.txt, line {len(PIECES) + 1}: holds a character that no piece has (NUL"),
         (TEXT + b"x" * (50 << 20), f"MODEL/vocab.txt, line {len(PIECES) + 1}: 52,428,800 characters"),
         (TEXT + b"x" * (65 << 20), "MODEL/vocab.txt: larger than 64 MB"),
+        (TEXT + b"\n" * (3 << 20), "MODEL/vocab.txt: more than 2,000,000 lines"),
         (TEXT + b"\xff\n", f"MODEL/vocab.txt, line {len(PIECES) + 1}: not UTF-8 text"),
         ("\n".join(PIECES).encode("utf-16"), "MODEL/vocab.txt, line 1: not UTF-8 text"),
         *((without(token), f"MODEL/vocab.txt: {token!r} is not in it, the ") for token in SPECIAL),
     ],
-    ids=["empty", "blank", "one-line", "nul", "long", "large", "bytes", "utf-16", *SPECIAL],
+    ids=["empty", "blank", "one-line", "nul", "long", "large", "lines", "bytes", "utf-16", *SPECIAL],
 )
 def test_a_vocabulary_that_is_none(refused, content, line):
     text = refused(content)

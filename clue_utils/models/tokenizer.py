@@ -116,6 +116,7 @@ def _class_of_name(name: str) -> Any:
 
 
 def _unsupported(name: str) -> str:
+    name = name if name.isprintable() else ascii(name)
     return (
         f"its tokenizer is {name:.60}, which is not supported; take a model of word pieces (BERT, ERNIE, RoBERTa, "
         "ELECTRA and the like, with vocab.txt), ERNIE-M, ALBERT, XLM-R or RemBERT"

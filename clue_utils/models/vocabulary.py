@@ -10,6 +10,7 @@ from clue_utils.errors import UserError
 
 # Far above what any model has (a vocabulary of 250,000 pieces takes some 5 MB); what is larger is no vocabulary.
 _MAX_BYTES = 64 << 20
+_MAX_PIECES = 2_000_000
 _MAX_PIECE_CHARS = 1_000
 _WORD_BEGIN = "\u2581"  # how sentencepiece marks the beginning of a word
 _SAME_MODEL = "copy the file anew from the model that the weights are of"
@@ -60,7 +61,10 @@ def read_vocabulary(path: Path, word_pieces: bool) -> list[str]:
     Raises:
         UserError: there is no such file, or it is none of UTF-8 text with one piece a line.
     """
-    lines = _read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    text = _read_text(path).replace("\r\n", "\n").replace("\r", "\n")
+    if text.count("\n") > _MAX_PIECES:
+        raise UserError(f"{path}: more than {_MAX_PIECES:,} lines, which no vocabulary has; {_SAME_MODEL}")
+    lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
     if not any(lines):
@@ -93,14 +97,14 @@ def read_tokenizer_json(path: Path) -> TokenizerJson:
         (_type(content.get("normalizer")), "BertNormalizer"),
     ):
         if found != expected:
-            raise UserError(f"{path}: has {found!s:.40} where BERT's word pieces have {expected}; {_remedy(path)}")
+            raise UserError(f"{path}: has {found!r:.40} where BERT's word pieces have {expected}; {_remedy(path)}")
     added = [_added(path, token) for token in _list(path, content, "added_tokens")]
     by_id: dict[int, str] = {}
     texts = [*model["vocab"].items(), *((token.text, token.id) for token in added)]
     for piece, id_ in texts:
-        _check_piece(piece, f"{path}, id {id_!s:.20}")
+        _check_piece(piece, f"{path}, id {id_!r:.20}")
         if type(id_) is not int or not 0 <= id_ < len(texts) or by_id.setdefault(id_, piece) != piece:
-            raise UserError(f"{path}: {id_!s:.20} is not the id of {piece!r:.40} alone; {_SAME_MODEL}")
+            raise UserError(f"{path}: {id_!r:.20} is not the id of {piece!r:.40} alone; {_SAME_MODEL}")
     # Tokens were added behind the vocabulary or into a gap of it; those behind stay added tokens.
     size = 1 + max(model["vocab"].values(), default=-1)
     if not size or any(id_ not in by_id for id_ in range(size)):
