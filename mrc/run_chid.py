@@ -24,8 +24,8 @@ logger = logging.getLogger("clue_utils.chid")
 # Idioms have four characters nearly always; the window leaves room for one of them and the blank's mark.
 IDIOM_TOKENS = 4
 BLANK_MARK = "[unused1]"
-# The official preprocessing writes these marks in ASCII.
-ASCII_MARKS = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "--", "―": "--", "…": "..."})
+# The official preprocessing writes these marks in ASCII; a dash of two characters, as Chinese has it, becomes "--".
+ASCII_MARKS = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-", "―": "-", "…": "..."})
 
 EXAMPLE = """\
 example:

@@ -83,8 +83,9 @@ def test_an_idiom_of_more_than_four_tokens_still_fits(method):
 
 
 def test_marks_are_written_in_ascii(method, tokenizer):
-    (feature,) = method().encode(record("“好”—#idiom000001#…"))
-    assert tokenizer.convert_ids_to_tokens(feature["input_ids"][0])[6:] == [*'" 好 " - - [unused1] . . . [SEP]'.split()]
+    (feature,) = method().encode(record("“好”——‘天’―#idiom000001#—地———…"))
+    tokens = tokenizer.convert_ids_to_tokens(feature["input_ids"][0])
+    assert tokens[6:] == """ " 好 " - - ' 天 ' - [unused1] - 地 - - - . . . [SEP]""".split()
 
 
 def test_blanks_of_a_record_share_candidates_over_all_its_passages(method):
