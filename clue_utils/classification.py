@@ -32,11 +32,19 @@ def text_and_pair(task_name: str, record: dict[str, Any]) -> tuple[str, str | No
 
 
 def _mark_spans(text: str, target: dict[str, Any]) -> str:
-    noun = (target["span1_index"], target["span1_text"], "_", "_")
-    pronoun = (target["span2_index"], target["span2_text"], "[", "]")
-    # Marking the later span first leaves the earlier one's index valid.
-    for begin, span, left, right in sorted((noun, pronoun), reverse=True):
-        text = text[:begin] + left + span + right + text[begin + len(span) :]
+    """The text with ``_`` on both sides of the noun and ``[ ]`` around the pronoun, which may lie in one another.
+
+    Where marks meet, spans that end there are closed before others begin, and the longer span is outside; of equal
+    spans the noun is.
+    """
+    marks = []
+    for depth, (name, left, right) in enumerate((("span1", "_", "_"), ("span2", "[", "]"))):
+        begin = target[f"{name}_index"]
+        end = begin + len(target[f"{name}_text"])
+        closes = 0 if begin < end else 2  # before what begins there; an empty span after its own beginning
+        marks += [(end, closes, -begin, -depth, right), (begin, 1, -end, depth, left)]
+    for position, *_, mark in sorted(marks, reverse=True):  # the last first, which leaves earlier positions valid
+        text = text[:position] + mark + text[position:]
     return text
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import run_clue_classifier
-from clue_utils import models, tasks
+from clue_utils import data, models, tasks
+from clue_utils.classification import text_and_pair
 from clue_utils.tasks import TASKS
 from make_demo import training_flags
 
@@ -180,3 +181,44 @@ def test_the_demo_model_learns(classify, tmp_path, task):
     status, _, err = classify(task, tmp_path, "--do_train", *training_flags(TASKS[task]))
     assert status == 0, err
     assert json.loads((tmp_path / "result.json").read_text())["best_metric"] > 0.8
+
+
+def wsc_text(text: str, noun: tuple[int, str], pronoun: tuple[int, str]) -> str:
+    spans = zip(("span1_index", "span1_text", "span2_index", "span2_text"), (*noun, *pronoun), strict=True)
+    return text_and_pair("CLUEWSC2020", {"text": text, "target": dict(spans)})[0]
+
+
+@pytest.mark.parametrize(
+    ("noun", "pronoun", "marked"),
+    [
+        ((0, "A"), (3, "D"), "_A_BC[D]E"),
+        ((3, "DE"), (0, "A"), "[A]BC_DE_"),
+        ((0, "AB"), (2, "C"), "_AB_[C]DE"),
+        ((2, "C"), (0, "AB"), "[AB]_C_DE"),
+        ((0, "ABC"), (1, "B"), "_A[B]C_DE"),
+        ((0, "ABC"), (0, "A"), "_[A]BC_DE"),
+        ((0, "ABC"), (2, "C"), "_AB[C]_DE"),
+        ((1, "B"), (0, "ABC"), "[A_B_C]DE"),
+        ((2, "C"), (0, "ABC"), "[AB_C_]DE"),
+        ((1, "BC"), (1, "BC"), "A_[BC]_DE"),
+        ((0, "AB"), (1, "BC"), "_A[B_C]DE"),
+        ((1, ""), (1, "B"), "A[__B]CDE"),
+        ((1, "B"), (2, ""), "A_B_[]CDE"),
+    ],
+)
+def test_marked_spans_may_meet_and_overlap(noun, pronoun, marked):
+    assert wsc_text("ABCDE", noun, pronoun) == marked
+
+
+def test_spans_of_real_records_are_marked_as_the_official_reader_does(clue_data_dir):
+    number = 0
+    for split in TASKS["CLUEWSC2020"].splits:
+        for record in data.load_records(TASKS["CLUEWSC2020"], split, clue_data_dir):
+            spans = ((record["target"][f"span{i}_index"], len(record["target"][f"span{i}_text"])) for i in (1, 2))
+            letters = list(record["text"])
+            for (begin, length), (left, right) in zip(spans, ("__", "[]"), strict=True):
+                letters[begin] = left + letters[begin]
+                letters[begin + length - 1] += right
+            assert text_and_pair("CLUEWSC2020", record)[0] == "".join(letters)
+            number += 1
+    assert number > 1000
