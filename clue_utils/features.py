@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import multiprocessing
+import operator
 import os
 import signal
 import sys
@@ -40,7 +41,7 @@ _ROWS_PER_CHUNK = 512
 # How many batches are formed at a time from rows in order of length.
 _BATCHES_TO_SORT = 50
 # Part of every cache key: raise it when the meaning or layout of cached features changes.
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 
 
 class Encoder(Protocol):
@@ -54,8 +55,8 @@ class Encoder(Protocol):
 class Features(Sequence[Feature]):
     """Encoded records of one split, memory-mapped from an Arrow file.
 
-    ``features[i]`` is a dict of name -> int, 1-D int32 array, or list of such arrays. Nothing but the touched pages is
-    held in memory.
+    ``features[i]`` is a dict of name -> int, 1-D int32 array, or list of such arrays; a slice gives a list of them.
+    Nothing but the touched pages is held in memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,8 +73,15 @@ class Features(Sequence[Feature]):
         return int(self._ends[-1]) if self._ends else 0
 
     def __getitem__(self, index: Any) -> Any:
-        chunk = bisect.bisect_right(self._ends, index)
-        row = index - (self._ends[chunk - 1] if chunk else 0)
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = operator.index(index)
+        if position < 0:
+            position += len(self)
+        if not 0 <= position < len(self):
+            raise IndexError(f"no row {index} among {len(self)}")
+        chunk = bisect.bisect_right(self._ends, position)
+        row = position - (self._ends[chunk - 1] if chunk else 0)
         return {name: _cell(arrays, row) for name, arrays in zip(self.names, self._chunks[chunk], strict=True)}
 
     def _column(self, name: str) -> list[Arrays]:

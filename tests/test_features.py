@@ -161,3 +161,27 @@ def test_rows_are_padded_to_a_multiple_but_not_beyond_the_limit():
     assert collate(choices, 0, pad_to_multiple_of=4, max_length=64)["input_ids"].tolist() == [
         [[1, 2, 0, 0], [3, 0, 0, 0]]
     ]
+
+
+def test_features_are_a_sequence(build):
+    found = build(Method(), num_records=1100)  # three chunks
+    assert len(found) == 1100 and rows(found)[513] == ([0, 1, 2], 513)
+    for index in (0, 511, 512, 513, 1099, np.int64(1024), -1, -588, np.int32(-1100)):
+        assert found[index]["label"] == index % 1100 and len(found[index]["input_ids"]) == index % 1100 % 7 + 1
+    for cut in (slice(510, 515), slice(-2, None), slice(5, 2), slice(None, None, -400), slice(1098, 9000)):
+        assert [row["label"] for row in found[cut]] == list(range(1100))[cut]
+    for index in (1100, -1101, np.int64(5000)):
+        with pytest.raises(IndexError):
+            found[index]
+    with pytest.raises(TypeError):
+        found["label"]
+    assert next(reversed(found))["label"] == 1099
+
+
+def test_features_of_an_earlier_format_are_not_used(build, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(features, "_CACHE_FORMAT", features._CACHE_FORMAT - 1)
+        build(Method())
+    method = Method()
+    build(method)
+    assert method.calls == 3000
