@@ -206,13 +206,7 @@ def read_model(folder: Path, name: str) -> ModelReport:
     outcomes = sorted(found + missing, key=lambda o: (places[o.task.name], order.get(o.folder, len(order)), o.folder))
     recorded = next((str(o.fields["model"]) for o in found if "model" in o.fields), folder.name)
     doubts = [clean(line) for line in _doubts(outcomes)]
-    return ModelReport(name, folder, tuple(outcomes), _published_row(recorded), tuple(damages), tuple(doubts))
-
-
-def _published_row(model: str) -> tasks.PublishedModel | None:
-    """The published row of a model, known by its name or, for a local copy, by the last part of its path."""
-    last_part = Path(model).name
-    return next((row for row in tasks.PUBLISHED_MODELS if Path(row.name).name == last_part), None)
+    return ModelReport(name, folder, tuple(outcomes), tasks.published_model(recorded), tuple(damages), tuple(doubts))
 
 
 def _setting(outcome: Outcome) -> tuple[Any, ...] | None:

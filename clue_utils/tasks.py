@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from clue_utils.errors import UserError
@@ -554,15 +555,26 @@ PUBLISHED_MODELS = (
 )
 
 
+def published_model(model_name_or_path: str) -> PublishedModel | None:
+    """The published row of a model, or None; a copy in a folder is known by the last part of its path."""
+    last_part = PurePath(model_name_or_path).name
+    return next((row for row in PUBLISHED_MODELS if PurePath(row.name).name == last_part), None)
+
+
 def best_run(model_name_or_path: str, task: Task) -> tuple[Best, str]:
     """Return the published best run for a model and task, and where it is from, in words.
 
     A model without a published row takes the run of ``REFERENCE_MODEL``; a task without published runs the middle of
     its grid.
     """
-    by_name = {model.name: model for model in PUBLISHED_MODELS}
-    model = by_name.get(model_name_or_path, by_name[REFERENCE_MODEL])
+    found = published_model(model_name_or_path)
+    model = found or next(row for row in PUBLISHED_MODELS if row.name == REFERENCE_MODEL)
     if task.name in model.best_runs:
-        return model.best_runs[task.name], f"published best of {model.name}"
+        origin = f"published best of {model.name}"
+        if found is None:
+            origin += ", as this model has none"
+        elif model_name_or_path != model.name:
+            origin += ", known by the last part of the path"
+        return model.best_runs[task.name], origin
     rates, sizes = task.learning_rates, task.batch_sizes
     return Best(rates[len(rates) // 2], sizes[len(sizes) // 2], task.dropouts[0]), f"middle of {task.name}'s grid"

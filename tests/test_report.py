@@ -380,12 +380,6 @@ def test_long_and_wide_names_fit_the_terminal(tmp_path: Path) -> None:
     assert report_tables._width(header) == report_tables._width(row) and "…" in row
 
 
-def test_published_name_is_known_by_its_last_part() -> None:
-    for name, expected in (("hfl/rbt6", "hfl/rbt6"), ("/models/ernie-1.0", "ernie-1.0"), ("rbt6-own", None)):
-        row = report._published_row(name)
-        assert (row.name if row else None) == expected
-
-
 def test_shell_script_and_light_import(tmp_path: Path) -> None:
     put(tmp_path / "a b", trial_of("TNEWS"), 0.5)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

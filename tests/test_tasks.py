@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clue_utils.errors import UserError
-from clue_utils.tasks import PUBLISHED_MODELS, REFERENCE_MODEL, TASKS, best_run, get_task
+from clue_utils.tasks import PUBLISHED_MODELS, REFERENCE_MODEL, TASKS, best_run, get_task, published_model
 
 
 def test_grid_has_the_published_number_of_runs():
@@ -51,5 +51,20 @@ def test_names_in_any_letter_case():
 
 
 def test_a_model_without_a_row_takes_the_reference_model_s_best_run():
-    assert best_run("my/model", TASKS["TNEWS"]) == best_run(REFERENCE_MODEL, TASKS["TNEWS"])
+    own, origin = best_run("my/model", TASKS["TNEWS"])
+    assert own == best_run(REFERENCE_MODEL, TASKS["TNEWS"])[0]
+    assert origin == "published best of ernie-3.0-base-zh, as this model has none"
     assert best_run("ernie-gram-zh", TASKS["CLUEWSC2020"])[0] == (3e-5, 16, 0.0)
+
+
+@pytest.mark.parametrize("model", PUBLISHED_MODELS, ids=lambda model: model.title)
+def test_a_local_copy_has_the_row_of_the_model_it_is_named_after(model):
+    last_part = model.name.rpartition("/")[2]
+    for path in (model.name, last_part, f"/data/models/{last_part}", f"../{last_part}/", f"hub/{last_part}/."):
+        assert published_model(path) is model
+        for task in TASKS.values():
+            run, origin = best_run(path, task)
+            known = "" if path == model.name else ", known by the last part of the path"
+            assert (run, origin) == (model.best_runs[task.name], f"published best of {model.name}{known}")
+    for path in (f"/data/{last_part}/mine", f"my-{last_part}", f"{last_part}-x", "", ".", "/"):
+        assert published_model(path) is None
