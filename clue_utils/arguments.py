@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from clue_utils import runtime, tasks
+from clue_utils import grid, runtime, tasks
 from clue_utils.errors import UserError
 from clue_utils.results import read_result
 from clue_utils.tasks import Task
@@ -141,7 +141,9 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "training", "A flag left out takes the value the checkpoint was trained with, else the registry's for the task."
     )
     group.add_argument(
-        "--batch_size", type=positive_int, help="records per card and update (default: the model's best)"
+        "--batch_size",
+        type=positive_int,
+        help="records per card and update (default: the model's best, shared out over the cards)",
     )
     group.add_argument("--learning_rate", type=positive_float, help="peak learning rate (default: the model's best)")
     group.add_argument(
@@ -281,10 +283,20 @@ def _registry_values(task: Task, model_name_or_path: str, num_cards: int) -> dic
         values[name] = (getattr(task, name), f"registry, {task.name}")
     values["learning_rate"] = (best.learning_rate, origin)
     values["dropout"] = (best.dropout, origin)
-    values["batch_size"] = (best.batch_size, origin)
-    if task.is_reading_comprehension:
-        values["batch_size"] = (max(1, best.batch_size // num_cards), f"{origin}: {best.batch_size} over all cards")
+    values["batch_size"] = (max(1, best.batch_size // num_cards), f"{origin}: {best.batch_size} over all cards")
     return values
+
+
+def _warn_of_another_batch(args: Any, task: Task, num_cards: int) -> None:
+    """Say that the cards cannot share the published batch, whose size was not given on the command line."""
+    best, _ = tasks.best_run(args.model_name_or_path, task)
+    if args.batch_size * num_cards != best.batch_size:
+        logger.warning(
+            "the published batch of %d records cannot be shared out evenly over %d cards: %d on each make %d, so "
+            "scores may differ from published ones; run on %d of the cards, or choose a batch size",
+            *(best.batch_size, num_cards, args.batch_size, args.batch_size * num_cards),
+            grid.num_processes(best.batch_size, num_cards),
+        )
 
 
 def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | None = None) -> None:
@@ -294,7 +306,7 @@ def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | No
     Sets ``args.sources`` (flag -> origin) and ``args.hyper_parameters`` (the names that make up the run).
 
     Args:
-        num_cards: processes of the run, over which a published batch size of reading comprehension is shared out.
+        num_cards: processes of the run, over which a published batch is shared out.
         extra: the script's own hyper-parameters with their defaults.
 
     Raises:
@@ -321,6 +333,8 @@ def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | No
     logger.info("task: %s, model: %s, output: %s", task.name, args.model_name_or_path, args.output_dir)
     for name in names:
         logger.info("  %s: %s (%s)", name, getattr(args, name), args.sources[name])
+    if args.do_train and args.sources["batch_size"] not in ("command line", "checkpoint"):
+        _warn_of_another_batch(args, task, num_cards)
 
 
 # Hyper-parameters that are words -> what they may be.

@@ -63,8 +63,7 @@ def main() -> None:
         if getattr(flags, name):
             raise UserError(f"--{name} is set by the trial itself: leave it out after --")
 
-    # As many of the cards as divide the batch evenly.
-    processes = max(n for n in range(1, max(1, min(args.cards, args.given)) + 1) if args.batch_size % n == 0)
+    processes = grid.num_processes(args.batch_size, max(1, min(args.cards, args.given)))
     note = ""
     if args.given and processes < args.cards:
         note = f"{args.cards} cards wanted, {args.given} given: "

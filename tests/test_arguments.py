@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,10 @@ def test_origin_of_each_value():
     args = parse("--do_train", "--learning_rate", "1e-4")
     assert (args.learning_rate, args.sources["learning_rate"]) == (1e-4, "command line")
     assert (args.max_seq_length, args.sources["max_seq_length"]) == (128, "registry, TNEWS")
-    assert (args.batch_size, args.sources["batch_size"]) == (32, "published best of ernie-3.0-base-zh")
+    assert (args.batch_size, args.sources["batch_size"]) == (
+        32,
+        "published best of ernie-3.0-base-zh, as this model has none: 32 over all cards",
+    )
     assert (args.save_steps, args.max_steps, args.output_dir) == (100, -1, "best_tnews_model")
 
 
@@ -54,10 +58,24 @@ def test_a_published_model_brings_its_own_best_run():
     assert (args.learning_rate, args.batch_size, args.dropout) == (2e-5, 8, 0.0)
 
 
-def test_reading_batch_size_is_shared_out_over_the_cards():
-    args = run_c3.build_parser().parse_args(["--model_name_or_path", "ernie-gram-zh", "--do_train"])
-    arguments.resolve(args, TASKS["C3"], 4)
-    assert args.batch_size == 6
+@pytest.mark.parametrize(
+    ("task", "words", "cards", "each", "warning"),
+    [
+        ("C3", "ernie-gram-zh --do_train", 4, 6, ""),
+        ("TNEWS", "/data/ernie-3.0-base-zh --do_train", 4, 8, ""),
+        ("C3", "ernie-3.0-base-zh --do_train", 3, 10, "batch of 32 records .* 3 cards: 10 on each make 30, .* on 2 "),
+        ("AFQMC", "ernie-1.0 --do_train", 5, 3, "batch of 16 records .* over 5 cards: 3 on each make 15, .* on 4 of"),
+        ("C3", "ernie-gram-zh --do_train", 32, 1, "batch of 24 records .* 1 on each make 32, .* on 24 of the cards"),
+        ("C3", "ernie-3.0-base-zh --do_train --batch_size 11", 3, 11, ""),
+        ("C3", "ernie-3.0-base-zh --do_eval", 3, 10, ""),
+    ],
+)
+def test_the_published_batch_is_shared_out_over_the_cards(caplog, task, words, cards, each, warning):
+    args = run_c3.build_parser().parse_args(["--model_name_or_path", *words.split()])
+    arguments.resolve(args, TASKS[task], cards)
+    assert args.batch_size == each
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == bool(warning) and all(re.search(warning, line) for line in lines)
 
 
 def test_a_checkpoint_s_values_come_before_the_registry_s(tmp_path):
