@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -38,88 +39,50 @@ Span = tuple[int, int]
 class OffsetTokenizer:
     """Splits text into word pieces and says which characters of the text each piece stands for.
 
-    The text is cut where a BERT-type tokenizer cuts (at white space, around punctuation and CJK characters) and each
-    word is given to the tokenizer alone, so that its normalisation cannot shift what follows. Within a word, pieces
-    are laid along the characters as the tokenizer writes them (lower case, without accents); where that does not
-    add up, as for an unknown word, every piece stands for the whole word.
+    Words are the tokenizer's own: cut at white space, punctuation, symbols and CJK characters, in lower case, without
+    accents. They are, one after another, as long as what the tokenizer writes for each character alone, so every
+    position within them has a character that it comes from. Pieces are laid along the positions of their word; where
+    that does not add up, as for an unknown word, every piece stands for the whole word. A mark that nothing is written
+    for, such as an accent, belongs to the character before it. Names of special tokens are text like any other.
     """
 
     def __init__(self, tokenizer: Any) -> None:
+        from paddlenlp.transformers import BasicTokenizer
+
         self.tokenizer = tokenizer
-        self._cache: dict[str, tuple[list[int], list[Span]]] = {}
+        basic = getattr(tokenizer, "basic_tokenizer", None) or BasicTokenizer(do_lower_case=False)
+        self._words = basic.tokenize
+        self._written_length = functools.cache(lambda char: len("".join(basic.tokenize(char))))
+        self._pieces = functools.cache(self._split)
 
     def __call__(self, text: str) -> tuple[list[int], list[Span]]:
         """Ids of the pieces, and the half-open range of characters in ``text`` of each."""
+        lengths = [self._written_length(char) for char in text]
+        # writer[i]: the character of the text that wrote position i of the words.
+        writer = [i for i, length in enumerate(lengths) for _ in range(length)]
+        ends, end = [0] * len(text), len(text)
+        for i in reversed(range(len(text))):
+            if lengths[i] or not unicodedata.category(text[i]).startswith("M"):
+                ends[i], end = end, i
         ids: list[int] = []
         spans: list[Span] = []
-        for begin, end in _words(text):
-            word = text[begin:end]
-            if word not in self._cache:
-                self._cache[word] = self._split(word)
-            word_ids, word_spans = self._cache[word]
+        position = 0
+        for word in self._words(text):
+            word_ids, word_spans = self._pieces(word)
             ids += word_ids
-            spans += [(begin + b, begin + e) for b, e in word_spans]
+            spans += [(writer[position + b], ends[writer[position + e - 1]]) for b, e in word_spans]
+            position += len(word)
         return ids, spans
 
     def _split(self, word: str) -> tuple[list[int], list[Span]]:
+        """Ids of a word's pieces, and which of its positions each stands for."""
         pieces = self.tokenizer.tokenize(word)
-        ids = self.tokenizer.convert_tokens_to_ids(pieces)
-        written = [self._normalise(char) for char in word]
-        # owner[i]: the character of the word that wrote position i of the normalised word.
-        owner = [i for i, text in enumerate(written) for _ in text]
         texts = [piece.removeprefix("##") for piece in pieces]
-        if "".join(texts) != "".join(written):
-            return ids, [(0, len(word))] * len(ids)
-        spans, position = [], 0
-        for text in texts:
-            spans.append((owner[position], owner[position + len(text) - 1] + 1))
-            position += len(text)
-        return ids, spans
-
-    def _normalise(self, char: str) -> str:
-        if char in "\x00\ufffd" or _is_control(char):
-            return ""
-        if not getattr(self.tokenizer, "do_lower_case", True):
-            return char
-        return "".join(c for c in unicodedata.normalize("NFD", char.lower()) if unicodedata.category(c) != "Mn")
-
-
-def _is_control(char: str) -> bool:
-    return char not in "\t\n\r" and unicodedata.category(char) in ("Cc", "Cf")
-
-
-def _is_space(char: str) -> bool:
-    return char in " \t\n\r" or unicodedata.category(char) == "Zs"
-
-
-def _stands_alone(char: str) -> bool:
-    """Whether a BERT tokenizer makes a word of this character: CJK ideographs, punctuation, ASCII symbols."""
-    code = ord(char)
-    if code < 128:
-        return not char.isalnum() and code > 32 and code != 127
-    cjk = (
-        0x4E00 <= code <= 0x9FFF
-        or 0x3400 <= code <= 0x4DBF
-        or 0x20000 <= code <= 0x2CEAF
-        or 0xF900 <= code <= 0xFAFF
-        or 0x2F800 <= code <= 0x2FA1F
-    )
-    return cjk or unicodedata.category(char).startswith("P")
-
-
-def _words(text: str) -> Iterator[Span]:
-    begin: int | None = None
-    for i, char in enumerate(text):
-        ends = _is_space(char) or _stands_alone(char)
-        if ends and begin is not None:
-            yield begin, i
-            begin = None
-        if _stands_alone(char):
-            yield i, i + 1
-        elif begin is None and not ends:
-            begin = i
-    if begin is not None:
-        yield begin, len(text)
+        ends = list(itertools.accumulate(map(len, texts)))
+        spans = list(zip([0, *ends], ends, strict=False))
+        if "".join(texts) != word:
+            spans = [(0, len(word))] * len(pieces)
+        return self.tokenizer.convert_tokens_to_ids(pieces), spans
 
 
 def repaired_start(context: str, answer: dict[str, Any]) -> int | None:

@@ -71,11 +71,43 @@ def test_offsets_survive_normalisation(method, context, answer):
     assert labelled_text(features[0], context) == answer
 
 
+@pytest.mark.parametrize(
+    ("context", "answer"),
+    [
+        ("新品😀iPhone7发布。", "iPhone7"),
+        ("C♯小调", "C"),
+        ("共€99起，约≥3km²。", "3km"),
+        ("👍🏽Good👨\u200d👩\u200d👧Bye", "Good"),
+        ("①ＡＢＣ™公司", "ＡＢＣ"),
+        ("标记\ue000abc完", "abc"),  # a character for private use, which tokenizers drop
+        ("问\u037eabc\u037e答", "abc"),  # a Greek question mark, which is written as a semicolon
+        ("\u1fedabc", "abc"),  # a symbol once its accent is gone
+        ("第一行\u2028abc☆", "abc"),
+        ("在cafe\u0301里", "cafe\u0301"),
+        ("他说汉\u0301字", "汉\u0301"),
+        ("我❤\ufe0fNY", "❤\ufe0f"),
+        ("ΣΑΣ☆ΑΣ", "ΣΑΣ"),
+        ("한국어★서울", "서울"),
+        ("İzmir©Ünlü", "Ünlü"),
+    ],
+)
+def test_pieces_stand_for_no_more_than_they_are_made_of(method, context, answer):
+    features = method().encode(record(context, answer))
+    assert labelled_text(features[0], context) == answer
+
+
+def test_an_unknown_word_is_one_span(tokenizer):
+    ids, spans = OffsetTokenizer(tokenizer)("甲" + "x" * 101 + "☆乙")
+    assert ids[1] == tokenizer.unk_token_id and spans == [(0, 1), (1, 102), (102, 103), (103, 104)]
+
+
 def test_words_are_cut_as_the_tokenizer_cuts_them(tokenizer, clue_data_dir):
     split = OffsetTokenizer(tokenizer)
     for row in load_records(TASKS["CMRC2018"], "test", clue_data_dir):
         expected = tokenizer(row["context"])["input_ids"][1:-1]
-        assert split(row["context"])[0] == expected
+        ids, spans = split(row["context"])
+        assert ids == expected
+        assert len(spans) == len(ids) and all(b < e for b, e in spans) and spans == sorted(spans)
 
 
 @pytest.mark.parametrize("length", [40, 41, 42, 43, 44, 60, 100])
