@@ -24,8 +24,9 @@ from clue_utils.tasks import Task
 
 # What became of a trial. "unfinished" was killed or still runs; "missing" belongs to the grid and has no folder.
 STATUSES = ("finished", "pruned", "unfinished", "failed", "missing")
-# Where PaddleNLP's looser metric, with which CMRC2018 was published, stands among the metrics of a run.
-LOOSER = {"em": "squad_em", "f1": "squad_f1"}
+# Tasks that were published by another rule than the scores here, and that rule's metrics in a run: PaddleNLP's looser
+# EM and F1; the accuracy that counts the fillers of missing choices as choices.
+PUBLISHED_RULES = {"CMRC2018": ("squad_em", "squad_f1"), "C3": ("accuracy_with_fillers",)}
 
 # What the grid searches, and what changes no score.
 _FREE_TO_DIFFER = ("learning_rate", "batch_size", "dropout", "seed", *results.FREE_TO_CHANGE)
@@ -67,6 +68,12 @@ class Outcome:
     @property
     def card_hours(self) -> float:
         return self.wall_time * self.num_processes / 3600
+
+    @property
+    def score_by_published_rule(self) -> float | None:
+        """The score, a fraction, as the task's published scores were made; None where the run has no such metric."""
+        rule = PUBLISHED_RULES.get(self.task.name)
+        return self.metrics.get(rule[0]) if rule else self.score
 
     def standard_error(self, metric: str | None = None) -> float | None:
         """``sqrt(p (1 - p) / n)``, a fraction: what the size of the development set alone makes uncertain.
@@ -112,19 +119,11 @@ class ModelReport:
             if outcome.status == "finished" and outcome.score is not None and _setting(outcome) == _setting(winner)
         ]
 
-    def average(self, looser: bool = False) -> tuple[float, int] | None:
-        """Mean of the winners' scores, a fraction, and over how many tasks; None without any.
-
-        ``looser`` takes PaddleNLP's metric for CMRC2018.
-        """
-        found = []
-        for name in tasks.TASKS:
-            winner = self.winner(name)
-            score = None if winner is None else winner.score
-            if winner is not None and looser and winner.task.metric in LOOSER:
-                score = winner.metrics.get(LOOSER[winner.task.metric])
-            if score is not None:
-                found.append(score)
+    def average(self, by_published_rule: bool = False) -> tuple[float, int] | None:
+        """Mean of the winners' scores, a fraction, and over how many tasks; None without any."""
+        winners = filter(None, map(self.winner, tasks.TASKS))
+        scores = [winner.score_by_published_rule if by_published_rule else winner.score for winner in winners]
+        found = [score for score in scores if score is not None]
         return (statistics.fmean(found), len(found)) if found else None
 
     def searches_dropout(self, task_name: str) -> bool:

@@ -74,10 +74,10 @@ def _model(model: ModelReport) -> dict[str, Any]:
     if average is not None:
         mean, count = average
         figures.append((percent(mean), f"mean of {count} task{'s' if count > 1 else ''}"))
-    looser = model.average(looser=True)
-    if model.published and looser and looser[1] == len(tasks.TASKS):
-        mark = report_tables.LOOSER_MARK
-        figures.append((percent(looser[0]) + mark, "with the looser CMRC2018"))
+    by_rule = model.average(by_published_rule=True)
+    if model.published and by_rule and by_rule[1] == len(tasks.TASKS):
+        mark = report_tables.RULE_MARK
+        figures.append((percent(by_rule[0]) + mark, "by the published rules"))
         figures.append((f"{model.published.average:.2f}{mark}", "published"))
     figures += [
         (str(len(finished)), f"of {len(model.outcomes)} trials finished"),

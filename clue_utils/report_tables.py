@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from clue_utils import tasks
-from clue_utils.report import LOOSER, STATUSES, ModelReport, Outcome, clean, setting_text
+from clue_utils.report import PUBLISHED_RULES, STATUSES, ModelReport, Outcome, clean, setting_text
 
 NOTHING = "–"
-LOOSER_MARK = "†"
+RULE_MARK = "†"
 
 # Columns that a row's label may take in a terminal; a longer one loses its middle.
 _LABEL_WIDTH = 40
@@ -28,7 +28,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class Row:
-    """``kind`` says how the row is set off: "own", "looser", "published", "difference", "total" or "".
+    """``kind`` says how the row is set off: "own", "rule", "published", "difference", "total" or "".
 
     ``best`` are the positions of cells that no other model's exceed.
     """
@@ -69,19 +69,24 @@ def _pair(first: float | None, second: float | None) -> str:
     return percent(first) if second is None else f"{percent(first)}/{percent(second)}"
 
 
-def own_score(winner: Outcome | None, looser: bool = False) -> str:
+def own_score(winner: Outcome | None) -> str:
     """A winner's score as the table shows it: accuracy, or EM/F1."""
     if winner is None:
         return NOTHING
-    if winner.task.metric not in LOOSER:
-        return percent(winner.score)
-    names = [LOOSER[name] if looser else name for name in LOOSER]
-    return _pair(*(winner.metrics.get(name) for name in names))
+    return _pair(winner.score, winner.metrics.get("f1"))
 
 
-def average_text(model: ModelReport, looser: bool = False) -> str:
+def rule_score(winner: Outcome | None) -> str:
+    """A winner's score by the rule it was published with, "" where that is the rule of every score."""
+    if winner is None or winner.task.name not in PUBLISHED_RULES:
+        return ""
+    first, *second = map(winner.metrics.get, PUBLISHED_RULES[winner.task.name])
+    return _pair(first, *(second or [None]))
+
+
+def average_text(model: ModelReport, by_published_rule: bool = False) -> str:
     """The mean over the ten tasks, or ``72.10 (7 of 10)`` where some are not there."""
-    average = model.average(looser)
+    average = model.average(by_published_rule)
     if average is None:
         return NOTHING
     mean, count = average
@@ -89,11 +94,11 @@ def average_text(model: ModelReport, looser: bool = False) -> str:
 
 
 def difference(model: ModelReport, task: tasks.Task) -> float | None:
-    """Own minus published score in percentage points, by the metric it was published with; None if not comparable."""
+    """Own minus published score in percentage points, by the rule it was published with; None if not comparable."""
     winner = model.winner(task.name)
     if winner is None or model.published is None or not model.is_comparable(winner):
         return None
-    own = winner.metrics.get(LOOSER[task.metric]) if task.metric in LOOSER else winner.score
+    own = winner.score_by_published_rule
     return None if own is None else 100 * own - model.published.scores[task.name].value
 
 
@@ -104,20 +109,20 @@ def score_table(models: Sequence[ModelReport]) -> Table:
         winners = {name: model.winner(name) for name in tasks.TASKS}
         cells = [average_text(model), *map(own_score, winners.values())]
         rows.append(Row(model.name, tuple(cells), "own", _best_cells(model, models)))
-        if any(winner and winner.task.metric in LOOSER for winner in winners.values()):
-            cells = [own_score(w, looser=True) if w and w.task.metric in LOOSER else "" for w in winners.values()]
-            rows.append(Row(f"looser CMRC2018{LOOSER_MARK}", (average_text(model, looser=True), *cells), "looser"))
+        if any(winners[name] for name in PUBLISHED_RULES):
+            cells = [average_text(model, by_published_rule=True), *map(rule_score, winners.values())]
+            rows.append(Row(f"by the published rules{RULE_MARK}", tuple(cells), "rule"))
         if model.published:
             published = [_published(model.published.scores[task.name], task) for task in tasks.TASKS.values()]
-            average = f"{model.published.average:.2f}{LOOSER_MARK}"
+            average = f"{model.published.average:.2f}{RULE_MARK}"
             rows.append(Row(f"published: {model.published.title}", (average, *published), "published"))
             differences = [difference(model, task) for task in tasks.TASKS.values()]
-            own = model.average(looser=True)
+            own = model.average(by_published_rule=True)
             whole = own is not None and all(value is not None for value in differences)
             of_average = 100 * own[0] - model.published.average if own and whole else None
-            cells = [signed(of_average) + (LOOSER_MARK if whole else "")]
+            cells = [signed(of_average) + (RULE_MARK if whole else "")]
             for task, value in zip(tasks.TASKS.values(), differences, strict=True):
-                cells.append(signed(value) + (LOOSER_MARK if task.metric in LOOSER and value is not None else ""))
+                cells.append(signed(value) + (RULE_MARK if task.name in PUBLISHED_RULES and value is not None else ""))
             rows.append(Row("difference", tuple(cells), "difference"))
     return Table("Development scores in percent", ("model", "AVG", *tasks.TASKS), tuple(rows))
 
@@ -142,7 +147,7 @@ def _best_cells(model: ModelReport, models: Sequence[ModelReport]) -> frozenset[
 
 def _published(score: tasks.Score, task: tasks.Task) -> str:
     text = f"{score.value:.2f}" + (f"/{score.f1:.2f}" if score.f1 is not None else "")
-    return text + (LOOSER_MARK if task.metric in LOOSER else "")
+    return text + (RULE_MARK if task.name in PUBLISHED_RULES else "")
 
 
 def setting_table(models: Sequence[ModelReport]) -> Table:
@@ -178,14 +183,13 @@ def uncertainty_table(model: ModelReport) -> Table:
             over_seeds = f"{percent(statistics.fmean(seeds))} ± {percent(statistics.stdev(seeds))} ({len(seeds)})"
         num_dev = NOTHING if winner.num_dev is None else str(winner.num_dev)
         compared = (published_text, signed(difference(model, task)))
-        is_span = task.metric in LOOSER
+        rule = PUBLISHED_RULES.get(task.name)
         own = (percent(winner.score), percent(winner.standard_error()), num_dev, over_seeds)
-        label = f"{task.name} {task.metric.upper()}" if is_span else task.name
-        rows.append(Row(label, own + ((NOTHING, NOTHING) if is_span else compared)))
-        if is_span:
-            looser = LOOSER[task.metric]
-            own = (percent(winner.metrics.get(looser)), percent(winner.standard_error(looser)), num_dev, NOTHING)
-            rows.append(Row(f"{label}, looser{LOOSER_MARK}", own + compared))
+        label = task.name if task.metric == "accuracy" else f"{task.name} {task.metric.upper()}"
+        rows.append(Row(label, own + ((NOTHING, NOTHING) if rule else compared)))
+        if rule:
+            own = (percent(winner.metrics.get(rule[0])), percent(winner.standard_error(rule[0])), num_dev, NOTHING)
+            rows.append(Row(f"{label}, published rule{RULE_MARK}", own + compared))
     header = ("task", "score", "std. error", "dev records", "mean ± SD (seeds)", "published", "difference")
     return Table("Uncertainty", header, tuple(rows))
 
@@ -218,12 +222,13 @@ def notes(models: Sequence[ModelReport]) -> list[str]:
         "where its score counts blanks, so its value is on the high side.",
     ]
     winners = [winner for model in models for name in tasks.TASKS if (winner := model.winner(name))]
-    if any(winner.task.metric in LOOSER for winner in winners) or any(model.published for model in models):
+    if any(winner.task.name in PUBLISHED_RULES for winner in winners) or any(model.published for model in models):
         lines.append(
-            f"{LOOSER_MARK} CMRC2018 was very likely published with PaddleNLP's looser metric, which deletes Latin "
-            "punctuation and compares no more than the first piece for F1. Own scores are the official EM/F1; the "
-            "looser metric has a row of its own, and it alone, with the mean made with it, is compared with the "
-            "published number."
+            f"{RULE_MARK} CMRC2018 was very likely published with PaddleNLP's looser metric, which deletes Latin "
+            "punctuation and compares no more than the first piece for F1; own scores are the official EM/F1. C3 was "
+            "published with fillers, which stand in for choices that a question lacks, counted as choices; own scores "
+            "leave them out. The published rules have a row of their own, and they alone, with the mean made with "
+            "them, are compared with published numbers."
         )
     for model in models:
         odd = [w for name in tasks.TASKS if (w := model.winner(name)) and not model.is_comparable(w)]
@@ -255,7 +260,7 @@ def as_text(table: Table, of_model: str = "") -> str:
 
 
 def _is_sub(row: Row) -> bool:
-    return row.kind in ("looser", "published", "difference")
+    return row.kind in ("rule", "published", "difference")
 
 
 def _shortened(text: str) -> str:

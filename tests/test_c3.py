@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clue_utils.errors import UserError
+from clue_utils.tasks import TASKS
 from run_c3 import C3, truncated_lengths
 
 
@@ -68,6 +69,16 @@ def test_missing_choices_are_filled_up_and_never_answered(tokenizer):
     assert feature["input_ids"][2] == feature["input_ids"][3]
     scores = np.array([[0.0, 1.0, 5.0, 9.0]], np.float32)
     assert m.answer(scores, [record(choice=("甲", "乙"))], Columns(num_choices=[2])) == [(7, 1)]
+
+
+def test_accuracy_with_and_without_fillers(tokenizer):
+    m = C3(tokenizer, 64)
+    scores = np.array([[0, 1, 5, 9], [3, 1, 0, 2], [0, 3, 1, 2], [0, 1, 2, 3]], np.float32)
+    features = Columns(num_choices=[2, 2, 3, 4], label=[1, 0, 0, 3])
+    found = m.score(scores, [], features)
+    # A filler outscores the first question's answer; the third is wrong by either rule.
+    assert found["accuracy"] == 0.75 and found["accuracy_with_fillers"] == 0.5
+    assert TASKS["C3"].metric == "accuracy"  # which chooses the checkpoint
 
 
 def test_pieces_are_not_tokenised_again(tokenizer):
