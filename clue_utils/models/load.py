@@ -24,6 +24,7 @@ from clue_utils.models.conversion import Origin, find_origins, stored_shape, unw
 from clue_utils.models.families import FAMILIES, HEADS, Family
 from clue_utils.models.heads import logits, span_logits
 from clue_utils.models.source import Source
+from clue_utils.models.tokenizer import num_ids
 from clue_utils.results import WEIGHTS_FILE, flush_names, flush_to_disk, give_default_permissions, read_result
 from clue_utils.tasks import Task
 
@@ -89,9 +90,9 @@ def check_fit(model: paddle.nn.Layer, tokenizer: Any, max_seq_length: int) -> No
     positions -= family.first_position(model.config)
     if max_seq_length > positions:
         raise UserError(f"--max_seq_length {max_seq_length}: the model has {positions} positions; pass at most that")
-    if len(tokenizer) > model.config.vocab_size:
+    if num_ids(tokenizer) > model.config.vocab_size:
         raise UserError(
-            f"the tokenizer knows {len(tokenizer)} tokens but the model embeds {model.config.vocab_size}: "
+            f"the tokenizer knows {num_ids(tokenizer)} tokens but the model embeds {model.config.vocab_size}: "
             "vocab.txt and weights are not of one model"
         )
 
