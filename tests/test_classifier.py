@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -158,22 +157,6 @@ def test_dropout_reaches_every_layer(demo, run_script):
     }  # off in every published model
     assert {p for name, p in layers.items() if name not in activation} == {0.25} == set(attention)
     assert {layers[name] for name in activation} == {0}
-
-
-def test_a_model_s_name_wins_over_an_empty_folder(monkeypatch, tmp_path):
-    """The published commands make a folder of the model's name and then load the model."""
-    monkeypatch.chdir(tmp_path)
-    Path("ernie-3.0-base-zh/models").mkdir(parents=True)
-    asked = []
-
-    def from_pretrained(name, **settings):
-        asked.append((name, Path(name).exists()))
-        raise OSError("no network in this test")
-
-    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", from_pretrained)
-    with pytest.raises(models.UserError, match="no network"):
-        models.load_tokenizer("ernie-3.0-base-zh")
-    assert asked == [("ernie-3.0-base-zh", False)] and Path.cwd() == tmp_path
 
 
 @pytest.mark.parametrize("task", tasks.CLASSIFICATION_TASKS)

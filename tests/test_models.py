@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from clue_utils import models
 from clue_utils.errors import UserError
@@ -237,7 +236,7 @@ def test_an_index_that_leads_to_a_pickle_is_refused(demo, tmp_path):
     (folder / "x.pdparams").write_bytes(pickle.dumps({"w": Harm(trace)}))
     index = {"metadata": {}, "weight_map": {"ernie.pooler.dense.bias": "x.pdparams"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match=r"index\.json: refused, it names files that are no safetensors"):
+    with pytest.raises(UserError, match=r"index\.json: refused, it names files that are no \.safetensors"):
         models.load_model(str(folder), TASKS["TNEWS"], 0.1, 15, training=True)
     assert not trace.exists()
 
@@ -261,34 +260,3 @@ def test_a_pickle_of_paddle_s_gives_the_same_model(demo, tmp_path, caplog):
     for name, value in whole.state_dict().items():
         assert paddle.equal_all(value, read.state_dict()[name]), name
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model_state.pdparams"]
-
-
-@pytest.mark.parametrize("write", [None, write_zip, write_stream])
-def test_a_hugging_face_folder_gives_the_same_logits(torch, tmp_path, write):
-    import paddle
-    from paddlenlp.transformers import BertConfig, BertForSequenceClassification
-
-    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ours = BertForSequenceClassification(BertConfig(**sizes, intermediate_size=32, num_classes=15))
-    ours.config.architectures = ["BertForSequenceClassification"]
-    # The same weights under PyTorch's names, matrices the other way round.
-    state = {name: value.numpy() for name, value in ours.state_dict().items()}
-    mappings = {m.target_name: m for m in BertForSequenceClassification._get_name_mappings(ours.config)}
-    theirs = {}
-    for name, value in state.items():
-        mapping = mappings.get(name)
-        turned = value.T if mapping and mapping.action == "transpose" else value
-        theirs[mapping.source_name if mapping else name] = np.ascontiguousarray(turned)
-    assert "bert.encoder.layer.0.attention.self.query.weight" in theirs
-    if write:
-        write(tmp_path / "pytorch_model.bin", theirs)
-    else:
-        save_file(theirs, str(tmp_path / "model.safetensors"), metadata={"format": "pt"})
-    config = sizes | {"intermediate_size": 32, "model_type": "bert", "architectures": ["BertForSequenceClassification"]}
-    labels = {"id2label": {str(i): f"LABEL_{i}" for i in range(15)}, "use_cache": True, "classifier_dropout": None}
-    (tmp_path / "config.json").write_text(json.dumps(config | labels))
-    read = models.load_model(str(tmp_path), TASKS["TNEWS"], 0.1, 15, training=False)
-    ours.eval()
-    read.eval()
-    ids = paddle.randint(1, 50, [3, 9])
-    np.testing.assert_allclose(read(ids).numpy(), ours(ids).numpy(), atol=1e-6)

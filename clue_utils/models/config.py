@@ -60,7 +60,7 @@ class Config:
         return value
 
     def labels(self) -> list[str] | None:
-        """The names of the classes in order of their ids, or None where the file has none of its own (LABEL_0, ...)."""
+        """The names of the classes in order of their ids, or None where they say nothing (LABEL_0, 0)."""
         by_id = self.values.get("id2label")
         if not isinstance(by_id, dict) or not by_id:
             return None
@@ -68,7 +68,8 @@ class Config:
         if not all(isinstance(name, (str, int)) for name in names):
             return None
         texts = [str(name) for name in names]
-        return None if texts == [f"LABEL_{i}" for i in range(len(texts))] else texts
+        numbers = [str(i) for i in range(len(texts))]
+        return None if texts in (numbers, [f"LABEL_{number}" for number in numbers]) else texts
 
 
 def shown(value: Any) -> str:

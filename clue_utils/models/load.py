@@ -312,7 +312,7 @@ def _set_epsilon(source: Source, model: paddle.nn.Layer, is_torch: bool) -> None
     if epsilon is None:
         return
     if type(epsilon) is not float or not 0 < epsilon < 1:
-        raise source.config.error(f"the epsilon of layer normalisations cannot be {shown(epsilon)}")
+        raise source.config.error(f"layer_norm_eps cannot be {shown(epsilon)}")
     setattr(model.config, _EPSILON, epsilon)
     for layer in model.sublayers():
         if isinstance(layer, paddle.nn.LayerNorm):

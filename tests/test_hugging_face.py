@@ -1,0 +1,430 @@
+"""Checkpoints as Hugging Face publishes them: the logits of BERT's formulas, or one line that says why not."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import hugging_face as hf
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from test_models import torch, write_stream, write_zip  # noqa: F401, a fixture
+
+from clue_utils import models
+from clue_utils.errors import UserError
+from clue_utils.models import heads
+from clue_utils.tasks import TASKS
+
+
+def load(folder: Path, task: str = "TNEWS", training: bool = False) -> Any:
+    num_outputs = len(TASKS[task].labels) or 4
+    model = models.load_model(str(folder), TASKS[task], 0.1, num_outputs, training)
+    model.eval()
+    return model
+
+
+def logits_of(model: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    import paddle
+
+    batch = {"input_ids": ids, "attention_mask": mask, "token_type_ids": ids * 0}
+    with paddle.no_grad():
+        logits: np.ndarray = heads.logits(model, {k: paddle.to_tensor(v) for k, v in batch.items()}).numpy()
+    return logits
+
+
+def write_shards(folder: Path, weights: hf.Weights, write: Any, end: str) -> None:
+    names = sorted(weights)
+    parts = {f"{end.split('.')[0]}-{i + 1:05}-of-00002.{end.split('.')[1]}": names[i::2] for i in range(2)}
+    folder.mkdir()
+    for file, part in parts.items():
+        write(folder / file, {name: weights[name] for name in part})
+    index = {"metadata": {"total_size": 1}, "weight_map": {name: file for file, part in parts.items() for name in part}}
+    (folder / f"{end}.index.json").write_text(json.dumps(index))
+    hf.write_settings(folder)
+
+
+def to_bfloat16(weights: hf.Weights) -> tuple[hf.Weights, bytes]:
+    """Weights as bfloat16 holds them, and the bytes of a file of safetensors with them."""
+    header, data = {}, b""
+    rounded = {}
+    for name, value in weights.items():
+        bits = (value.view(np.uint32) >> 16).astype(np.uint16)
+        header[name] = {"dtype": "BF16", "shape": value.shape, "data_offsets": [len(data), len(data) + bits.nbytes]}
+        data += bits.tobytes()
+        rounded[name] = (bits.astype(np.uint32) << 16).view(np.float32)
+    text = json.dumps(header | {"__metadata__": {"format": "pt"}}).encode()
+    return rounded, struct.pack("<Q", len(text)) + text + data
+
+
+def renamed(weights: hf.Weights, old: str, new: str) -> hf.Weights:
+    return {re.sub(old, new, name): value for name, value in weights.items()}
+
+
+PLAIN = hf.make_weights()
+OLDER = renamed(renamed(PLAIN, "LayerNorm.weight", "LayerNorm.gamma"), "LayerNorm.bias", "LayerNorm.beta")
+# What a folder is made of -> weights, config.json, metadata of the file.
+FOLDERS: dict[str, tuple[hf.Weights, dict[str, Any], Any]] = {
+    "as transformers saves it": (PLAIN, hf.make_config(), {"format": "pt"}),
+    "no metadata": (PLAIN, hf.make_config(), None),
+    "metadata of another framework": (PLAIN, hf.make_config(), {"format": "np"}),
+    "of DataParallel": (renamed(PLAIN, "^", "module."), hf.make_config(), {"format": "pt"}),
+    "of torch.compile in DataParallel": (renamed(PLAIN, "^", "module._orig_mod."), hf.make_config(), None),
+    "gamma and beta": (OLDER, hf.make_config(), {"format": "pt"}),
+    "hfl's RoBERTa": (
+        PLAIN,
+        hf.make_config(architectures=["BertForMaskedLM"], bos_token_id=0, eos_token_id=2, **hf.BERT_EXTRAS),
+        {"format": "pt"},
+    ),
+    "says RoBERTa": (
+        PLAIN,
+        hf.make_config(model_type="roberta", architectures=["RobertaForMaskedLM"]),
+        {"format": "pt"},
+    ),
+    "no architectures": (PLAIN, hf.make_config(architectures=None), {"format": "pt"}),
+    "no model_type": (PLAIN, hf.make_config(model_type=None), {"format": "pt"}),
+    "neither": (PLAIN, hf.make_config(model_type=None, architectures=None), {"format": "pt"}),
+    "torch_dtype half": (PLAIN, hf.make_config(torch_dtype="float16"), {"format": "pt"}),
+    "dtype bfloat16": (PLAIN, hf.make_config(dtype="bfloat16"), {"format": "pt"}),
+    "return_dict": (PLAIN, hf.make_config(return_dict=True, output_hidden_states=True), {"format": "pt"}),
+    "tokens without a task": (
+        PLAIN | {"cls.predictions.bias": np.zeros(3, np.float32)},
+        hf.make_config(problem_type="single_label_classification"),
+        {"format": "pt"},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FOLDERS)
+def test_a_folder_gives_the_logits_of_its_weights(tmp_path, form):
+    weights, config, metadata = FOLDERS[form]
+    folder = hf.write(tmp_path / "model", weights, config, metadata)
+    before = sorted(path.name for path in folder.iterdir())
+    ids, mask = hf.make_rows()
+    np.testing.assert_allclose(logits_of(load(folder), ids, mask), hf.bert_logits(PLAIN, ids, mask), atol=1e-5)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("form", ["pickle", "old pickle", "shards", "shards of pickles", "half", "bfloat16"])
+def test_a_form_of_weights_gives_the_same_logits(torch, tmp_path, form):  # noqa: F811
+    folder, weights = tmp_path / "model", PLAIN
+    if form == "shards":
+        write_shards(
+            folder, PLAIN, lambda file, part: save_file(part, str(file), metadata={"format": "pt"}), "model.safetensors"
+        )
+    elif form == "shards of pickles":
+        write_shards(folder, PLAIN, write_zip, "pytorch_model.bin")
+    else:
+        hf.write_settings(folder)
+        if form == "pickle":
+            write_zip(folder / "pytorch_model.bin", PLAIN)
+        elif form == "old pickle":
+            write_stream(folder / "pytorch_model.bin", PLAIN)
+        elif form == "half":
+            halves = {name: value.astype(np.float16) for name, value in PLAIN.items()}
+            save_file(halves, str(folder / "model.safetensors"), metadata={"format": "pt"})
+            weights = {name: value.astype(np.float32) for name, value in halves.items()}
+        else:
+            weights, content = to_bfloat16(PLAIN)
+            (folder / "model.safetensors").write_bytes(content)
+    ids, mask = hf.make_rows()
+    np.testing.assert_allclose(logits_of(load(folder), ids, mask), hf.bert_logits(weights, ids, mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("task_types", [0, 3])
+def test_ernie_s_layout(tmp_path, task_types):
+    weights = hf.make_weights("ernie.", task_types=task_types)
+    config = hf.make_config(
+        model_type="ernie",
+        architectures=["ErnieForSequenceClassification"],
+        use_task_id=bool(task_types),
+        task_type_vocab_size=3,
+    )
+    model = load(hf.write(tmp_path, weights, config))
+    ids, mask = hf.make_rows()
+    expected = hf.bert_logits(weights, ids, mask, "ernie.")
+    np.testing.assert_allclose(logits_of(model, ids, mask), expected, atol=1e-5)
+
+
+def test_the_tanh_form_of_gelu(tmp_path):
+    model = load(hf.write(tmp_path / "first", PLAIN, hf.make_config(hidden_act="gelu_new")))
+    ids, mask = hf.make_rows()
+    expected = hf.bert_logits(PLAIN, ids, mask, tanh_gelu=True)
+    np.testing.assert_allclose(logits_of(model, ids, mask), expected, atol=1e-5)
+    assert np.abs(expected - hf.bert_logits(PLAIN, ids, mask)).max() > 1e-4
+
+
+@pytest.mark.parametrize("config_file", ["bert_config.json", "model_config.json"])
+def test_names_that_the_configuration_has_had(tmp_path, config_file):
+    config = hf.make_config(model_type=None, architectures=None)
+    if config_file == "model_config.json":  # nested, as PaddleNLP before 2.5 wrote it
+        config = {"init_args": [config | {"init_class": "BertModel"}], "init_class": "BertForSequenceClassification"}
+        config["num_classes"] = 15
+    hf.write(tmp_path, PLAIN, config, config_file=config_file)
+    ids, mask = hf.make_rows()
+    np.testing.assert_allclose(logits_of(load(tmp_path), ids, mask), hf.bert_logits(PLAIN, ids, mask), atol=1e-5)
+
+
+def test_what_is_saved_is_what_was_loaded(tmp_path):
+    """Also the epsilon of layer normalisations and the activation, which PaddleNLP's encoders know nothing of."""
+    weights = PLAIN | {"bert.embeddings.word_embeddings.weight": PLAIN["bert.embeddings.word_embeddings.weight"] / 1e3}
+    weights["bert.embeddings.position_embeddings.weight"] = PLAIN["bert.embeddings.position_embeddings.weight"] / 1e3
+    weights["bert.embeddings.token_type_embeddings.weight"] = np.zeros((2, hf.HIDDEN), np.float32)
+    folder = hf.write(tmp_path / "theirs", weights, hf.make_config(hidden_act="gelu_new"))
+    ids, mask = hf.make_rows()
+    expected = hf.bert_logits(weights, ids, mask, tanh_gelu=True)
+    model = load(folder)
+    np.testing.assert_allclose(logits_of(model, ids, mask), expected, atol=1e-4)
+    models.save_model(model, models.load_tokenizer(str(folder)), tmp_path / "ours")
+    np.testing.assert_array_equal(logits_of(load(tmp_path / "ours"), ids, mask), logits_of(model, ids, mask))
+
+
+def test_a_saved_checkpoint_names_its_classes(tmp_path):
+    folder = hf.write(tmp_path / "theirs", PLAIN)
+    models.save_model(load(folder), models.load_tokenizer(str(folder)), tmp_path / "ours")
+    config = json.loads((tmp_path / "ours/config.json").read_text())
+    assert config["id2label"]["4"] == "104" and config["label2id"]["116"] == 14
+
+
+# --- Chinese RoBERTa -------------------------------------------------------------------------------------------------
+
+
+def chinese_roberta(folder: Path, form: str) -> Path:
+    """One encoder as it is published: BERT in PyTorch, RoBERTa in PaddleNLP."""
+    if form == "PyTorch":
+        return hf.write(folder, PLAIN, hf.make_config(model_type="roberta"))
+    import paddle
+    from paddlenlp.transformers import RobertaConfig, RobertaModel
+
+    config = {key: value for key, value in hf.make_config().items() if key not in ("model_type", "architectures")}
+    config["layer_norm_eps"] = 1e-12
+    model = RobertaModel(RobertaConfig(**config))
+    theirs = load(hf.write(folder / "theirs", PLAIN)).state_dict()
+    for name, parameter in model.named_parameters():
+        parameter.set_value(theirs[f"bert.{name}"])
+    paddle.seed(0)
+    model.save_pretrained(folder / "ours", safe_serialization=True)
+    (folder / "ours/vocab.txt").write_text("\n".join(hf.VOCABULARY) + "\n", encoding="utf-8")
+    return folder / "ours"
+
+
+@pytest.mark.parametrize("form", ["PyTorch", "PaddleNLP"])
+def test_positions_of_chinese_roberta_begin_at_0(tmp_path, form):
+    import paddle
+
+    model = load(chinese_roberta(tmp_path, form), training=True)
+    ids, mask = hf.make_rows((512, 1, 17, 511))
+    with paddle.no_grad():
+        inputs = {"input_ids": paddle.to_tensor(ids), "attention_mask": paddle.to_tensor(mask)}
+        hidden = model.bert(**inputs)[0].numpy()
+    # PaddleNLP's layer normalisations have an epsilon of 1e-5 where PyTorch's have 1e-12.
+    tolerance = 1e-5 if form == "PyTorch" else 1e-3
+    np.testing.assert_allclose(hidden[mask == 1], hf.bert_hidden_states(PLAIN, ids, mask)[mask == 1], atol=tolerance)
+    models.check_fit(model, models.load_tokenizer(str(tmp_path if form == "PyTorch" else tmp_path / "ours")), 512)
+
+
+def test_positions_of_english_roberta_begin_behind_the_padding(tmp_path):
+    config = hf.make_config(
+        model_type="roberta", architectures=["RobertaForQuestionAnswering"], pad_token_id=1, type_vocab_size=1
+    )
+    weights = hf.make_weights("roberta.", num_labels=2, head="qa_outputs")
+    weights["roberta.embeddings.token_type_embeddings.weight"] = weights[
+        "roberta.embeddings.token_type_embeddings.weight"
+    ][:1]
+    folder = hf.write(tmp_path, weights, config)
+    model = load(folder, "CMRC2018")
+    with pytest.raises(UserError, match="--max_seq_length 511: the model has 510 positions"):
+        models.check_fit(model, models.load_tokenizer(str(folder)), 511)
+    import paddle
+
+    ids, mask = hf.make_rows((6,))
+    with paddle.no_grad():
+        start, end = heads.span_logits(
+            model, {"input_ids": paddle.to_tensor(ids), "attention_mask": paddle.ones([1, 6])}
+        )
+    shifted = dict(weights)
+    shifted["roberta.embeddings.position_embeddings.weight"] = np.roll(
+        weights["roberta.embeddings.position_embeddings.weight"], -2, axis=0
+    )
+    hidden = hf.bert_hidden_states(shifted, ids, mask, "roberta.")
+    expected = hidden @ weights["qa_outputs.weight"].T + weights["qa_outputs.bias"]
+    np.testing.assert_allclose(np.stack([start.numpy(), end.numpy()], -1), expected, atol=1e-5)
+
+
+def test_a_head_that_was_trained_with_shifted_positions_is_refused(tmp_path):
+    from paddlenlp.transformers import RobertaConfig, RobertaForMultipleChoice
+
+    keys = set(hf.make_config()) - {"model_type", "architectures"}
+    config = RobertaConfig(**{key: hf.make_config()[key] for key in keys}, num_choices=4)
+    RobertaForMultipleChoice(config).save_pretrained(tmp_path, safe_serialization=True)
+    with pytest.raises(UserError, match="fine-tuned with positions that begin at 1"):
+        load(tmp_path, "C3")
+    load(tmp_path, "C3", training=True)
+
+
+# --- the classes of a checkpoint -------------------------------------------------------------------------------------
+
+
+def labelled(*names: str) -> dict[str, Any]:
+    return hf.make_config(id2label={str(i): name for i, name in enumerate(names)})
+
+
+def test_classes_in_another_order_are_put_in_the_task_s(tmp_path):
+    weights = hf.make_weights(num_labels=3)
+    folder = hf.write(tmp_path, weights, labelled("ENTAILMENT", "neutral", "contradiction"))
+    ids, mask = hf.make_rows()
+    expected = hf.bert_logits(weights, ids, mask)[:, [2, 0, 1]]  # contradiction, entailment, neutral
+    np.testing.assert_allclose(logits_of(load(folder, "CMNLI"), ids, mask), expected, atol=1e-5)
+
+
+def test_classes_that_say_nothing_are_in_the_task_s_order(tmp_path):
+    weights = hf.make_weights(num_labels=3)
+    ids, mask = hf.make_rows()
+    for i, names in enumerate((("LABEL_0", "LABEL_1", "LABEL_2"), ("0", "1", "2"))):
+        folder = hf.write(tmp_path / str(i), weights, labelled(*names))
+        np.testing.assert_allclose(
+            logits_of(load(folder, "CMNLI"), ids, mask), hf.bert_logits(weights, ids, mask), atol=1e-5
+        )
+
+
+def test_classes_of_another_task_are_refused_and_not_trained_on(tmp_path, caplog):
+    weights = hf.make_weights(num_labels=2)
+    folder = hf.write(tmp_path, weights, labelled("negative", "positive"))
+    with pytest.raises(UserError, match=r'its classes are \["negative", "positive"\], those of AFQMC \["0", "1"\]'):
+        load(folder, "AFQMC")
+    head = load(folder, "AFQMC", training=True).classifier.weight.numpy()
+    assert np.abs(head - weights["classifier.weight"].T).max() > 0.01
+    assert "the head is drawn at random" in caplog.text
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def without(weights: hf.Weights, part: str) -> hf.Weights:
+    return {name: value for name, value in weights.items() if part not in name}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("weights", "line"),
+    [
+        (without(PLAIN, "encoder.layer.1.output.LayerNorm"), r"2 of the encoder's 39 parameters are not in it"),
+        (without(PLAIN, "embeddings.word"), "1 of the encoder's 39 parameters"),
+        (renamed(PLAIN, "bert.", "mybert."), "39 parameters are not in it"),
+        (renamed(PLAIN, "attention.self.query", "attention.self.q"), "4 of the encoder's"),
+        (
+            PLAIN | {"bert.encoder.layer.0.intermediate.dense.weight": np.zeros((32, 8), np.float32)},
+            r"intermediate.dense.weight has shape \[8, 32\] where .*config.json makes it \[16, 32\]",
+        ),
+        (
+            PLAIN | {"bert.pooler.dense.weight": np.zeros((16, 16), np.int8)},
+            "pooler.dense.weight is of i8: weights that are quantised",
+        ),
+        ({"x": np.zeros(600, np.float32)}, "the weights have no layers"),
+    ],
+    ids=["norm", "words", "prefix", "query", "shape", "int8", "something else"],
+)
+def test_an_encoder_that_did_not_come_from_the_file_is_refused(tmp_path, weights, line, training):
+    folder = hf.write(tmp_path, weights)
+    with pytest.raises(UserError, match=line) as error:
+        load(folder, training=training)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_a_pooler_may_be_new_in_training_alone(tmp_path, caplog):
+    folder = hf.write(tmp_path, without(PLAIN, "pooler"))
+    with caplog.at_level("INFO"):
+        load(folder, training=True)
+    assert "37 of the encoder's 39 parameters" in caplog.text and "drawn at random: bert.pooler" in caplog.text
+    with pytest.raises(UserError, match=r"has no trained head for TNEWS \(bert.pooler.dense.weight"):
+        load(folder)
+    spans = hf.write(tmp_path / "spans", without(hf.make_weights(num_labels=2, head="qa_outputs"), "pooler"))
+    load(spans, "CMRC2018")  # which does not use it
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        (["tf_model.h5"], "tf_model.h5: TensorFlow's weights cannot be read; take the PyTorch or Paddle form"),
+        (["bert_model.ckpt.index", "bert_model.ckpt.meta"], "bert_model.ckpt.index: TensorFlow's"),
+        (["flax_model.msgpack"], "Flax's weights cannot be read"),
+        ([], "no weights in this folder"),
+    ],
+)
+def test_other_frameworks_weights_are_named(tmp_path, files, line):
+    hf.write_settings(tmp_path)
+    for name in files:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=line):
+        load(tmp_path, training=True)
+
+
+NAN, HUGE = float("nan"), 2**63
+SIZES = "hidden_size num_hidden_layers num_attention_heads intermediate_size vocab_size type_vocab_size".split()
+BAD_VALUES: list[tuple[str, Any]] = [
+    *[(name, value) for name in (*SIZES, "max_position_embeddings") for value in (0, -1, NAN, True, "16", 1.5, HUGE)],
+    *[("hidden_size", 1), ("hidden_size", 130), ("num_attention_heads", 3), ("num_attention_heads", 10**9)],
+    *[("num_hidden_layers", 10**9), ("num_hidden_layers", 3), ("vocab_size", 21128), ("max_position_embeddings", 1024)],
+    *[("hidden_act", value) for value in ("class", "embedding", "cross_entropy", 5, "")],
+    *[("initializer_range", value) for value in ("x", -1, NAN)],
+    *[("pad_token_id", value) for value in (True, -1, 10**6, "0")],
+    *[("hidden_dropout_prob", value) for value in (NAN, 2, "x")],
+    *[("model_type", value) for value in ("modernbert", "gpt2", 5, ["bert"])],
+    ("quantization_config", {"bits": 4}),
+    ("position_embedding_type", "relative_key"),
+    ("is_decoder", True),
+    ("pruned_heads", {"0": [1]}),
+    ("layer_norm_eps", 0.0),
+    ("layer_norm_eps", "1e-12"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_VALUES, ids=str)
+def test_a_value_that_cannot_be_is_one_line(tmp_path, name, value):
+    hf.write(tmp_path, PLAIN, hf.make_config(**{name: value}))
+    with pytest.raises(UserError) as error:
+        load(tmp_path, training=True)
+    text = str(error.value)
+    assert text.startswith(f"{tmp_path}/config.json: ") and "\n" not in text and len(text) < 400
+    assert name in text or name.endswith(("_act", "heads"))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "5", "null", "{", '{"hidden_size": 16', "[" * 100_000, '"x"', "\x00", "é" * 2**20]
+)
+def test_a_configuration_that_is_none_is_one_line(tmp_path, content):
+    hf.write(tmp_path, PLAIN)
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.json: ") as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_files_of_too_many_tensors_are_refused_by_their_size(tmp_path):
+    hf.write_settings(tmp_path)
+    for count, line in ((30_000, "more than 20,000 tensors"), (300_000, "its list of tensors takes")):
+        entry = '"t%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+        text = "{" + ",".join(entry % i for i in range(count)) + "}"
+        (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text.encode())
+        with pytest.raises(UserError, match=line):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 5, struct.pack("<Q", 2**62) + b"{}", struct.pack("<Q", 2) + b"{}"])
+def test_a_damaged_file_of_weights_is_one_line(tmp_path, content):
+    hf.write_settings(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors: ") as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_a_part_that_is_missing_is_named(tmp_path):
+    folder = tmp_path / "model"
+    write_shards(folder, PLAIN, lambda file, part: save_file(part, str(file)), "model.safetensors")
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model-00002-of-00002.safetensors: is missing"):
+        load(folder)

@@ -1,0 +1,115 @@
+"""Models by name: downloaded from a server once, and told apart from folders of the same name."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import importlib
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clue_utils import models, tasks
+from clue_utils.errors import UserError
+from clue_utils.models import source
+from clue_utils.tasks import TASKS
+
+KNOWN, COMMUNITY = "ernie-3.0-nano-zh", "somebody/tiny-ernie"
+
+
+@pytest.fixture
+def hub(demo, tmp_path, monkeypatch) -> Any:
+    """A server on loopback with two models, in place of PaddleNLP's; the addresses that it was asked for."""
+    from paddlenlp.transformers import ErnieModel, ErnieTokenizer
+
+    bos_download = importlib.import_module("paddlenlp.utils.download.bos_download")
+
+    root, asked = tmp_path / "hub", []
+    model = ErnieModel.from_pretrained(str(demo / "model"))
+    model.save_pretrained(root / COMMUNITY, safe_serialization=False)
+    shutil.copy(demo / "model/vocab.txt", root / COMMUNITY)
+    shutil.copy(demo / "model/tokenizer_config.json", root / COMMUNITY)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def send_head(self) -> Any:
+            asked.append((self.command, self.path))
+            return super().send_head()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(bos_download, "MODEL_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(bos_download, "BOS_URL_TEMPLATE_WITHOUT_REVISION", address + "/{repo_id}/{filename}")
+    config = model.config
+    sizes = {name: getattr(config, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    sizes |= {name: getattr(config, name) for name in ("intermediate_size", "vocab_size", "type_vocab_size")}
+    sizes |= {"max_position_embeddings": config.max_position_embeddings, "pad_token_id": 0}
+    files = f"{address}/{COMMUNITY}"
+    monkeypatch.setitem(ErnieModel.pretrained_init_configuration, KNOWN, sizes)
+    monkeypatch.setitem(ErnieModel.pretrained_resource_files_map["model_state"], KNOWN, f"{files}/model_state.pdparams")
+    monkeypatch.setitem(ErnieTokenizer.pretrained_resource_files_map["vocab_file"], KNOWN, f"{files}/vocab.txt")
+    yield asked
+    server.shutdown()
+    thread.join()
+
+
+def word_embeddings(name: str) -> np.ndarray:
+    model = models.load_model(name, TASKS["TNEWS"], 0.1, 15, training=True)
+    weights: np.ndarray = model.ernie.embeddings.word_embeddings.weight.numpy()
+    return weights
+
+
+@pytest.mark.parametrize("name", [KNOWN, COMMUNITY])
+def test_a_model_is_downloaded_once(demo, hub, tmp_path, name, caplog):
+    expected = word_embeddings(str(demo / "model"))
+    with caplog.at_level("INFO"):
+        np.testing.assert_array_equal(word_embeddings(name), expected)
+    assert "36 of the encoder's 36 parameters" in caplog.text or "39 of the encoder's 39 parameters" in caplog.text
+    assert any(path.endswith("model_state.pdparams") for _, path in hub)
+    tokenizer = models.load_tokenizer(name)
+    assert tokenizer.tokenize("一条新闻") == list("一条新闻")
+    hub.clear()
+    np.testing.assert_array_equal(word_embeddings(name), expected)
+    assert not any(command == "GET" for command, _ in hub)
+
+
+def test_a_name_wins_over_a_folder_without_weights(demo, hub, tmp_path, monkeypatch):
+    """The published commands make a folder of the model's name, for the output, and then load the model."""
+    monkeypatch.chdir(tmp_path)
+    Path(KNOWN, "models").mkdir(parents=True)
+    word_embeddings(KNOWN)
+    models.load_tokenizer(KNOWN)
+    assert Path.cwd() == tmp_path and os.listdir(KNOWN) == ["models"]
+
+
+def test_a_folder_with_weights_wins_over_the_name(demo, hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(demo / "model", KNOWN)
+    word_embeddings(KNOWN)
+    assert not hub
+
+
+def test_a_name_that_is_nowhere_is_one_line(hub):
+    with pytest.raises(UserError, match=r"nobody/nothing: neither a folder nor a model that could be downloaded") as e:
+        word_embeddings("nobody/nothing")
+    assert "\n" not in str(e.value) and len(str(e.value)) < 400
+    with pytest.raises(UserError, match="no such folder"):
+        word_embeddings("./nothing")
+
+
+def test_every_published_name_and_every_chinese_encoder_of_paddlenlp_is_known():
+    runtime_names = "bert-wwm-chinese ernie-1.0 ernie-gram-zh hfl/rbt6 nezha-base-chinese albert-chinese-tiny".split()
+    runtime_names += "roformer-chinese-base roformer_v2_chinese_char_base tinybert-4l-312d-zh ppminilm-6l-768h".split()
+    runtime_names += "chinese-electra-base ernie-m-base skep_ernie_1.0_large_ch nystromformer-base-zh".split()
+    for name in [*runtime_names, *(model.name for model in tasks.PUBLISHED_MODELS)]:
+        assert source.is_known_name(name), name
+    assert not source.is_known_name("models/tnews")
