@@ -1,6 +1,12 @@
 """What ends a run early: a user's mistake, or a signal. ``runtime.run`` makes one line of either."""
 
+import reprlib
 import signal
+from typing import Any
+
+_brief = reprlib.Repr()
+_brief.maxlevel = 2
+_brief.maxstring = _brief.maxlong = 60
 
 
 class UserError(Exception):
@@ -16,3 +22,24 @@ class Stopped(BaseException):
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}"
+
+
+def show(value: Any) -> str:
+    """A value of a file or flag for a message, as Python writes it: one line of at most 80 characters."""
+    return shorten(_brief.repr(value), 80)
+
+
+def shorten(text: Any, limit: int = 80) -> str:
+    """A text for a message: at most ``limit`` characters, the middle left out; what is not printable is escaped."""
+    text = str(text)
+    if len(text) <= limit:
+        text = one_line(text)
+    if len(text) > limit:
+        tail = (limit - 3) // 3
+        text = f"{one_line(text[:limit])[: limit - 3 - tail]}...{one_line(text[-limit:])[-tail:]}"
+    return text
+
+
+def one_line(text: str) -> str:
+    """A text with its line breaks and other characters that are not printable as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import io
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from clue_utils.data import cache_dir, load_records
-from clue_utils.errors import UserError
-from clue_utils.readers import blanks, show
+from clue_utils.errors import UserError, show
+from clue_utils.readers import blanks
 from clue_utils.tasks import BLANK, DIAGNOSTICS, MAX_CHOICES, NUM_CANDIDATES, TASKS, Task
 
 # Lines that are named for one kind of problem in one file; the rest is counted.
 MAX_LINES = 10
+# Bounds far above any file of the leaderboard (some hundred kilobytes, some 25,000 predictions) and far below
+# what fills memory: beyond them a file is no prediction and is not looked at further.
+MAX_FILE_BYTES = 8 * 2**20
+MAX_PREDICTIONS = 50_000
+# Commas and opening brackets of one JSON text: a bound on its values, for which Python takes some hundred bytes each.
+_MAX_MARKS = 8 * MAX_PREDICTIONS
 
 # Tasks whose official test ids are known to count from 0.
 _IDS_FROM_ZERO = ("OCNLI", "C3")
@@ -105,6 +112,11 @@ def expected_ids(
 # --- one file ----------------------------------------------------------------------------------------------------
 
 
+def read_prediction(stream: IO[bytes]) -> bytes:
+    """The content of a prediction file, of one that is too large as much as ``check_prediction`` needs to say so."""
+    return stream.read(MAX_FILE_BYTES + 1)
+
+
 def check_prediction(
     name: str, content: bytes, place: str, report: Report, ids: Sequence[Any] | None = None, official: bool = False
 ) -> None:
@@ -118,6 +130,9 @@ def check_prediction(
     """
     task, split = known_files()[name]
     found = _Problems(place, report)
+    if len(content) > MAX_FILE_BYTES:
+        found.add("size", f"more than {MAX_FILE_BYTES >> 20} MB: not a prediction file")
+        return
     if content.startswith(codecs.BOM_UTF8):
         found.add("byte order mark", "begins with a byte order mark; save it as UTF-8 without one", 1)
         content = content.removeprefix(codecs.BOM_UTF8)
@@ -138,8 +153,16 @@ def check_prediction(
     found.close()
 
 
+def _too_many(what: str) -> str:
+    return f"more than {MAX_PREDICTIONS:,} {what}: no test set of the leaderboard is as large"
+
+
 class _Damaged(Exception):
-    """Text that cannot be taken as JSON."""
+    """Text that cannot be taken as JSON; ``line`` is where it stops being that, from 1, if it is known."""
+
+    def __init__(self, problem: str, line: int | None = None) -> None:
+        super().__init__(problem)
+        self.line = line
 
 
 def _parse(raw: bytes) -> tuple[Any, list[str]]:
@@ -153,21 +176,26 @@ def _parse(raw: bytes) -> tuple[Any, list[str]]:
     def refuse(constant: str) -> None:
         raise _Damaged(f"not JSON ({constant} is not a JSON number)")
 
+    if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_MARKS:
+        raise _Damaged(_too_many("values"))
     try:
         return json.loads(raw.decode("utf-8"), object_pairs_hook=build, parse_constant=refuse), repeated
     except UnicodeDecodeError as error:
-        raise _Damaged(f"not UTF-8 ({error.reason}); save the file in UTF-8") from None
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise _Damaged(f"not UTF-8 ({error.reason}); save the file in UTF-8", line) from None
     except RecursionError:
         raise _Damaged("not JSON of a prediction (nested too deeply)") from None
-    except ValueError as error:
-        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise _Damaged(f"not JSON ({reason})") from None
+    except json.JSONDecodeError as error:
+        # The column of a line break at the end would be in the line after it.
+        line = min(error.lineno, raw.rstrip().count(b"\n") + 1)
+        raise _Damaged(f"not JSON ({error.msg}, column {error.colno})", line) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise _Damaged(f"not JSON ({error})") from None
 
 
-def _lines(content: bytes) -> list[bytes]:
+def _lines(content: bytes) -> Iterator[bytes]:
     """Lines, split at line feeds only: a JSON text may hold other line separators, such as U+2028."""
-    lines = content.split(b"\n")
-    return lines[:-1] if lines[-1] == b"" else lines
+    return (line.removesuffix(b"\n") for line in io.BytesIO(content))
 
 
 def _wrong_shape(content: bytes) -> str | None:
@@ -178,7 +206,7 @@ def _wrong_shape(content: bytes) -> str | None:
         return None
     if isinstance(whole, list):
         return 'not an object with "id" and "label" a line but a JSON array for the whole file'
-    if isinstance(whole, dict) and (len(_lines(content)) > 1 or not {"id", "label"} & whole.keys()):
+    if isinstance(whole, dict) and (b"\n" in content.strip() or not {"id", "label"} & whole.keys()):
         return 'not an object with "id" and "label" a line but a single object for the whole file'
     return None
 
@@ -191,6 +219,9 @@ def _check_lines(task: Task, content: bytes, found: _Problems) -> dict[int, Any]
     ids: dict[int, Any] = {}
     seen: dict[int, int] = {}
     for number, line in enumerate(_lines(content), 1):
+        if number > MAX_PREDICTIONS:
+            found.add("number", _too_many("lines"))
+            return None
         if not line.strip():
             found.add("blank line", "blank line; it shifts every line after it", number)
             continue
@@ -232,7 +263,8 @@ def _label_problem(task: Task, label: Any) -> str | None:
     if isinstance(label, str):
         if label in task.labels:
             return None
-        close = difflib.get_close_matches(label.strip().lower(), task.labels, n=1, cutoff=0.8)
+        # Of a text much longer than any label, none is close, and a comparison would take long.
+        close = difflib.get_close_matches(label.strip().lower()[:100], task.labels, n=1, cutoff=0.8)
         meant = f"; did you mean {show(close[0])}?" if close else ""
         return f"{show(label)} is not one of {task.name}'s{meant}"
     written = json.dumps(label) if isinstance(label, bool) else str(label) if isinstance(label, int) else ""
@@ -298,11 +330,14 @@ def _check_object(task: Task, content: bytes, found: _Problems) -> dict[str, Any
         if "Extra data" in str(error):
             found.add("shape", "not one JSON object with all answers but several values, such as one a line", 1)
         else:
-            found.add("not JSON", str(error), _damaged_line(content))
+            found.add("not JSON", str(error), error.line)
         return None
     if not isinstance(answers, dict) or not answers:
         shape = "a JSON array" if isinstance(answers, list) else show(answers)
         found.add("shape", f"not one JSON object with all answers but {shape}", 1)
+        return None
+    if len(answers) > MAX_PREDICTIONS:
+        found.add("number", _too_many("answers"))
         return None
     for key in repeated:
         found.add("repeated key", f"key {show(key)} occurs twice", partial(_line_of, content, key))
@@ -318,19 +353,6 @@ def _check_object(task: Task, content: bytes, found: _Problems) -> dict[str, Any
             text = f"answer {problem} ({show(key)})"
             found.add("answer", text, partial(_line_of, content, key))
     return answers
-
-
-def _damaged_line(content: bytes) -> int | None:
-    """The line at which a document stops being JSON, if that is known."""
-    try:
-        json.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return content.count(b"\n", 0, error.start) + 1
-    except json.JSONDecodeError as error:
-        return min(error.lineno, content.rstrip().count(b"\n") + 1)
-    except (ValueError, RecursionError):
-        pass
-    return None
 
 
 def _line_of(content: bytes, key: str) -> int | None:

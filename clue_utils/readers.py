@@ -10,13 +10,12 @@ import hashlib
 import json
 import logging
 import re
-import reprlib
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, shorten, show
 from clue_utils.packed_rows import PackedRows
 from clue_utils.tasks import BLANK, MAX_CHOICES, NO_LABEL, NUM_CANDIDATES, Task
 
@@ -76,6 +75,8 @@ class Reader:
                 continue
             if blank:
                 raise UserError(f"{path}:{blank}: an empty line between records; remove it")
+            if number == 1 and line.lstrip().startswith(b"["):
+                raise UserError(f"{path}:1: a JSON array in place of one JSON object a line")
             yield number, _parse(path, number, line)
         if not number or blank == 1:
             raise UserError(f"{path}: empty")
@@ -125,12 +126,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # --- checking values ---------------------------------------------------------------------------------------------
 
 _KINDS = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
-
-
-_limited = reprlib.Repr()
-_limited.maxstring = _limited.maxlong = 60
-# A value for an error message: on one line, not too long, not too deep.
-show = _limited.repr
 
 
 def _check(value: Any, schema: Any, name: str) -> Any:
@@ -290,7 +285,9 @@ def _read_span(reader: Reader, task: Task, has_answers: bool, files: tuple[Path,
     for path in files:
         place = ""
         try:
-            for a, article in enumerate(_get_list(reader.document(path), "data")):
+            document = reader.document(path)
+            _require_squad_style(document)
+            for a, article in enumerate(_get_list(document, "data")):
                 place = f"data[{a}]"
                 for p, paragraph in enumerate(_get_list(article, "paragraphs")):
                     place = f"data[{a}].paragraphs[{p}]"
@@ -312,6 +309,18 @@ def _read_span(reader: Reader, task: Task, has_answers: bool, files: tuple[Path,
                         yield row
         except _FieldError as error:
             raise _at(path, place, error) from None
+
+
+def _require_squad_style(document: Any) -> None:
+    """CMRC 2018 was released in two forms, under the same names; only one of them says where the answers are."""
+    if type(document) is dict and "data" in document:
+        return
+    found = show(document)
+    if type(document) is list:
+        found = "a list"
+        if document and type(document[0]) is dict and "context_text" in document[0]:
+            found = "the form of CMRC 2018's first release, a list with context_text and query_text"
+    raise _FieldError("", f'expected {{"data": [{{"paragraphs": ...}}]}}, the squad style, but this is {found}')
 
 
 def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
@@ -343,10 +352,10 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
     for number, row in enumerate(checked, 1):
         for tag in row["answers"]:
             if tag not in answers:
-                raise UserError(f"{path}:{number}: field 'content': {tag} has no answer in {answers_path}")
+                raise UserError(f"{path}:{number}: field 'content': {shorten(tag)} has no answer in {answers_path}")
             answer = answers[tag]
             if type(answer) is not int or not 0 <= answer < NUM_CANDIDATES:
-                raise UserError(f"{answers_path}: field '{tag}': {show(answer)} is not 0 to {NUM_CANDIDATES - 1}")
+                raise UserError(f"{answers_path}: field {show(tag)}: {show(answer)} is not 0 to {NUM_CANDIDATES - 1}")
             row["answers"][tag] = answer
         yield row
 

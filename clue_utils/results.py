@@ -6,6 +6,7 @@ Reading imports nothing that takes long.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from clue_utils import runtime, tasks
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, shorten
 
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
@@ -32,14 +33,38 @@ NO_EVALUATION = {"best_metric": None, "best_step": None, "best_metrics": None}
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a file under another name and rename it, so that readers see the old or the new one, never a part."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path`` to write a file under, which then takes its place; not if the block fails.
+
+    What processes that were killed while they wrote the same file have left is removed.
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = leftover.name.split(".")[-2]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         flush_to_disk(temporary)
         os.replace(temporary, path)
         flush_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def flush_to_disk(path: Path) -> None:
@@ -129,13 +154,13 @@ def _require_same_run(folder: Path, earlier: dict[str, Any], described: dict[str
     before = earlier | earlier.get("hyper_parameters", {})
     now = described | described["hyper_parameters"]
     different = [
-        f"{name} {before.get(name)} there, {now[name]} now"
+        f"{name} {shorten(before.get(name))} there, {shorten(now[name])} now"
         for name in now
         if name not in ("hyper_parameters", *FREE_TO_CHANGE) and before.get(name) != now[name]
     ]
     if different:
         raise UserError(
-            f"{folder} holds a run with other settings ({'; '.join(different)}): "
+            f"{folder} holds a run with other settings ({shorten('; '.join(different), 160)}): "
             "choose another --output_dir, or start anew with --overwrite_output_dir"
         )
 
@@ -151,7 +176,7 @@ def _is_same_checkpoint(folder: Path, earlier: dict[str, Any], described: dict[s
         return True
     if trained_here:
         raise UserError(
-            f"{folder} holds the training run of {earlier.get('task')} from {earlier.get('model')}: "
+            f"{folder} holds the training run of {shorten(earlier.get('task'))} from {shorten(earlier.get('model'))}: "
             f"choose another --output_dir for {described['task']} with {model}"
         )
     return False

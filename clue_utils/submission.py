@@ -6,7 +6,6 @@ leaderboard (2021-09-04).
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import zipfile
@@ -16,8 +15,15 @@ from typing import Any
 
 from clue_utils import runtime
 from clue_utils.errors import UserError
-from clue_utils.prediction_check import Report, check_prediction, expected_ids, known_files, submission_files
-from clue_utils.results import write_text_atomically
+from clue_utils.prediction_check import (
+    Report,
+    check_prediction,
+    expected_ids,
+    known_files,
+    read_prediction,
+    submission_files,
+)
+from clue_utils.results import replacing, write_text_atomically
 from clue_utils.tasks import DIAGNOSTICS, Task
 
 # [(id, label)] in file order for classification and C3; question id or blank -> answer for CMRC2018 and CHID.
@@ -90,30 +96,11 @@ def zip_predictions(
             f"CMNLI's --do_predict writes it where the data has {DIAGNOSTICS.folder}/"
         )
     counts = _check_files(found, data_dir)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
-        pid = leftover.name.split(".")[-2]
-        if pid.isdecimal() and not _is_running(int(pid)):  # was killed
-            leftover.unlink(missing_ok=True)
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in counts:
-                archive.write(found[name], arcname=name)
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in counts:
+            archive.write(found[name], arcname=name)
     return counts
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
 
 
 def _check_files(found: dict[str, Path], data_dir: str | os.PathLike[str] | None) -> dict[str, int]:
@@ -125,7 +112,9 @@ def _check_files(found: dict[str, Path], data_dir: str | os.PathLike[str] | None
             ids, reason = expected_ids(*known_files()[name], data_dir)
             if ids is None:
                 raise UserError(f"{path}: cannot be compared with the test file ({reason})")
-        check_prediction(name, path.read_bytes(), str(path), report, ids)
+        with path.open("rb") as stream:
+            content = read_prediction(stream)
+        check_prediction(name, content, str(path), report, ids)
     if report.problems:
         more = len(report.problems) - 1
         raise UserError(report.problems[0] + (f" (and {more:,} more problems)" if more else ""))

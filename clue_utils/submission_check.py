@@ -13,12 +13,12 @@ import zlib
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-from clue_utils.errors import UserError
-from clue_utils.prediction_check import Report, check_prediction, expected_ids, known_files
+from clue_utils.errors import UserError, shorten
+from clue_utils.prediction_check import Report, check_prediction, expected_ids, known_files, read_prediction
 from clue_utils.tasks import DIAGNOSTICS, TASKS
 
-# Far more than the largest file of the leaderboard (some hundred kilobytes), far less than what fills memory.
-MAX_FILE_BYTES = 64 * 2**20
+# Far more than fourteen prediction files take, far less than what listing a zip's members would fill memory for.
+MAX_ZIP_BYTES = 16 * 2**20
 MAX_MEMBERS = 1000
 # Names that went round for these tasks at some time; the leaderboard takes the present ones only.
 _FORMER_NAMES = {
@@ -44,11 +44,14 @@ def check_zip(path: Path, data_dir: str | os.PathLike[str] | None = None) -> Rep
     if data_dir is not None and not Path(data_dir).is_dir():
         raise UserError(f"--data_dir {data_dir}: not a folder")
     report = Report()
+    if path.stat().st_size > MAX_ZIP_BYTES:
+        report.problems.append(f"{path.name}: more than {MAX_ZIP_BYTES >> 20} MB: not a zip of prediction files alone")
+        return report
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, report, data_dir)
     except (zipfile.BadZipFile, struct.error, OSError, ValueError, EOFError, NotImplementedError) as error:
-        report.problems.append(f"{path.name}: not a zip, or a damaged one ({error})")
+        report.problems.append(f"{path.name}: not a zip, or a damaged one ({shorten(error)})")
         return report
     return report
 
@@ -62,7 +65,7 @@ def _check_members(archive: zipfile.ZipFile, report: Report, data_dir: str | os.
         return
     taken: dict[str, str] = {}
     for member in members:
-        place = member.filename if member.filename.isprintable() else ascii(member.filename)
+        place = shorten(member.filename)
         for problem in _name_problems(member):
             report.problems.append(f"{place}: {problem}")
         name = member.filename.replace("\\", "/").rsplit("/", 1)[-1]
@@ -110,7 +113,7 @@ def _name_problems(member: zipfile.ZipInfo) -> Iterator[str]:
 
 def suggest_name(name: str) -> str:
     """What to do about a file name that the leaderboard does not know, to be put behind a message."""
-    tidy = name.strip().lower()
+    tidy = name.strip().lower()[:100]
     known = known_files()
     for task in (*TASKS.values(), DIAGNOSTICS):
         if tidy == task.plain_submission or _FORMER_NAMES.get(tidy) == task.name:
@@ -126,7 +129,7 @@ def suggest_name(name: str) -> str:
 
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, report: Report) -> bytes | None:
-    """The content of a member, or None with the problem noted; never more than ``MAX_FILE_BYTES`` in memory."""
+    """The content of a member, or None with the problem noted; cut where it is longer than any prediction."""
     if member.flag_bits & 1:
         report.problems.append(f"{place}: encrypted; zip it without a password")
         return None
@@ -135,14 +138,10 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, report:
         return None
     try:
         with archive.open(member) as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
+            return read_prediction(stream)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError) as error:
-        report.problems.append(f"{place}: damaged, it cannot be unpacked ({error})")
+        report.problems.append(f"{place}: damaged, it cannot be unpacked ({shorten(error)})")
         return None
-    if len(content) > MAX_FILE_BYTES:
-        report.problems.append(f"{place}: more than {MAX_FILE_BYTES >> 20} MB: not a prediction file")
-        return None
-    return content
 
 
 def _check_completeness(taken: Container[str], report: Report) -> None:

@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -262,11 +263,76 @@ def test_a_damaged_zip(tmp_path, data, good, run_script, change):
 
 
 def test_absurd_sizes(tmp_path, data, run_script, monkeypatch):
-    path = write_zip(tmp_path / "submit.zip", {"csl_predict.json": b" " * (submission_check.MAX_FILE_BYTES + 1)})
+    path = write_zip(tmp_path / "submit.zip", {"csl_predict.json": b" " * (prediction_check.MAX_FILE_BYTES + 1)})
     assert path.stat().st_size < 10**6
-    assert run_check(run_script, path, data)[0] == ["csl_predict.json: more than 64 MB: not a prediction file"]
+    assert run_check(run_script, path, data)[0] == ["csl_predict.json: more than 8 MB: not a prediction file"]
+    monkeypatch.setattr(submission_check, "MAX_ZIP_BYTES", path.stat().st_size - 1)
+    (problem,) = run_check(run_script, path, data)[0]
+    assert names([problem], "submit.zip: more than 0 MB: not a zip of prediction files alone")
+    monkeypatch.undo()
     path = write_zip(tmp_path / "many.zip", {f"{i}.json": b"" for i in range(1001)})
     assert run_check(run_script, path, data)[0] == ["the zip holds 1,001 files: they cannot all be predictions"]
+
+
+SIZE = 7 << 20  # below the bound of a file
+TOO_MANY = "more than 5,000 {}: no test set of the leaderboard is as large"
+HOSTILE: dict[str, tuple[str, bytes, str]] = {
+    "objects": (TNEWS, b"{}\n" * (SIZE // 3), TOO_MANY.format("lines")),
+    "numbers": (C3, b"1\n" * (SIZE // 2), TOO_MANY.format("lines")),
+    "empty lines": (TNEWS, b"\n" * SIZE, "empty"),
+    "lines after a good one": (OCNLI, b'{"id": 0, "label": "neutral"}' + b"\n" * SIZE, TOO_MANY.format("lines")),
+    "one key a million times": (CHID, b"{" + b'"a":1,' * (SIZE // 6) + b'"a":1}', TOO_MANY.format("values")),
+    "one key in a line": (TNEWS, b"{" + b'"id":0,' * (SIZE // 7) + b'"label":"100"}', TOO_MANY.format("values")),
+    "array for an object": (CMRC, b"[" + b"[]," * (SIZE // 3) + b"[]]", TOO_MANY.format("values")),
+    "array for lines": (TNEWS, b"[" + b"{}," * (SIZE // 3) + b"{}]", TOO_MANY.format("values")),
+    "keys": (
+        CMRC,
+        b"{" + b",".join(b'"%d":"a"' % i for i in range(5001)) + b"}",
+        TOO_MANY.format("answers"),
+    ),
+    "nesting": (CMRC, b"[" * SIZE, TOO_MANY.format("values")),
+    "nesting below the bound": (CMRC, b"[" * 300_000, "nested too deeply"),
+    "nested objects": (TNEWS, b'{"id":' * 100_000, "nested too deeply"),
+    "label": (TNEWS, b'{"id": 0, "label": "' + b"1" * SIZE + b'"}\n', "label '1111.* is not one of TNEWS's"),
+    "number": (C3, b'{"id": 0, "label": ' + b"1" * SIZE + b"}\n", "not JSON .Exceeds the limit"),
+    "key": (CMRC, b'{"' + b"k" * SIZE + b'": 1}', "answer 1 is not a text .'kkk"),
+    "not closed": (CMRC, b'{"a": "' + b"k" * SIZE, "not JSON .Unterminated string"),
+    "four-byte characters": (CMRC, b'{"\xf0\x9f\x98\x80": "' + "😀".encode() * (SIZE // 4) + b'"}', "1 predictions"),
+    "half a pair": (CMRC, rb'{"\ud800": "\udfff"}', r"'\\ud800' is not a question id"),
+    "infinity": (C3, b'{"id": 0, "label": -Infinity}\n', "not JSON .-Infinity is not a JSON number"),
+    "overflow": (C3, b'{"id": 1e999, "label": 1e999}\n', "id inf is not an integer"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_absurd_content_is_refused_in_little_memory(tmp_path, run_script, monkeypatch, case):
+    monkeypatch.delenv("CLUE_DATA_DIR", raising=False)
+    monkeypatch.setattr(prediction_check, "MAX_PREDICTIONS", 5000)
+    name, content, pattern = HOSTILE[case]
+    path = write_zip(tmp_path / "submit.zip", {name: content})
+    tracemalloc.start()
+    try:
+        status, out, err = run_script(check_submission.main, path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert status == 2 and re.search(pattern, out), out
+    lines = out.splitlines()
+    assert max(map(len, [*lines, err])) < 240 and len(lines) < 100
+    assert peak < 100 << 20, f"{peak >> 20} MB"
+
+
+def test_names_in_a_zip_are_shown_on_one_short_line(tmp_path, data, run_script):
+    path = write_zip(tmp_path / "submit.zip", {"a\n\x1b[31m" + "b" * 60_000: b"{}", "\u202e" * 20_000: b"{}"})
+    problems, _ = run_check(run_script, path, data)
+    assert len(problems) == 2 and all(problem.isprintable() and len(problem) < 240 for problem in problems)
+
+
+def test_zipping_reads_no_more_of_a_file_than_it_takes_to_refuse_it(tmp_path):
+    with (tmp_path / TNEWS).open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UserError, match=f"{TNEWS}: more than 8 MB: not a prediction file"):
+        submission.zip_predictions([tmp_path], tmp_path / "submit.zip")
 
 
 def test_a_zip_that_unpacks_without_bound(tmp_path, run_script):
