@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from clue_utils import grid, runtime, tasks
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, shorten, show
 from clue_utils.results import read_result
 from clue_utils.tasks import Task
 
@@ -53,10 +53,10 @@ class Parser(argparse.ArgumentParser):
     def _explain(self, word: str) -> str:
         flag = word.split("=")[0]
         close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-        return f"unknown argument {word!r}" + (f": did you mean {close[0]}?" if close else "")
+        return f"unknown argument {show(word)}" + (f": did you mean {close[0]}?" if close else "")
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message} (--help lists the flags)", file=sys.stderr)
+        print(f"error: {shorten(message, 240)} (--help lists the flags)", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -67,7 +67,7 @@ def _number(convert: Callable[[str], Any], accept: Callable[[Any], bool], meanin
         except ValueError:
             value = None
         if value is None or not math.isfinite(value) or not accept(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+            raise argparse.ArgumentTypeError(f"{show(text)} is not {meaning}")
         return value
 
     parse.metavar = "N" if convert is int else "X"  # type: ignore[attr-defined]
@@ -89,7 +89,7 @@ def boolean(text: str) -> bool:
     try:
         return values[text.lower()]
     except KeyError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false") from None
+        raise argparse.ArgumentTypeError(f"{show(text)} is neither true nor false") from None
 
 
 def add_model_and_data(parser: argparse.ArgumentParser) -> None:
@@ -357,7 +357,7 @@ def _checked(args: Any, name: str, value: Any, example: Any) -> Any:
         fits = type(value) in kinds and 0 <= value < 2**63
     if not fits:
         folder = args.model_name_or_path
-        raise UserError(f"{folder}/result.json: hyper-parameter {name} cannot be {value!r}; pass --{name}")
+        raise UserError(f"{folder}/result.json: hyper-parameter {name} cannot be {show(value)}; pass --{name}")
     return value
 
 

@@ -1,8 +1,9 @@
 """State of an unfinished training run on disk: enough to go on as if it had never stopped.
 
 A checkpoint is a folder ``checkpoint-<step>`` in the output folder with weights and optimizer state (safetensors, so
-that reading one runs no code) and ``state.json``. It is written under another name and renamed when complete, and the
-one before it is kept, in case the disk damages the newest. Dropout and the order of records depend on seed and step
+that reading one runs no code) and ``state.json``. It is written under another name and renamed when complete, renamed
+again before it is removed (``results.locked`` clears such names), and the one before it is kept, in case the disk
+damages the newest. Dropout and the order of records depend on seed and step
 alone, so no random state needs to be kept.
 """
 
@@ -49,7 +50,8 @@ def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state:
         (temporary / _STATE).write_text(text, encoding="utf-8")
         flush_to_disk(temporary)
         target = folder / f"checkpoint-{step}"
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            _remove(target)
         os.replace(temporary, target)
         flush_names(folder)
     finally:
@@ -58,7 +60,7 @@ def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state:
     others = [path for path in _folders(folder) if path != target]
     earlier = [path for path in others if step_of(path) < step]
     for path in {*others} - {*earlier[: _NUM_KEPT - 1]}:
-        shutil.rmtree(path)
+        _remove(path)
 
 
 def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -93,7 +95,15 @@ def restore(checkpoint: Path, model: paddle.nn.Layer, optimizer: Any) -> None:
 def remove_all(folder: Path) -> None:
     """Remove the checkpoints of a run that is finished; those of PaddleNLP's Trainer are not ours."""
     for checkpoint in _folders(folder):
-        shutil.rmtree(checkpoint)
+        _remove(checkpoint)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a folder, under another name: what a kill leaves of it is then ours, and gone when a run starts here."""
+    doomed = checkpoint.with_name(f".{checkpoint.name}.removed.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(checkpoint, doomed)
+    shutil.rmtree(doomed)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -31,7 +31,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, shorten, show
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -70,17 +70,18 @@ def fetch(task: Task, cache_dir: Path) -> Path:
             cannot be written.
     """
     target = cache_dir / task.folder
+    archive = cache_dir / f".{task.folder}.zip"
     try:
         if target.is_dir():
+            _clear(archive)
             return target
         cache_dir.mkdir(parents=True, exist_ok=True)
         with _locked(cache_dir / f".{task.folder}.lock", task):
             if not target.is_dir():
-                archive = cache_dir / f".{task.folder}.zip"
                 if not (archive.is_file() and _is_known(archive, task)):
                     _download(task, archive)
                 _unpack(archive, target)
-                archive.unlink()
+                _clear(archive)
     except OSError as error:
         remedy = "free some space" if error.errno == errno.ENOSPC else "make it writable"
         raise UserError(
@@ -88,6 +89,13 @@ def fetch(task: Task, cache_dir: Path) -> Path:
             "or name another folder in CLUE_CACHE_DIR"
         ) from None
     return target
+
+
+def _clear(archive: Path) -> None:
+    """Remove what the making of a complete folder leaves, in this process or in one that was killed at its end."""
+    with contextlib.suppress(OSError):  # a cache that others have filled need not be writable
+        _Part.of(archive, "").remove()
+        archive.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -125,7 +133,7 @@ def _download(task: Task, archive: Path) -> None:
 
 def _download_from(url: str, task: Task, archive: Path) -> None:
     """Try one address several times; raise _Refused in the end."""
-    part = _Part(archive.with_name(f"{archive.name}.part"), url)
+    part = _Part.of(archive, url)
     if part.path.is_file() and _is_known(part.path, task):  # left whole by a run that was killed
         part.complete(archive)
         return
@@ -154,6 +162,10 @@ class _Part:
 
     path: Path
     url: str
+
+    @classmethod
+    def of(cls, archive: Path, url: str) -> _Part:
+        return cls(archive.with_name(f"{archive.name}.part"), url)
 
     @property
     def _note(self) -> Path:
@@ -247,7 +259,7 @@ def _open(request: urllib.request.Request, part: _Part) -> Any:
         return urllib.request.build_opener(_HttpsRedirects).open(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        problem = f"the server answers {error.code} {error.reason}"
+        problem = f"the server answers {error.code} {shorten(error.reason)}"
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.remove()
             raise _Interrupted(problem) from None
@@ -255,12 +267,12 @@ def _open(request: urllib.request.Request, part: _Part) -> Any:
             raise _Interrupted(problem) from None
         raise _Refused(problem) from None
     except ValueError as error:  # a redirect to what is no address
-        raise _Refused(str(error)) from None
+        raise _Refused(shorten(error)) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            raise _Refused(f"its certificate is not valid: {reason.verify_message}") from None
-        raise _Interrupted(str(reason) or type(reason).__name__) from None
+            raise _Refused(f"its certificate is not valid: {shorten(reason.verify_message)}") from None
+        raise _Interrupted(shorten(reason) or type(reason).__name__) from None
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
@@ -269,7 +281,7 @@ def _chunks(response: Any) -> Iterator[bytes]:
             # read1 gives what has arrived: nothing of it is lost when the connection breaks.
             chunk = response.read1(_CHUNK)
         except (OSError, http.client.HTTPException) as error:
-            raise _Interrupted(str(error) or type(error).__name__) from None
+            raise _Interrupted(shorten(error) or type(error).__name__) from None
         if not chunk:
             return
         yield chunk
@@ -284,7 +296,7 @@ class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
 def _require_https(url: str) -> None:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _PLAIN_HOSTS):
-        raise _Refused(f"{url} is not an https address")
+        raise _Refused(f"{shorten(url)} is not an https address")
 
 
 def _digests(path: Path) -> set[str]:
@@ -326,7 +338,7 @@ def _unpack(archive: Path, target: Path) -> None:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         # NotImplementedError: unknown compression; RuntimeError: a password is needed; ValueError: an odd header.
         archive.unlink(missing_ok=True)
-        raise UserError(f"{target.name}.zip, removed now: damaged or unsafe archive ({error})") from None
+        raise UserError(f"{target.name}.zip, removed now: damaged or unsafe archive ({shorten(error, 160)})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -345,14 +357,14 @@ def _check_entries(stored: zipfile.ZipFile, size: int) -> dict[PurePosixPath, zi
         for name in (entry.filename, entry.orig_filename):
             path = PurePosixPath(name)
             if not path.parts or path.is_absolute() or ".." in path.parts or set(name) & set("\\:\0"):
-                raise zipfile.BadZipFile(f"entry {name!r} would leave the folder")
+                raise zipfile.BadZipFile(f"entry {show(name)} would leave the folder")
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise zipfile.BadZipFile(f"entry {entry.filename!r} is a link or device")
+            raise zipfile.BadZipFile(f"entry {show(entry.filename)} is a link or device")
         path = PurePosixPath(entry.filename)
         if entry.is_dir() or any(part == MACOS_FOLDER or part.startswith(".") for part in path.parts):
             continue
         if path in files:
-            raise zipfile.BadZipFile(f"entry {entry.filename!r} is there twice")
+            raise zipfile.BadZipFile(f"entry {show(entry.filename)} is there twice")
         files[path] = entry
     if not files:
         raise zipfile.BadZipFile("it holds no file")

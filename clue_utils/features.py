@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import errno
 import hashlib
 import itertools
 import json
@@ -195,7 +196,9 @@ def build_features(
                 if path is None:
                     _clear(stem, overwrite)
                     path, how = _write(records, method.encode, stem, num_proc or runtime.num_processors()), "built in"
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise
         raise UserError(
             f"{cache_dir}: cannot keep features there ({error.strerror}): name another folder in CLUE_CACHE_DIR"
         ) from None

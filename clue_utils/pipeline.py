@@ -71,11 +71,14 @@ class Pipeline:
         build_method: tokenizer -> the script's method.
 
     Raises:
-        UserError: the output folder holds another run, or the members of an ensemble do not go together.
+        UserError: a test set that is to be predicted is missing or faulty, the output folder holds another run, or the
+            members of an ensemble do not go together.
     """
 
     def __init__(self, args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
         self.args, self.task = args, task
+        # Read before anything is trained: rather refused now than after hours.
+        self._tests = _load_tests(task, args.data_dir) if args.do_predict else []
         self.tokenizer = models.load_tokenizer(args.model_name_or_path, getattr(args, "do_lower_case", None))
         tokenization.require_support(self.tokenizer, task)
         self.method = build_method(self.tokenizer)
@@ -128,15 +131,14 @@ class Pipeline:
 
     def predict(self, members: Sequence[paddle.nn.Layer]) -> None:
         """Write the predictions of every test set; with CMNLI, of the diagnostics set too where its data is there."""
-        for name in self.task.test_splits:
-            self._predict_split(members, self.task, name, self.load_split(name))
-        if self.task.name == DIAGNOSTICS_MODEL and (diagnostics := _load_diagnostics(self.args.data_dir)):
-            self._predict_split(members, DIAGNOSTICS, TEST, self._with_features(diagnostics))
-
-    def _predict_split(self, members: Sequence[paddle.nn.Layer], task: Task, name: str, split: Split) -> None:
-        answers = self.method.answer(self._logits(members, split), split.records, split.features)
-        for path in submission.write_predictions(task, name, answers, Path(self.args.output_dir)):
-            logger.info("%d predictions written to %s", len(answers), path)
+        for records in self._tests:
+            if records.task is self.task:
+                self.run.record_data(records)
+            split = self._with_features(records)
+            answers = self.method.answer(self._logits(members, split), split.records, split.features)
+            folder = Path(self.args.output_dir)
+            for path in submission.write_predictions(records.task, records.split, answers, folder):
+                logger.info("%d predictions written to %s", len(answers), path)
 
     def _logits(self, members: Sequence[paddle.nn.Layer], split: Split) -> np.ndarray:
         """Logits float32 [len(split.features), width]."""
@@ -179,8 +181,6 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
 
 
 def _execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
-    for name in task.test_splits if args.do_predict else ():
-        data.find_files(task, name, args.data_dir)  # rather missed now than after hours of training
     pipeline = Pipeline(args, task, device, build_method)
     run, checkpoint = pipeline.run, args.model_name_or_path
     dev = pipeline.load_split("dev") if args.do_train or args.do_eval else None
@@ -199,6 +199,14 @@ def _execute(args: Any, task: Task, device: str, build_method: Callable[[Any], M
         if args.do_predict:
             pipeline.predict(members)
     run.finish(device)
+
+
+def _load_tests(task: Task, data_dir: str | None) -> list[Records]:
+    """The test sets of a task, checked and packed, in the order in which they are predicted."""
+    tests = [data.load_records(task, name, data_dir) for name in task.test_splits]
+    if task.name == DIAGNOSTICS_MODEL and (diagnostics := _load_diagnostics(data_dir)):
+        tests.append(diagnostics)
+    return tests
 
 
 def _load_diagnostics(data_dir: str | None) -> Records | None:

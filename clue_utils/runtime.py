@@ -17,12 +17,13 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from clue_utils.errors import Stopped, UserError
+from clue_utils.errors import Stopped, UserError, one_line, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -88,19 +89,82 @@ def tune_cpu() -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side prints banners and hints below "error"
 
 
+# What importing the libraries makes in the home folder: PaddleNLP, unless PPNLP_HOME is set; then Paddle and VisualDL.
+_PADDLENLP_FOLDERS = ("models/embeddings", "datasets", "packages")
+_OTHER_FOLDERS = (".cache/paddle/dataset", ".visualdl/conf", ".visualdl/fastdeployserver", ".visualdl/x2paddle")
+
+
+@contextlib.contextmanager
+def home_for_libraries() -> Iterator[bool]:
+    """Let the libraries imported in the block keep their files in a folder that can be written; yield if not in home.
+
+    Where the home folder cannot be written they are given ``home`` in the cache folder. The models that PaddleNLP has
+    downloaded to a home folder that can only be read stay in use.
+
+    Raises:
+        UserError: neither can be written, or the folder that PPNLP_HOME names cannot.
+    """
+    home, before, given = Path(os.path.expanduser("~")), os.environ.get("HOME"), os.environ.get("PPNLP_HOME")
+    models = home / ".paddlenlp" if given is None else Path(given)
+    problem = models_problem = _make(models, _PADDLENLP_FOLDERS) if models.is_absolute() or given else "not known"
+    if given is not None and problem:
+        raise UserError(f"PPNLP_HOME={given}: cannot be written ({problem}); let it name another folder")
+    if not problem:
+        problem = _make(home, _OTHER_FOLDERS) if home.is_absolute() else "not known"
+    settings = home / ".visualdl/conf/config.json"
+    if not problem and not settings.is_file() and not os.access(settings.parent, os.W_OK):
+        problem = os.strerror(errno.EACCES)
+    if not problem:
+        yield False
+        return
+    from clue_utils.data import cache_dir
+
+    place = cache_dir() / "home"
+    if refused := _make(place, _OTHER_FOLDERS):
+        raise UserError(
+            f"neither the home folder {home} ({problem}) nor {place} ({refused}) can be written: "
+            "set CLUE_CACHE_DIR to a folder that can"
+        )
+    logger.info("the home folder %s cannot be written (%s): PaddleNLP and VisualDL are given %s", home, problem, place)
+    os.environ["HOME"] = str(place)
+    if not models_problem:
+        os.environ["PPNLP_HOME"] = str(models)
+    try:
+        yield True
+    finally:
+        del os.environ["HOME"]
+        if before is not None:
+            os.environ["HOME"] = before
+
+
+def _make(top: Path, folders: Sequence[str]) -> str:
+    """Make folders below ``top`` that are not there; return why that is not possible, or ""."""
+    try:
+        for folder in folders:
+            (top / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
 def import_libraries() -> None:
     """Import paddle and paddlenlp, or raise UserError saying in one line which package stands in the way."""
     if not sys.stderr.isatty():
         os.environ.setdefault("NO_COLOR", "1")  # PaddleNLP's log lines are coloured otherwise
     try:
         # Paddle greets every thread setting but 1 with a two-line warning on standard error.
-        with contextlib.redirect_stderr(io.StringIO()):
-            importlib.import_module("paddle")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            importlib.import_module("paddlenlp.transformers")
+        with home_for_libraries() as is_elsewhere:
+            with contextlib.redirect_stderr(io.StringIO()):
+                importlib.import_module("paddle")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                importlib.import_module("paddlenlp.transformers")
+                if is_elsewhere:  # otherwise when it is first needed
+                    importlib.import_module("visualdl")
+    except UserError:
+        raise
     except Exception as error:  # broken wheels raise more than ImportError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = shorten(str(error).strip().splitlines()[0], 160) if str(error).strip() else type(error).__name__
         raise UserError(f"PaddlePaddle or PaddleNLP cannot be imported ({reason}); {_LOCKED_SET}") from error
     from paddlenlp.utils.log import logger as paddlenlp_logger
 
@@ -324,7 +388,7 @@ def _leave_together() -> None:
 
 def _fail(message: str, status: int = 2, kind: str = "error: ") -> None:
     prefix = f"rank {rank()}: " if world_size() > 1 else ""
-    print(f"{prefix}{kind}{message}", file=sys.stderr, flush=True)
+    print(f"{prefix}{kind}{one_line(message)}", file=sys.stderr, flush=True)
     if world_size() > 1:
         sys.stdout.flush()
         os._exit(status)  # the other ranks may be waiting in a collective; the launcher ends them when this one is gone

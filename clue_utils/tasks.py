@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, show
 
 
 @dataclass(frozen=True)
@@ -456,7 +456,7 @@ def get_task(name: str) -> Task:
     try:
         return TASKS[name.strip().upper()]
     except KeyError:
-        raise UserError(f"unknown task {name!r}: choose one of {', '.join(TASKS)}") from None
+        raise UserError(f"unknown task {show(name)}: choose one of {', '.join(TASKS)}") from None
 
 
 def _published(

@@ -128,6 +128,27 @@ def in_a_process(function: Callable[[], Any], seconds: float | None = None) -> i
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+_CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod")
+
+
+def kill_before_change(number: int, function: Callable[[], Any]) -> bool:
+    """Run a function in a fork that is killed before its n-th call that changes which files there are; was there one?
+
+    Such calls are those that open a file to write it, and those that make, rename or remove files and folders.
+    """
+    left = [number]
+
+    def die(event: str, values: tuple[Any, ...]) -> None:
+        if event in _CHANGES or (event == "open" and values[2] & (os.O_WRONLY | os.O_RDWR)):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    status = in_a_process(lambda: (sys.addaudithook(die), function()))
+    assert status in (0, -signal.SIGKILL), status
+    return status != 0
+
+
 def outcome(folder: Path) -> dict[str, Any]:
     """Everything a run leaves, but times and memory."""
     result = json.loads((folder / "out/result.json").read_text())

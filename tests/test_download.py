@@ -7,6 +7,7 @@ import errno
 import hashlib
 import http.server
 import io
+import itertools
 import os
 import stat
 import subprocess
@@ -14,9 +15,11 @@ import sys
 import threading
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
+from killing import kill_before_change
 
 from clue_utils import download
 from clue_utils.errors import UserError
@@ -224,6 +227,19 @@ def test_an_archive_left_by_a_killed_run_is_used(server, tmp_path):
     (tmp_path / ".afqmc_public.tmp" / "train.json").write_text("half")
     assert_fetched(download.fetch(task_for(server), tmp_path))
     assert server.requests == []
+
+
+def test_a_kill_at_any_change_of_files_leaves_nothing(server, tmp_path):
+    files = {"train.json": "{}\n", "dev.json": "{}\n"}
+    server.content = make_zip(files)
+    task = task_for(server)
+    for number in itertools.count(1):
+        cache = tmp_path / str(number)
+        was_killed = kill_before_change(number, partial(download.fetch, task, cache))
+        assert_fetched(download.fetch(task, cache), files)
+        if not was_killed:
+            break
+    assert number > 15
 
 
 def test_a_damaged_archive_left_behind_is_fetched_again(server, tmp_path):

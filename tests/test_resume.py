@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
+import paddle
 import pytest
+from killing import kill_before_change
 
+import run_c3
+import run_chid
 import run_clue_classifier
+import run_cmrc2018
 from clue_utils import checkpoints, classification, results
+from clue_utils.results import locked, write_text_atomically
 
 FLAGS = "--task_name TNEWS --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"
 FLAGS += " --max_seq_length 24 --learning_rate 1e-3"
@@ -167,6 +175,46 @@ def test_checkpoints_that_a_kill_left_behind_are_removed(train, tmp_path, monkey
     assert names_of_checkpoints(tmp_path) == ["checkpoint-7"]
 
 
+def test_a_kill_at_any_change_of_checkpoints_leaves_none_that_is_not_whole(tmp_path):
+    model = paddle.nn.Linear(1, 1)
+    optimizer = paddle.optimizer.AdamW(parameters=model.parameters())
+
+    def job(folder):
+        checkpoints.save(folder, 6, model, optimizer, {"is_due": False, "run": {}, "scaler": {}})
+        checkpoints.remove_all(folder)
+
+    for number in itertools.count(1):
+        folder = tmp_path / str(number)
+        foreign = folder / "checkpoint-900"
+        foreign.mkdir(parents=True)
+        for step in (2, 4, 6):
+            checkpoints.save(folder, step, model, optimizer, {"is_due": False, "run": {}, "scaler": {}})
+        was_killed = kill_before_change(number, partial(job, folder))
+        with locked(folder):
+            there = {path for path in folder.iterdir() if path.name not in (".lock", foreign.name)}
+            found = checkpoints.find_latest(folder)
+            assert there <= {folder / "checkpoint-4", folder / "checkpoint-6"} and foreign.is_dir()
+            assert found is not None or not there
+            checkpoints.remove_all(folder)
+        assert {path.name for path in folder.iterdir()} == {".lock", foreign.name}
+        if not was_killed:
+            break
+    assert number > 15
+
+
+def test_a_kill_while_a_text_is_written_leaves_nothing(tmp_path):
+    path = tmp_path / "[report].html"
+    for number in itertools.count(1):
+        path.write_text("old")
+        was_killed = kill_before_change(number, partial(write_text_atomically, path, "new"))
+        assert path.read_text() in ("old", "new") and (was_killed or path.read_text() == "new")
+        write_text_atomically(path, "newer")
+        assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {path.name: "newer"}
+        if not was_killed:
+            break
+    assert number > 2
+
+
 def test_a_finished_run_is_not_done_again(train, unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "model.safetensors").stat().st_mtime_ns
@@ -246,6 +294,28 @@ def test_a_missing_test_file_is_said_before_training(run_script, demo, tmp_path)
         run_clue_classifier.main, *words, "--model_name_or_path", demo / "model", "--device", "cpu"
     )
     assert status == 2 and "test.json" in err and "global step" not in out
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_faulty_test_file_is_said_before_training(run_script, demo, tmp_path):
+    """For every script, and in the newest of a task's test sets."""
+    for script, flags, folder, name in (
+        (run_clue_classifier, "--task_name TNEWS", "tnews_public", "test.json"),
+        (run_clue_classifier, "--task_name CMNLI", "clue_diagnostics_public", "diagnostics_test.json"),
+        (run_c3, "", "c3_public", "test1.1.json"),
+        (run_chid, "", "chid_public", "test1.1.json"),
+        (run_cmrc2018, "", "cmrc2018_public", "test.json"),
+    ):
+        output, copy = tmp_path / folder / "out", tmp_path / folder / "data"
+        shutil.copytree(demo / "data", copy)
+        path = copy / folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("[7]\n")
+        words = [*flags.split(), "--do_train", "--do_predict", "--max_steps", "1", "--device", "cpu"]
+        words += ["--model_name_or_path", demo / "model", "--data_dir", copy]
+        status, out, err = run_script(script.main, *words, "--output_dir", output)
+        assert status == 2 and str(path) in err and "eval" not in out
+        assert not output.exists()
 
 
 def test_rotation_leaves_other_checkpoints_and_drops_damaged_ones(train, stopped, unbroken):

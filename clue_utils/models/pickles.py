@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, shorten, show
 
 StateDict = dict[str, np.ndarray]
 Known = dict[tuple[str, str], Any]
@@ -93,7 +93,9 @@ def _guarded(path: Path, read: Callable[[IO[bytes], _Budget], Any]) -> Any:
     except OSError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(f"{path}: damaged or not a file of weights ({type(error).__name__}: {error})") from error
+        raise UserError(
+            f"{path}: damaged or not a file of weights ({type(error).__name__}: {shorten(error)})"
+        ) from error
     if not isinstance(table, dict):
         raise UserError(f"{path}: holds a {type(table).__name__}, not a table of weights")
     return table
@@ -103,7 +105,7 @@ def _require_arrays(path: Path, values: dict[str, Any]) -> StateDict:
     arrays = {}
     for name, value in values.items():
         if not isinstance(value, _Array):
-            raise UserError(f"{path}: {name!r} is not an array of numbers")
+            raise UserError(f"{path}: {show(name)} is not an array of numbers")
         array = value.array
         if array.dtype == _BFLOAT16:
             array = (array["bfloat16"].astype("<u4") << 16).view("<f4")
@@ -212,7 +214,9 @@ class _Interpreter(_PythonUnpickler):
 
     def find_class(self, module: Any, name: Any) -> Any:
         if (_text(module), _text(name)) not in self._known:
-            raise UnpicklingError(f"refused: the file asks to run {module}.{name}, which no table of weights needs")
+            raise UnpicklingError(
+                f"refused: the file asks to run {shorten(f'{module}.{name}')}, which no table of weights needs"
+            )
         return self._known[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
@@ -257,7 +261,7 @@ def _paddle_names(budget: _Budget) -> Known:
     def encode(text: str, encoding: str) -> bytes:
         """Stands for ``_codecs.encode``, by which old protocols write bytes."""
         if encoding != "latin1":
-            raise UnpicklingError(f"unexpected encoding {encoding!r}")
+            raise UnpicklingError(f"unexpected encoding {show(encoding)}")
         budget.take(len(text))
         return text.encode("latin1")
 
@@ -358,7 +362,7 @@ def _read_torch_stream(file: IO[bytes], budget: _Budget) -> Any:
     for key in keys:
         storage = storages[key]
         if file.read(8) != len(storage).to_bytes(8, "little"):
-            raise ValueError(f"storage {key} has another length than its tensors")
+            raise ValueError(f"storage {shorten(key)} has another length than its tensors")
         if file.readinto(storage.view("u1")) != storage.nbytes:  # type: ignore[attr-defined]
             raise EOFError("the file ends inside a storage")
     return table
