@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from clue_utils import runtime
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, shorten, show
 
 EPYC = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx avx2 {}\n"
 
@@ -84,3 +86,80 @@ def test_a_broken_installation_is_named(monkeypatch):
     monkeypatch.setattr(runtime.importlib, "import_module", broken)
     with pytest.raises(UserError, match="aistudio_sdk.hub.*requirements.txt"):
         runtime.import_libraries()
+
+
+@pytest.fixture
+def homes(tmp_path, monkeypatch):
+    """A function that says which HOME and PPNLP_HOME the libraries are given in a home folder."""
+    monkeypatch.setenv("CLUE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("PPNLP_HOME", raising=False)
+
+    def given(home):
+        monkeypatch.setenv("HOME", str(home))
+        with runtime.home_for_libraries() as is_elsewhere:
+            found = runtime.os.environ["HOME"], runtime.os.environ.get("PPNLP_HOME")
+        assert runtime.os.environ["HOME"] == str(home) and is_elsewhere == (found[0] != str(home))
+        return found
+
+    return given
+
+
+def test_libraries_keep_to_a_home_that_can_be_written(homes, tmp_path):
+    assert homes(tmp_path / "home") == (str(tmp_path / "home"), None)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("home", ["/proc/nobody", "/dev/null", "~"])
+def test_libraries_are_given_the_cache_for_a_home_that_cannot_be_written(homes, tmp_path, monkeypatch, home):
+    monkeypatch.chdir(tmp_path)
+    assert homes(home) == (str(tmp_path / "cache/home"), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_downloaded_models_stay_in_use_where_the_home_can_be_read(homes, tmp_path):
+    homes(tmp_path)
+    shutil.rmtree(tmp_path / ".visualdl")
+    (tmp_path / ".visualdl").touch()  # cannot be made
+    assert homes(tmp_path) == (str(tmp_path / "cache/home"), str(tmp_path / ".paddlenlp"))
+
+
+def test_neither_home_nor_cache_is_one_line_with_the_remedy(homes, monkeypatch):
+    monkeypatch.setenv("CLUE_CACHE_DIR", "/proc/cache")
+    with pytest.raises(UserError, match=r"home folder /proc/nobody .* nor /proc/cache/home .*: set CLUE_CACHE_DIR to"):
+        homes("/proc/nobody")
+    monkeypatch.setenv("PPNLP_HOME", "/proc/models")
+    with pytest.raises(UserError, match=r"PPNLP_HOME=/proc/models: cannot be written .*name another folder"):
+        homes("/proc/nobody")
+
+
+def test_trains_and_logs_without_a_home(demo, tmp_path):
+    words = f"--task_name TNEWS --data_dir {demo}/data --model_name_or_path {demo}/model --output_dir {tmp_path}/out"
+    words += " --do_train --max_steps 1 --logging_steps 1 --batch_size 8 --max_seq_length 16 --device cpu"
+    script = Path(__file__).parent.parent / "classification/run_clue_classifier.py"
+    environment = {name: value for name, value in runtime.os.environ.items() if name != "PPNLP_HOME"}
+    environment |= {"HOME": "/proc/nobody", "CLUE_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, str(script), *words.split()], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    line = f"the home folder /proc/nobody cannot be written .*: .* are given {tmp_path}/cache/home"
+    assert re.search(line, done.stdout) and list(tmp_path.glob("out/visualdl/*"))
+
+
+def test_an_error_is_one_line_whatever_it_holds(capsys):
+    def main():
+        raise UserError("a\nb\x1b[31m\u2028\u202e 甲")
+
+    with pytest.raises(SystemExit):
+        runtime.run(main)
+    assert capsys.readouterr().err == "error: a\\nb\\x1b[31m\\u2028\\u202e 甲\n"
+
+
+@pytest.mark.parametrize(
+    "value", ["甲" * 10**6, ["\n" * 99] * 99, {"a": {"b": [{"c": {}}] * 9}}, 10**4000, [[[[[[]]]]]]]
+)
+def test_a_value_is_shown_on_one_short_line(value):
+    for text in (show(value), shorten(value if isinstance(value, str) else repr(value)[:9999])):
+        assert text.isprintable() and len(text) <= 80
+    assert show("a\u2028b") == r"'a\u2028b'" and shorten("a\nb") == r"a\nb" and shorten("甲") == "甲"
+    assert shorten("a" * 70 + "b" * 70, 20) == "aaaaaaaaaaaa...bbbbb"
