@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import errno
 import hashlib
 import itertools
 import json
@@ -197,10 +196,11 @@ def build_features(
                     _clear(stem, overwrite)
                     path, how = _write(records, method.encode, stem, num_proc or runtime.num_processors()), "built in"
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno not in runtime.USER_ERRNOS:
             raise
         raise UserError(
-            f"{cache_dir}: cannot keep features there ({error.strerror}): name another folder in CLUE_CACHE_DIR"
+            f"{cache_dir}: cannot keep features there ({error.strerror}): free some space, make it "
+            "writable, or name another folder in CLUE_CACHE_DIR"
         ) from None
     features = Features(path)
     logger.info("%s %s: %d features %s %s", records.task.name, records.split, len(features), how, path)

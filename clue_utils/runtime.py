@@ -323,7 +323,7 @@ def timed() -> Iterator[Callable[[], float]]:
 
 
 # File-system errors that are the user's to mend, not the program's.
-_USER_ERRNOS = frozenset(
+USER_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
     | {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOLCK}
 )
@@ -367,7 +367,7 @@ def run(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.errno not in _USER_ERRNOS:
+        if error.errno not in USER_ERRNOS:
             raise
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 

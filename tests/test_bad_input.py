@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import pickle
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from typing import Any
 import pytest
 
 import run_clue_classifier
+from clue_utils import arguments, download, pickles, results, tasks
+from clue_utils.errors import UserError
 
 Case = tuple[Callable[["Scene"], None], str]
 
@@ -101,6 +106,18 @@ CASES: dict[str, Case] = {
     "empty file": (write("data/tnews_public/train.json", b""), r"train\.json: empty"),
     "broken JSON": (lambda s: s.append(b'{"sentence": "cut o\n'), r"train\.json:\d+: .*JSON"),
     "not UTF-8": (lambda s: s.append(b'{"sentence": "\xff\xfe"}\n'), r"train\.json:\d+: .*UTF-8"),
+    "an array for lines": (
+        lambda s: (s.data / "train.json").write_text(json.dumps([{"sentence": "中" * 99, "label": "100"}] * 99)),
+        r"train\.json:1: a JSON array in place of one JSON object a line",
+    ),
+    "an array over several lines": (
+        lambda s: (s.data / "train.json").write_text("[\n{}\n]"),
+        r"train\.json:1: a JSON array in place of one JSON object a line",
+    ),
+    "a value that is long and nested": (
+        lambda s: s.line_3(sentence={f"{i}": [["甲" * 999] * 99] * 99 for i in range(9)}),
+        r"train\.json:3: field 'sentence': .* is not a string",
+    ),
     "missing field": (lambda s: s.line_3(sentence=None), r"train\.json:3: .*sentence"),
     "field of a wrong type": (lambda s: s.line_3(sentence=7), r"train\.json:3: .*sentence"),
     "unknown label": (lambda s: s.line_3(label="105"), r"train\.json:3: .*label.*105"),
@@ -137,9 +154,62 @@ def test_one_line_and_status_2(run_script, demo, tmp_path, case):
     status, _, error = run_script(run_clue_classifier.main, *scene.words())
     print(f"\n{case:<35}{error.strip()}".replace(str(tmp_path), ""), end="")
     assert status == 2
-    assert re.fullmatch(rf"error: .*{line}.*\n", error), error
+    assert re.fullmatch(rf"error: .*{line}.*\n", error) and len(error.replace(str(tmp_path), "")) < 300, error
     left = {path.name for path in set(tmp_path.rglob("*")) - before}
     assert left <= {"output", "result.json", ".lock"}
+
+
+@pytest.mark.parametrize("place", ["/proc/cache", "/dev/null/cache"])
+def test_a_cache_that_cannot_be_written(run_script, demo, tmp_path, monkeypatch, place):
+    monkeypatch.setenv("CLUE_CACHE_DIR", place)
+    status, _, error = run_script(run_clue_classifier.main, *Scene(tmp_path / "scene", demo).words())
+    assert status == 2
+    assert re.fullmatch(rf"error: {place}/features: cannot keep features there .*CLUE_CACHE_DIR\n", error), error
+
+
+LONG = "long\n" * 9999
+
+
+def unpack_long_name(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("../" + LONG[:60_000], b"")
+    download._unpack(folder / "a.zip", folder / "target")
+
+
+def read_pickle(content: bytes) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        (folder / "model_state.pdparams").write_bytes(content)
+        pickles.read_paddle_pickle(folder / "model_state.pdparams")
+
+    return read
+
+
+def go_on_with_another_run(folder: Path) -> None:
+    names = [f"setting_{i}" for i in range(99)]
+    before, now = dict.fromkeys(names, [LONG]), dict.fromkeys(names, 1)
+    results._require_same_run(folder, before, now | {"hyper_parameters": {}})
+
+
+def take_a_hyper_parameter(folder: Path) -> None:
+    arguments._checked(argparse.Namespace(model_name_or_path=folder, do_train=True), "dropout", [LONG], 0.1)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        unpack_long_name,
+        read_pickle(pickle.dumps({LONG: 1})),
+        read_pickle(b"c" + b"m" * 9999 + b"\n" + b"n" * 9999 + b"\n."),
+        go_on_with_another_run,
+        take_a_hyper_parameter,
+        lambda folder: tasks.get_task(LONG),
+    ],
+)
+def test_no_message_shows_more_of_a_file_than_two_lines(tmp_path, read):
+    with pytest.raises(UserError) as refused:
+        read(tmp_path)
+    line = str(refused.value).replace(str(tmp_path), "")
+    assert line.isprintable() and len(line) < 300, line
 
 
 @pytest.fixture

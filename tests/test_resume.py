@@ -19,6 +19,7 @@ from killing import kill_before_change
 import run_c3
 import run_chid
 import run_clue_classifier
+import run_clue_classifier_trainer
 import run_cmrc2018
 from clue_utils import checkpoints, classification, results
 from clue_utils.results import locked, write_text_atomically
@@ -300,18 +301,19 @@ def test_a_missing_test_file_is_said_before_training(run_script, demo, tmp_path)
 def test_a_faulty_test_file_is_said_before_training(run_script, demo, tmp_path):
     """For every script, and in the newest of a task's test sets."""
     for script, flags, folder, name in (
-        (run_clue_classifier, "--task_name TNEWS", "tnews_public", "test.json"),
-        (run_clue_classifier, "--task_name CMNLI", "clue_diagnostics_public", "diagnostics_test.json"),
-        (run_c3, "", "c3_public", "test1.1.json"),
-        (run_chid, "", "chid_public", "test1.1.json"),
-        (run_cmrc2018, "", "cmrc2018_public", "test.json"),
+        (run_clue_classifier, ["--task_name", "TNEWS"], "tnews_public", "test.json"),
+        (run_clue_classifier, ["--task_name", "CMNLI"], "clue_diagnostics_public", "diagnostics_test.json"),
+        (run_clue_classifier_trainer, ["--dataset", "clue csl"], "csl_public", "test.json"),
+        (run_c3, [], "c3_public", "test1.1.json"),
+        (run_chid, [], "chid_public", "test1.1.json"),
+        (run_cmrc2018, [], "cmrc2018_public", "test.json"),
     ):
         output, copy = tmp_path / folder / "out", tmp_path / folder / "data"
         shutil.copytree(demo / "data", copy)
         path = copy / folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("[7]\n")
-        words = [*flags.split(), "--do_train", "--do_predict", "--max_steps", "1", "--device", "cpu"]
+        words = [*flags, "--do_train", "--do_predict", "--max_steps", "1", "--device", "cpu"]
         words += ["--model_name_or_path", demo / "model", "--data_dir", copy]
         status, out, err = run_script(script.main, *words, "--output_dir", output)
         assert status == 2 and str(path) in err and "eval" not in out
