@@ -106,11 +106,11 @@ def home_for_libraries() -> Iterator[bool]:
     """
     home, before, given = Path(os.path.expanduser("~")), os.environ.get("HOME"), os.environ.get("PPNLP_HOME")
     models = home / ".paddlenlp" if given is None else Path(given)
-    problem = models_problem = _make(models, _PADDLENLP_FOLDERS) if models.is_absolute() or given else "not known"
-    if given is not None and problem:
-        raise UserError(f"PPNLP_HOME={given}: cannot be written ({problem}); let it name another folder")
-    if not problem:
-        problem = _make(home, _OTHER_FOLDERS) if home.is_absolute() else "not known"
+    unknown = "" if home.is_absolute() else "not known"
+    models_problem = (given is None and unknown) or _make(models, _PADDLENLP_FOLDERS)
+    if given is not None and models_problem:
+        raise UserError(f"PPNLP_HOME={given}: cannot be written ({models_problem}); let it name another folder")
+    problem = models_problem or unknown or _make(home, _OTHER_FOLDERS)
     settings = home / ".visualdl/conf/config.json"
     if not problem and not settings.is_file() and not os.access(settings.parent, os.W_OK):
         problem = os.strerror(errno.EACCES)
