@@ -293,7 +293,7 @@ def test_classes_that_say_nothing_are_in_the_task_s_order(tmp_path):
 def test_classes_of_another_task_are_refused_and_not_trained_on(tmp_path, caplog):
     weights = hf.make_weights(num_labels=2)
     folder = hf.write(tmp_path, weights, labelled("negative", "positive"))
-    with pytest.raises(UserError, match=r'its classes are \["negative", "positive"\], those of AFQMC \["0", "1"\]'):
+    with pytest.raises(UserError, match=r"its classes are \['negative', 'positive'\], those of AFQMC \('0', '1'\)"):
         load(folder, "AFQMC")
     head = load(folder, "AFQMC", training=True).classifier.weight.numpy()
     assert np.abs(head - weights["classifier.weight"].T).max() > 0.01

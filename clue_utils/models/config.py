@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, shorten, show
 from clue_utils.models.families import FAMILIES, Family
 
 # PaddleNLP and Hugging Face; PaddleNLP before 2.5; google-research/bert.
@@ -56,7 +56,7 @@ class Config:
         if value is None:
             return None
         if type(value) is not int or not 1 <= value <= _MAX_COUNT:
-            raise self.error(f"{name} cannot be {shown(value)}: it is a whole number of at least 1")
+            raise self.error(f"{name} cannot be {show(value)}: it is a whole number of at least 1")
         return value
 
     def labels(self) -> list[str] | None:
@@ -70,12 +70,6 @@ class Config:
         texts = [str(name) for name in names]
         numbers = [str(i) for i in range(len(texts))]
         return None if texts in (numbers, [f"LABEL_{number}" for number in numbers]) else texts
-
-
-def shown(value: Any) -> str:
-    """A value of a file as an error message shows it."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def read_config(folder: Path) -> Config:
@@ -92,13 +86,13 @@ def read_config(folder: Path) -> Config:
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({str(error)[:80]})") from None
+        raise UserError(f"{path}: not JSON ({shorten(error, 80)})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a JSON object")
     config = Config(path, _flattened(values))
     for name, neutral in _NEUTRAL.items():
         if config.values.get(name) not in neutral:
-            raise config.error(f"{name} {shown(config.values[name])} is not supported")
+            raise config.error(f"{name} {show(config.values[name])} is not supported")
     return config
 
 
@@ -127,6 +121,8 @@ def family_of(config: Config, prefixes: set[str]) -> Family:
         UserError: it is none of those that the scripts know.
     """
     by_type = {family.model_type: family for family in FAMILIES}
+    for each in FAMILIES:
+        by_type.setdefault(each.base_class.config_class.model_type, each)  # PaddleNLP may call it otherwise
     said, architectures = config.values.get("model_type"), config.values.get("architectures")
     names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
     if said is None:
@@ -135,8 +131,9 @@ def family_of(config: Config, prefixes: set[str]) -> Family:
     else:
         family = by_type.get(said) if isinstance(said, str) else None
     if family is None:
-        what = f"architectures {shown(names)}" if said is None else f"model_type {shown(said)}"
-        raise config.error(f"{what} is not supported; supported are {', '.join(by_type)}")
+        supported = ", ".join(family.model_type for family in FAMILIES)
+        what = f"architectures {show(names)}" if said is None else f"model_type {show(said)}"
+        raise config.error(f"{what} is not supported; supported are {supported}")
     own = {family.torch_prefix, family.base_class.base_model_prefix}
     if not prefixes & own:
         return next((other for other in FAMILIES if other.torch_prefix in prefixes), family)
@@ -186,23 +183,23 @@ def _checked(config: Config, name: str, value: Any, example: Any) -> Any:
             return None
         count = config.get_count(name) if name in config.values else value
         if type(count) is not int or not 1 <= count <= _MAX_COUNT:
-            raise config.error(f"{name} cannot be {shown(value)}: it is a whole number of at least 1")
+            raise config.error(f"{name} cannot be {show(value)}: it is a whole number of at least 1")
         return count
     if name.endswith("_act") and name != "pool_act":
         if not isinstance(value, str) or value not in _ACTIVATIONS:
-            raise config.error(f"{name} {shown(value)} is none of {', '.join(sorted(_ACTIVATIONS))}")
+            raise config.error(f"{name} {show(value)} is none of {', '.join(sorted(_ACTIVATIONS))}")
         return _ACTIVATIONS[value]
     if "dropout" in name or name in ("initializer_range", "layer_norm_eps"):
         # The scripts set dropouts themselves; null stands for "as the others".
         fits = value is None if "dropout" in name else False
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not fits and not (number and math.isfinite(value) and 0 <= value <= (1 if "dropout" in name else 100)):
-            raise config.error(f"{name} cannot be {shown(value)}")
+            raise config.error(f"{name} cannot be {show(value)}")
         return value
     kinds = (int, float) if type(example) is float else (type(example),)
     free = example is None and (value is None or isinstance(value, (bool, int, float, str)))
     if not free and type(value) not in kinds:
-        raise config.error(f"{name} cannot be {shown(value)}: it is of the kind of {shown(example)}")
+        raise config.error(f"{name} cannot be {show(value)}: it is of the kind of {show(example)}")
     if isinstance(value, (int, float)) and not (math.isfinite(value) and abs(value) <= _MAX_COUNT):
-        raise config.error(f"{name} cannot be {shown(value)}")
+        raise config.error(f"{name} cannot be {show(value)}")
     return value

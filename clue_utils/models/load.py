@@ -17,9 +17,9 @@ import paddle
 import paddle.nn.functional as F
 
 from clue_utils import runtime
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, shorten, show
 from clue_utils.models import source as sources
-from clue_utils.models.config import encoder_settings, family_of, shown
+from clue_utils.models.config import encoder_settings, family_of
 from clue_utils.models.conversion import Origin, find_origins, stored_shape, unwrapped
 from clue_utils.models.families import FAMILIES, HEADS, Family
 from clue_utils.models.heads import logits, span_logits
@@ -154,7 +154,7 @@ def _build(source: Source, family: Family, task: Task, dropout: float, num_outpu
     try:
         model = head_class(family.base_class.config_class(**settings))
     except Exception as error:  # whatever PaddleNLP makes of settings that do not go together
-        reason = " ".join(str(error).split())[:120]
+        reason = shorten(" ".join(str(error).split()), 120)
         raise source.config.error(f"no {family.model_type} can be made with these settings ({reason})") from error
     if activation == "gelu_new" and family.is_transformer_encoder:
         model.config.hidden_act = activation
@@ -186,13 +186,11 @@ def _check_sizes(source: Source, family: Family, settings: Mapping[str, Any]) ->
     shapes = source.weights.shapes
     largest = max((max(shape, default=1) for shape in shapes.values()), default=1)
     for name, value in settings.items():
-        if name.endswith(("_size", "_embeddings")) and type(value) is int and value > largest:
+        if name.endswith("_size") and type(value) is int and value > largest:
             raise source.config.error(f"{name} {value} is larger than any tensor of the weights")
-    for tensor, shape in shapes.items():
+    for tensor, shape in shapes.items() if family.torch_prefix else ():  # others have dimensions of their own
         expected = next((names for end, names in _DIMENSIONS.items() if tensor.endswith(end)), ())
         for setting, size in zip(expected, shape, strict=False):
-            if setting == "hidden_size" and not family.torch_prefix:
-                continue  # some attend in fewer dimensions
             if setting and settings.get(setting, size) != size:
                 raise source.config.error(f"{setting} is {settings[setting]}, but {tensor} has {size}")
     layers = {int(match[1]) for tensor in shapes if (match := _LAYER.search(tensor))}
@@ -227,7 +225,7 @@ def _check_encoder(
         known = "PyTorch or Paddle" if family.torch_prefix else "Paddle, whose form alone is read"
         raise UserError(
             f"{files}: {len(needed)} of the encoder's {len(shapes)} parameters are not in it (such as {needed[0]}; it "
-            f"has {min(source.weights.shapes)[:80]}): incomplete, or no {family.model_type} as written by {known}"
+            f"has {shorten(min(source.weights.shapes))}): incomplete, or no {family.model_type} as written by {known}"
         )
     drawn = f"; drawn at random: {', '.join(missing)}" if missing and training else ""
     logger.info(
@@ -289,7 +287,7 @@ def _class_order(source: Source, task: Task, training: bool) -> tuple[list[int] 
             return None, True
         logger.info("%s: its classes are put in the order of %s: %s", source.name, task.name, ", ".join(task.labels))
         return order, True
-    said = f"{source.name}: its classes are {shown(names)}, those of {task.name} {shown(task.labels)}"
+    said = f"{source.name}: its classes are {show(names)}, those of {task.name} {show(task.labels)}"
     if training:
         logger.warning("%s: the head is drawn at random", said)
         return None, False
@@ -312,7 +310,7 @@ def _set_epsilon(source: Source, model: paddle.nn.Layer, is_torch: bool) -> None
     if epsilon is None:
         return
     if type(epsilon) is not float or not 0 < epsilon < 1:
-        raise source.config.error(f"layer_norm_eps cannot be {shown(epsilon)}")
+        raise source.config.error(f"layer_norm_eps cannot be {show(epsilon)}")
     setattr(model.config, _EPSILON, epsilon)
     for layer in model.sublayers():
         if isinstance(layer, paddle.nn.LayerNorm):

@@ -13,7 +13,7 @@ from typing import Any
 from paddlenlp.utils.download import resolve_file_path
 
 from clue_utils import tasks
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, shorten
 from clue_utils.models.config import CONFIG_FILES, Config, read_config
 from clue_utils.models.families import FAMILIES, Family
 from clue_utils.models.weights import INDEX, WEIGHTS_FILES, Weights, has_weights, list_parts, open_weights
@@ -129,6 +129,6 @@ def readable_errors(name: str) -> Iterator[None]:
             error = error.__context__  # the first, which says what happened
         reason = " ".join((str(error).strip() or type(error).__name__).split())
         raise UserError(
-            f"{name}: neither a folder nor a model that could be downloaded ({type(error).__name__}: {reason[:120]}); "
+            f"{name}: neither a folder nor a model that could be downloaded ({type(error).__name__}: {shorten(reason, 120)}); "
             "check the name and the network, or name a folder with the model's files"
         ) from error

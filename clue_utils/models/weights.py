@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, shorten
 from clue_utils.models.pickles import read_paddle_pickle, read_torch_pickle
 from clue_utils.results import WEIGHTS_FILE
 
@@ -69,7 +69,7 @@ class Weights:
                     kind = part.get_dtype()
                     self._add(name, tuple(part.get_shape()), _FLOATS.get(kind, kind.lower()), file)
         except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"{file}: damaged, or no file of safetensors ({str(error)[:120]})") from None
+            raise UserError(f"{file}: damaged, or no file of safetensors ({shorten(error, 120)})") from None
 
     def _read_pickle(self, file: Path) -> None:
         logger.warning(
@@ -153,7 +153,7 @@ def list_parts(index: Path, must_exist: bool = True) -> list[Path]:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         safe = all(name == Path(name).name and name.endswith(suffix) for name in names)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{index}: not an index of weights ({str(error)[:80]})") from None
+        raise UserError(f"{index}: not an index of weights ({shorten(error, 80)})") from None
     if not safe:
         raise UserError(f"{index}: refused, it names files that are no {suffix} files of this folder")
     for name in names:

@@ -1,0 +1,118 @@
+"""Every architecture with every head: loaded, saved, loaded again; or refused where PaddleNLP's computes wrongly."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clue_utils import models, runtime
+from clue_utils.errors import UserError
+from clue_utils.models import heads
+from clue_utils.tasks import TASKS
+
+runtime.import_libraries()
+
+from clue_utils.models.families import FAMILIES, Family  # noqa: E402
+
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "embedding_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+    "type_vocab_size": 2,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
+EXTRAS: dict[str, dict[str, Any]] = {
+    "nezha": {"use_relative_position": True, "max_relative_position": 8},
+    "mobilebert": {"intra_bottleneck_size": 16, "num_feedforward_networks": 1},
+    "nystromformer": {"num_landmarks": 4, "segment_means_seq_len": 4},
+}
+TASK_NAMES = ("TNEWS", "C3", "CMRC2018")
+NO_HEAD = {(family, "C3") for family in ("skep", "distilbert", "mobilebert", "squeezebert")} | {("skep", "CMRC2018")}
+# PaddleNLP's own computation lets the rows of a batch depend on each other.
+WRONG = {("gau_alpha", name) for name in TASK_NAMES} | {("squeezebert", "CMRC2018")}
+
+
+def make_encoder(family: Family, folder: Path) -> Path:
+    import paddle
+
+    paddle.seed(3)
+    config_class = family.base_class.config_class
+    known = set(inspect.signature(config_class.__init__).parameters) | set(config_class.attribute_map)
+    sizes = {name: value for name, value in SIZES.items() if name in known}
+    config = config_class(**sizes, **EXTRAS.get(family.model_type, {}))
+    model = family.base_class(config)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:  # else all rows look alike
+            parameter.set_value(paddle.randn(parameter.shape) * 0.3)
+    model.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def outputs(model: Any, task_name: str) -> np.ndarray:
+    import paddle
+
+    ids = np.arange(5, 29).reshape(2, 12) % 50
+    if task_name == "C3":
+        ids = np.stack([ids, ids + 1, ids + 2, ids + 3], 1)
+    batch = {name: paddle.to_tensor(array) for name, array in (("input_ids", ids), ("attention_mask", ids * 0 + 1))}
+    batch["token_type_ids"] = batch["input_ids"] * 0
+    model.eval()
+    with paddle.no_grad():
+        if task_name == "CMRC2018":
+            return np.stack([output.numpy() for output in heads.span_logits(model, batch)])
+        return np.asarray(heads.logits(model, batch).numpy())
+
+
+@pytest.mark.parametrize("task_name", TASK_NAMES)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+def test_every_architecture_gives_again_what_it_gave(tmp_path, family, task_name):
+    folder, task = make_encoder(family, tmp_path / "encoder"), TASKS[task_name]
+    num_outputs = len(task.labels) or 4
+    if (family.model_type, task_name) in NO_HEAD:
+        with pytest.raises(UserError, match=f"{family.model_type} has no head for {task_name}"):
+            models.load_model(str(folder), task, 0.1, num_outputs, training=True)
+        return
+    if (family.model_type, task_name) in WRONG:
+        with pytest.raises(UserError, match="refused, a text's scores depend on the other texts of its batch"):
+            models.load_model(str(folder), task, 0.1, num_outputs, training=True)
+        return
+    model = models.load_model(str(folder), task, 0.1, num_outputs, training=True)
+    before = outputs(model, task_name)
+    assert before.std() > 0 and (task_name != "CMRC2018" or np.abs(before[0] - before[1]).max() > 1e-3)
+    model.save_pretrained(tmp_path / "saved", safe_serialization=True)
+    again = models.load_model(str(tmp_path / "saved"), task, 0.1, num_outputs, training=False)
+    np.testing.assert_array_equal(outputs(again, task_name), before)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+def test_dropout_reaches_encoder_and_head(tmp_path, family):
+    """But for what no published run sets: PaddleNLP leaves dropouts after activations at 0."""
+    import paddle
+
+    if (family.model_type, "TNEWS") in WRONG:
+        pytest.skip("refused")
+    model = models.load_model(str(make_encoder(family, tmp_path)), TASKS["TNEWS"], 0.25, 15, training=True)
+    rates = {layer.p for layer in model.sublayers() if isinstance(layer, paddle.nn.Dropout)}
+    attentions = [layer.self_attn for layer in model.sublayers() if hasattr(layer, "self_attn")]
+    rates |= {attention.dropout for attention in attentions if isinstance(attention.dropout, float)}
+    assert rates - {0} == {0.25}
+
+
+def test_an_architecture_with_a_wrong_mask_is_refused(tmp_path, monkeypatch):
+    """As PaddleNLP's MegatronBERT is without the class that mends it."""
+    family = next(family for family in FAMILIES if family.model_type == "megatron-bert")
+    folder = make_encoder(family, tmp_path)
+    from clue_utils.models import families
+
+    monkeypatch.setattr(families.MegatronBertModel, "forward", family.base_class.forward)
+    with pytest.raises(UserError, match="a text's scores depend on the other texts"):
+        models.load_model(str(folder), TASKS["TNEWS"], 0.1, 15, training=True)
