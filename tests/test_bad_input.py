@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 import run_clue_classifier
-from clue_utils import arguments, download, pickles, results, tasks
+from clue_utils import arguments, download, results, tasks
 from clue_utils.errors import UserError
+from clue_utils.models import pickles
 
 Case = tuple[Callable[["Scene"], None], str]
 

@@ -127,8 +127,8 @@ def readable_errors(name: str) -> Iterator[None]:
     except Exception as error:  # PaddleNLP's own, and those of several network libraries
         while error.__context__ is not None and isinstance(error.__context__, Exception):
             error = error.__context__  # the first, which says what happened
-        reason = " ".join((str(error).strip() or type(error).__name__).split())
+        reason = shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", 120)
         raise UserError(
-            f"{name}: neither a folder nor a model that could be downloaded ({type(error).__name__}: {shorten(reason, 120)}); "
+            f"{name}: neither a folder nor a model that could be downloaded ({reason}); "
             "check the name and the network, or name a folder with the model's files"
         ) from error
