@@ -10,4 +10,5 @@ if [ $# -eq 0 ]; then
   .venv/bin/ruff format --check .
   .venv/bin/mypy
 fi
-exec .venv/bin/python -m pytest -q -rs "$@"
+# A worker for each processor; -n 0 runs all in one process.
+exec .venv/bin/python -m pytest -q -rs -n auto --dist worksteal "$@"

@@ -5,18 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+import demo_data
 import make_demo
 from clue_utils import runtime
+from warm_python import WarmPython
 
+# One thread for each process, as several run side by side; sums also come out the same on any number of processors.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 runtime.tune_cpu()
 # A shell that runs the tests in the background has its children ignore interrupts, which some tests are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: a worker for each processor that ``taskset`` and the like leave us; none for a single one."""
+    processors = runtime.num_processors()
+    return processors if processors > 1 else 0
 
 
 @pytest.fixture(scope="session")
@@ -40,19 +52,44 @@ def fresh_logging() -> None:
     root.propagate = True
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that the workers of this run of the tests share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+def own_cache(shared_folder: Path) -> None:
     """Keep cached features out of the user's home."""
-    os.environ["CLUE_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["CLUE_CACHE_DIR"] = str(shared_folder / "shared-cache")
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo folder that the project makes itself: ``model`` and ``data``."""
+def demo(shared_folder: Path) -> Path:
+    """The demo folder that the project makes itself: ``model`` and ``data``. Tests write nothing there."""
     runtime.import_libraries()
-    folder = tmp_path_factory.mktemp("demo")
-    make_demo.make_demo(folder)
+    folder = shared_folder / "shared-demo"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / make_demo.MANIFEST).exists():
+            make_demo.make_demo(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def few_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demo data of a few records for each task, where a test is not about learning."""
+    folder = tmp_path_factory.mktemp("few") / "data"
+    demo_data.make_data(folder, sizes=demo_data.sizes_for(16))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[Path]:
+    """A program that takes the words of ``python`` and has Paddle imported already."""
+    server = WarmPython()
+    yield server.path
+    server.close()
 
 
 @pytest.fixture(scope="session")
