@@ -47,6 +47,7 @@ SCRIPTS = (
 )
 FLAGS = "--do_train --do_eval --do_predict --device cpu --max_steps 6 --save_steps 2 --logging_steps 1 --batch_size 4 "
 FLAGS += "--learning_rate 1e-3 --num_proc 1"
+RECORDS = 48  # to train with, for each task
 ANY_TIME = "after a random time"
 LEFTOVERS = (".tmp", ".part")
 
@@ -100,6 +101,7 @@ def serve(folder: Path) -> str:
 def work(script: str, task: str, words: str, folder: Path, model: Path) -> None:
     """What a user does: the script, then the zip."""
     os.environ["CLUE_CACHE_DIR"] = str(folder / "cache")
+    os.environ.pop("CLUE_DATA_DIR", None)  # nothing would be downloaded
     flags = [*words.split(), *FLAGS.split(), "--model_name_or_path", str(model), "--output_dir", str(folder / "out")]
     importlib.import_module(script).main(flags)
     importlib.import_module("zip_predictions").main([str(folder / "out"), "--output", str(folder / "submit.zip")])
@@ -175,7 +177,7 @@ def kill_runs(num_kills: int, seed: int) -> list[tuple[str, str, bool]]:
         top = Path(temporary)
         import make_demo
 
-        status = in_a_process(lambda: (runtime.import_libraries(), make_demo.make_demo(top / "demo")))  # type: ignore
+        status = in_a_process(lambda: (runtime.import_libraries(), make_demo.make_demo(top / "demo", records=RECORDS)))  # type: ignore
         assert status == 0
         runtime.import_libraries()
         address = serve(top / "archives")
