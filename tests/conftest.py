@@ -20,6 +20,8 @@ from warm_python import WarmPython
 # One thread for each process, as several run side by side; sums also come out the same on any number of processors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 runtime.tune_cpu()
+# No test finds data but where it says.
+REAL_RECORDS = os.environ.pop("CLUE_DATA_DIR", "")
 # A shell that runs the tests in the background has its children ignore interrupts, which some tests are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -35,7 +37,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def clue_data_dir() -> Path:
     """The folder with real records, in the official layout."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "clue"
-    folder = Path(os.environ.get("CLUE_DATA_DIR") or beside)
+    folder = Path(REAL_RECORDS or beside)
     if not folder.is_dir():
         pytest.skip(f"needs real records: set CLUE_DATA_DIR ({folder} is not a folder)")
     if (folder.parent / make_demo.MANIFEST).is_file():

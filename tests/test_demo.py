@@ -254,7 +254,6 @@ def test_help_and_data_need_no_paddle(tmp_path):
         [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(path) for path in search]!r}\n{code}", str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=30,
     )
     assert done.returncode == 0 and "--records" in done.stdout, done.stderr
 

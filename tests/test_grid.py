@@ -36,6 +36,10 @@ def write_note():
     new.rename(note)
 write_note()
 time.sleep(float(os.environ.get("FAKE_SECONDS", 0)))
+# Neither of two trials of this task ends before the other has begun.
+meeting = os.environ.get("FAKE_MEETING", "no task")
+while meeting in value["--output_dir"] and sum(meeting in path.read_text() for path in note.parent.iterdir()) < 2:
+    time.sleep(0.05)
 folder = Path(value["--output_dir"])
 result = {"status": "running", "metric": "accuracy", "best_metric": 0.5, "model": value["--model_name_or_path"]}
 result["max_steps"] = int(value.get("--max_steps", -1))
@@ -70,6 +74,7 @@ class Place:
         python.chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not re.match("CUDA|OMP|SLURM|PARALLEL", name)}
         self.environment = kept | {"PYTHON": str(python), "FAKE_CALLS": str(self.calls)}
+        self.environment["XDG_RUNTIME_DIR"] = str(folder)  # where the locks of GPUs are
 
     def start(self, script: str, *words: str, **environment: str) -> subprocess.Popen:
         command = ["bash", str(TOP / "scripts" / script), *words]
@@ -86,7 +91,7 @@ class Place:
 
     def run(self, script: str, *words: str, **environment: str) -> tuple[int, str, str]:
         process = self.start(script, *words, **environment)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate()
         return process.returncode, out, err
 
     def done(self) -> list[dict]:
@@ -310,7 +315,8 @@ def test_retries_run_a_failing_trial_again(place):
 @needs_parallel
 def test_gpus_are_given_in_groups_and_never_to_two_trials(place):
     words = ["m", "--gpus", "0,1,2,3,6", "--tasks", "TNEWS", "CMRC2018", "C3", *NARROW]
-    status, out, err = place.run("grid_search.sh", *words, FAKE_SECONDS="0.3")
+    # That the two of CMRC2018 end at all shows that pairs of cards are in use side by side.
+    status, out, err = place.run("grid_search.sh", *words, FAKE_SECONDS="0.3", FAKE_MEETING="CMRC2018")
     assert status == 0, out + err
     calls = place.done()
     sizes = [len(call["cards"].split(",")) for call in calls]
@@ -319,7 +325,6 @@ def test_gpus_are_given_in_groups_and_never_to_two_trials(place):
         for other in calls[:i]:
             if one["begin"] < other["end"]:
                 assert not set(one["cards"].split(",")) & set(other["cards"].split(","))
-    assert calls[2]["begin"] < calls[3]["end"] and calls[3]["begin"] < calls[2]["end"]  # pairs side by side
 
 
 @needs_parallel
@@ -348,12 +353,12 @@ def test_the_gpus_of_the_machine_are_found(place, tmp_path, shown, environment, 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_every_process(place, number):
     words = ["m", "--cpu_slots", "2", "--tasks", "TNEWS", *NARROW]
-    process = place.start("grid_search.sh", *words, FAKE_SECONDS="100")
-    deadline = time.time() + 60
-    while len(place.done()) < 2 and time.time() < deadline:
+    process = place.start("grid_search.sh", *words, FAKE_SECONDS="3600")
+    while len(place.done()) < 2:
+        assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate()
     assert process.returncode == 128 + number and "interrupted: the same command goes on" in out
     assert "0 finished, 0 failed, 2 not ended" in out
     calls = place.done()
