@@ -274,10 +274,10 @@ def test_mean_is_over_questions() -> None:
 
 @pytest.mark.parametrize("piece", ["红", "a ", "'", ". ", ".", "红楼", "(", '"', ",", "\t"])
 def test_long_prediction_takes_short_time(piece: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # of this process alone: on a busy machine too
     official(piece * 50_000, "红楼梦a'. b " * 20, "红" * 200)
     official("a. " + " " * 50_000 + "b", "红")
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 WORDS = {

@@ -98,7 +98,7 @@ def work(seconds):
 
 with ProcessPoolExecutor(2, multiprocessing.get_context("fork"), features._begin_worker) as pool:
     print(*pool.map(work, [0.5, 0.5]), flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -109,10 +109,8 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
         workers = process.stdout.readline().split()
         process.kill()
     assert len(set(workers)) == 2
-    deadline = time.monotonic() + 20
-    while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
+    while any(is_alive(pid) for pid in workers):
         time.sleep(0.05)
-    assert not [pid for pid in workers if is_alive(pid)]
 
 
 def is_alive(pid):
