@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from killing import kill_before_change
 
 from clue_utils import download
 from clue_utils.errors import UserError
 from clue_utils.tasks import TASKS, Archive
+from killing import kill_before_change
 
 # Not compressible, so that the archive has many packets.
 NOISE = os.urandom(600_000).hex()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import paddle
 import pytest
-from killing import kill_before_change
 
+import demo_data
 import run_c3
 import run_chid
 import run_clue_classifier
@@ -23,14 +23,19 @@ import run_clue_classifier_trainer
 import run_cmrc2018
 from clue_utils import checkpoints, classification, results
 from clue_utils.results import locked, write_text_atomically
+from killing import kill_before_change
 
 FLAGS = "--task_name TNEWS --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"
 FLAGS += " --max_seq_length 24 --learning_rate 1e-3"
 
 
 @pytest.fixture(scope="module")
-def train(run_on_demo):
-    return lambda output, *words: run_on_demo(run_clue_classifier.main, output, *FLAGS.split(), *words)
+def train(run_on_demo, tmp_path_factory):
+    """Eight updates an epoch, and evaluations of one batch."""
+    data = tmp_path_factory.mktemp("data") / "data"
+    demo_data.make_data(data, sizes=demo_data.sizes_for(64))
+    flags = (*FLAGS.split(), "--data_dir", data)
+    return lambda output, *words: run_on_demo(run_clue_classifier.main, output, *flags, *words)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +126,7 @@ def signal_at(call, number, times=1):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize(
     ("function", "call", "step"),
-    [("cross_entropy_loss", 1, 1), ("cross_entropy_loss", 17, 17), ("cross_entropy_loss", 20, 20), ("logits", 5, 20)],
+    [("cross_entropy_loss", 1, 1), ("cross_entropy_loss", 17, 17), ("cross_entropy_loss", 20, 20), ("logits", 2, 20)],
     ids=["first update", "update", "update before an evaluation", "evaluation"],
 )
 def test_a_signal_leaves_a_checkpoint_to_go_on_from(
