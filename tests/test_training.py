@@ -80,7 +80,7 @@ def test_evaluation_goes_on_in_smaller_batches_where_memory_runs_out(train, tmp_
     assert "out of memory in evaluation with a batch of shape [64, 16]: taking it in halves" in out
     halves = json.loads((tmp_path / "result.json").read_text())
     for one, other in zip(whole["history"], halves["history"], strict=True):
-        assert one["accuracy"] == other["accuracy"] and one["loss"] == pytest.approx(other["loss"], abs=1e-8)
+        assert one["accuracy"] == other["accuracy"] and one["loss"] == pytest.approx(other["loss"], abs=1e-5)
     assert predictions.read_bytes() == before
 
 
