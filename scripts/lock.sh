@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Remakes requirements.txt, requirements-gpu.txt and requirements-dev.txt from requirements.in and requirements-dev.in.
+# Remakes requirements.txt, requirements-gpu.txt and requirements-dev.txt from requirements.in, requirements-override.in
+# and requirements-dev.in.
 # Pins that still fit are kept; `bash scripts/lock.sh --upgrade` takes the newest of everything.
 # There are no hashes: pip would then refuse the packages that the GPU wheel adds from Paddle's own index.
 set -euo pipefail
@@ -12,25 +13,32 @@ compile() { # INPUT OUTPUT [FLAG...]: one lock for Python 3.10 and later, on eve
     --no-emit-index-url --no-emit-find-links --custom-compile-command "bash scripts/lock.sh"
 }
 
-compile requirements.in requirements.txt "$@"
+compile requirements.in requirements.txt --override requirements-override.in "$@"
+sed -i.tmp '2a\
+# Install it with --no-deps: it is complete, and requirements-override.in goes beyond what pip would accept.
+' requirements.txt
+rm requirements.txt.tmp
 compile requirements-dev.in requirements-dev.txt "$@"
 
 # The GPU lock is the same set with another Paddle wheel, so that the two cannot drift apart.
 {
-  cat <<END
+  cat <<'END'
 # requirements.txt with the GPU wheel of Paddle; made by: bash scripts/lock.sh
 #
 # This wheel comes from Paddle's own index, one for each CUDA version. Take the newest that the driver supports
 # (nvidia-smi shows it at the top right) and name it to pip, for example for CUDA 12.6:
 #
-#   pip install -r requirements-gpu.txt --extra-index-url https://www.paddlepaddle.org.cn/packages/stable/cu126/
+#   index=https://www.paddlepaddle.org.cn/packages/stable/cu126/
+#   pip install --no-deps -r requirements-gpu.txt --extra-index-url "$index"
+#   pip install -c requirements-gpu.txt paddlepaddle-gpu --extra-index-url "$index"
 #
 #   CUDA 11.8   https://www.paddlepaddle.org.cn/packages/stable/cu118/
 #   CUDA 12.6   https://www.paddlepaddle.org.cn/packages/stable/cu126/
 #   CUDA 12.9   https://www.paddlepaddle.org.cn/packages/stable/cu129/
 #   CUDA 13.0   https://www.paddlepaddle.org.cn/packages/stable/cu130/
 #
-# The wheel itself pins the NVIDIA libraries it needs, which differ from one CUDA version to the next.
+# The second command adds the NVIDIA libraries, which the wheel itself pins: they differ from one CUDA version to the
+# next, so they are not listed here.
 END
   sed -e '1,/^[^#]/{/^#/d;}' -e "s/^paddlepaddle==/paddlepaddle-gpu==/" requirements.txt
 } >requirements-gpu.txt.tmp
