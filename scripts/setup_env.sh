@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Makes .venv at the project's top: Python 3.10 to 3.12, the packages of requirements.txt, and the project itself.
+# Makes .venv at the project's top: Python 3.10 to 3.13, the packages of requirements.txt, and the project itself.
 # Usage: bash scripts/setup_env.sh [--dev]     --dev adds the packages of requirements-dev.txt
-# PYTHON=/path/to/python chooses the interpreter. What is already in place is left alone, so a second run ends at once.
+# PYTHON=/path/to/python chooses the interpreter; where there is none that will do, uv supplies one if it is there.
+# What is already in place is left alone, so a second run ends at once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 venv="$PWD/.venv"
 log="$venv/set-up.log"
 unfinished="$venv/set-up.unfinished" # there from the moment .venv is made until all is in place
+install_python="install one, or name it: PYTHON=/path/to/python bash scripts/setup_env.sh"
 
 stop() {
   echo "set-up: $1" >&2
@@ -19,29 +21,31 @@ case "$*" in
   *) stop "unknown argument $1: bash scripts/setup_env.sh [--dev]" ;;
 esac
 
-find_python() { # prints the path of the newest Python that will do
+find_python() { # prints the path of the Python to take, or nothing where that is left to uv
   local candidate version without_venv=""
-  local candidates=(python3.12 python3.11 python3.10 python3 python)
+  # 3.13 comes last: the wheel of fast-dataindex for it needs a glibc (2.34) newer than the others do.
+  local candidates=(python3.12 python3.11 python3.10 python3.13 python3 python)
   [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
   for candidate in "${candidates[@]}"; do
     # Asked, not looked up: a name may lead to a version manager's stub that runs nothing.
     version="$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || version=""
     case "$version" in
-      3.10 | 3.11 | 3.12) ;;
+      3.10 | 3.11 | 3.12 | 3.13) ;;
       *)
-        [ -z "${PYTHON:-}" ] || stop "PYTHON=$PYTHON is ${version:+Python }${version:-no Python}; 3.10 to 3.12 is needed"
+        [ -z "${PYTHON:-}" ] || stop "PYTHON=$PYTHON is ${version:+Python }${version:-no Python}; 3.10 to 3.13 is needed"
         continue
         ;;
     esac
     if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
-      "$candidate" -c 'import sys; print(sys.executable)'
+      # Links are followed, for the name may be found in the very .venv that is about to be made anew.
+      "$candidate" -c 'import os, sys; print(os.path.realpath(sys.executable))'
       return
     fi
     without_venv="${without_venv:-$version}"
   done
   [ -z "$without_venv" ] ||
     stop "Python $without_venv has no venv module; on Debian or Ubuntu: apt-get install python$without_venv-venv"
-  stop "no Python from 3.10 to 3.12 found; install one, or name it: PYTHON=/path/to/python bash scripts/setup_env.sh"
+  command -v uv >/dev/null || stop "no Python from 3.10 to 3.13 found; $install_python"
 }
 
 key() { # FILE...: what a stamp must hold for these inputs to be in place
@@ -92,16 +96,22 @@ if [ -e "$unfinished" ] || ! in_place set-up.packages requirements.txt; then
   fi
   # Made anew rather than mended: pip may take a package that was cut off half-way for installed.
   python="$(find_python)"
-  echo "set-up: .venv with $("$python" -V) of $python"
+  echo "set-up: .venv with $([ -z "$python" ] && echo "Python 3.12 of uv" || echo "$("$python" -V) of $python")"
   rm -rf .venv
   mkdir .venv
   touch "$unfinished"
-  "$python" -m venv .venv
+  if [ -n "$python" ]; then
+    "$python" -m venv .venv
+  else
+    uv venv --quiet --allow-existing --python 3.12 .venv ||
+      stop "no Python from 3.10 to 3.13 found, and uv supplies none; $install_python"
+    .venv/bin/python -m ensurepip >/dev/null # uv leaves pip out
+  fi
   locked() { sed -n "s/^$1==\([^ ]*\).*/$1==\1/p" requirements.txt; }
   pip_install "pip and setuptools" "$(locked pip)" "$(locked setuptools)"
-  # The locked setuptools also builds the few packages that are published as source only.
+  # --no-deps: see requirements-override.in. The locked setuptools also builds what is published as source only.
   pip_install "$(sed -n 's/==.*//p' requirements.txt | sort -u | wc -l | tr -d ' ') locked packages (2 GB, some minutes)" \
-    --build-constraint requirements.txt -r requirements.txt
+    --no-deps --build-constraint requirements.txt -r requirements.txt
   key requirements.txt >.venv/set-up.packages
   rm "$unfinished"
 fi
@@ -112,6 +122,6 @@ if ! in_place set-up.project setup.cfg pyproject.toml; then
 fi
 
 if [ "${1:-}" = --dev ] && ! in_place set-up.dev requirements-dev.txt; then
-  pip_install "the tools for tests" -r requirements-dev.txt
+  pip_install "the tools for tests" --no-deps -r requirements-dev.txt
   key requirements-dev.txt >.venv/set-up.dev
 fi
