@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 # --precision -> Paddle's name of the number type.
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
-_LOCKED_SET = "install the locked set: pip install -r requirements.txt"
+_LOCKED_SET = "install the locked set: pip install --no-deps -r requirements.txt"
 
 
 def rank() -> int:
@@ -194,7 +194,7 @@ def set_device(requested: str | None) -> str:
     if device != "cpu" and not counts[device]:
         built = paddle.is_compiled_with_cuda() if device == "gpu" else paddle.is_compiled_with_xpu()
         reason = "no card is visible" if built else f"the installed PaddlePaddle is built without {device} support"
-        remedy = "check CUDA_VISIBLE_DEVICES" if built else "install requirements-gpu.txt"
+        remedy = "check CUDA_VISIBLE_DEVICES" if built else "install requirements-gpu.txt as README.md says"
         raise UserError(f"--device {device}: {reason}; {remedy}, or pass --device cpu")
     if device != "cpu" and world_size() > 1:
         device = f"{device}:{os.environ.get('FLAGS_selected_' + device + 's', '0').split(',')[0]}"
