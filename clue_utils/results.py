@@ -24,6 +24,8 @@ from clue_utils.errors import UserError, shorten
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
 WEIGHTS_FILE = "model.safetensors"
+# Written by PaddleNLP's Trainer besides.
+TRAINER_FILES = ("all_results.json", "train_results.json", "eval_results.json", "trainer_state.json")
 _LOCK_FILE = ".lock"
 # Hyper-parameters that may change when a run goes on: what is learnt does not depend on them.
 FREE_TO_CHANGE = ("gradient_accumulation_steps", "logging_steps")
@@ -150,13 +152,13 @@ def read_result(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def _require_same_run(folder: Path, earlier: dict[str, Any], described: dict[str, Any]) -> None:
-    """Refuse to go on with a run that was started with other settings."""
-    before = earlier | earlier.get("hyper_parameters", {})
-    now = described | described["hyper_parameters"]
+    """Refuse to go on with a run that was started with other settings, be it with more or fewer of them."""
+    before, now = ({**fields, **fields.get("hyper_parameters", {})} for fields in (earlier, described))
+    names = dict.fromkeys([*now, *earlier.get("hyper_parameters", {})])
     different = [
-        f"{name} {shorten(before.get(name))} there, {shorten(now[name])} now"
-        for name in now
-        if name not in ("hyper_parameters", *FREE_TO_CHANGE) and before.get(name) != now[name]
+        f"{name} {shorten(before.get(name))} there, {shorten(now.get(name))} now"
+        for name in names
+        if name not in ("hyper_parameters", *FREE_TO_CHANGE) and before.get(name) != now.get(name)
     ]
     if different:
         raise UserError(
@@ -235,7 +237,7 @@ class Run:
         task = tasks.TASKS[task_name]
         for leftover in [*self.folder.glob("visualdl"), *self.folder.glob("checkpoint-*")]:
             shutil.rmtree(leftover)
-        names = [task.plain_submission, *task.submissions.values(), METRICS_FILE, RESULT_FILE]
+        names = [task.plain_submission, *task.submissions.values(), *TRAINER_FILES, METRICS_FILE, RESULT_FILE]
         if not (os.path.isdir(model) and os.path.samefile(model, self.folder)):
             names.insert(0, WEIGHTS_FILE)
         for name in names:
@@ -269,14 +271,6 @@ class Run:
         """What ``resume`` takes to come back to this moment."""
         return {"settings": self._settings} | {name: self.fields[name] for name in ("history", *NO_EVALUATION)}
 
-    def keep_evaluations(self, step: int) -> None:
-        """Go back to the evaluations up to a step, and to the best of them."""
-        history = [entry for entry in self.fields.get("history", []) if entry["step"] <= step]
-        self.resume(NO_EVALUATION | {"history": history}, step)
-        self.fields["history"] = []
-        for entry in history:
-            self.add_evaluation(entry["step"], {name: value for name, value in entry.items() if name != "step"})
-
     def add_evaluation(self, step: int, metrics: dict[str, float]) -> bool:
         """Add an evaluation to the history; return whether it is the best so far."""
         self.fields["history"].append({"step": step, **metrics})
@@ -285,6 +279,13 @@ class Run:
             return False
         self.fields |= {"best_metric": value, "best_step": step, "best_metrics": metrics}
         return True
+
+    def set_best(self, step: int) -> None:
+        """Have ``best_metric`` and the like speak of the evaluation at a step: its checkpoint is what is kept."""
+        for entry in self.fields["history"]:
+            if entry["step"] == step:
+                metrics = {name: value for name, value in entry.items() if name != "step"}
+                self.fields |= {"best_metric": metrics[self.fields["metric"]], "best_step": step, "best_metrics": metrics}
 
     def record_members(self, members: list[str]) -> None:
         """Note the checkpoints of an ensemble; an evaluation of other members is forgotten."""

@@ -15,9 +15,10 @@ from safetensors.numpy import load_file
 
 import run_clue_classifier
 import run_clue_classifier_trainer
-from clue_utils import tasks
+from clue_utils import tasks, trainer
 from clue_utils.errors import UserError
-from run_clue_classifier_trainer import ClueTrainer, task_of
+from clue_utils.trainer import ClueTrainer
+from run_clue_classifier_trainer import task_of
 
 TRAINING = (
     *("--do_train", "--do_eval", "--max_steps", 12, "--logging_steps", 4, "--save_steps", 4, "--learning_rate", 1e-3),
@@ -161,7 +162,7 @@ def test_what_is_kept_is_the_best_without_being_asked(run, tmp_path):
 )
 def test_old_checkpoints_are_removed_but_never_the_best(run, tmp_path, monkeypatch, limit, best, kept):
     scores = iter([{"accuracy": float(step == best), "loss": 1.0} for step in (2, 4, 6, 8)])
-    monkeypatch.setattr(run_clue_classifier_trainer, "evaluate_and_log", lambda score: next(scores))
+    monkeypatch.setattr(trainer, "evaluate_and_log", lambda score: next(scores))
     (tmp_path / "checkpoint-mine").mkdir()
     words = "--do_train --max_steps 8 --save_steps 2 --max_seq_length 16 --per_device_train_batch_size 4"
     status, _, error = run("TNEWS", tmp_path, *words.split(), *(("--save_total_limit", limit) if limit else ()))
@@ -208,7 +209,7 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(run, trained, tmp_path, monk
 def test_checkpoints_hold_no_pickle_and_one_that_does_is_refused(run, trained, tmp_path):
     assert list(trained.glob("checkpoint-*/optimizer*.safetensors"))
     suffixes = {path.suffix for path in trained.glob("checkpoint-*/*")}
-    assert not suffixes & set(run_clue_classifier_trainer.PICKLES)
+    assert not suffixes & set(trainer.PICKLES)
     hostile = tmp_path / "checkpoint-8"
     shutil.copytree(trained / "checkpoint-8", hostile)
     (hostile / "scheduler.pdparams").write_bytes(b"cos\nabort\n(tR.")
