@@ -27,7 +27,7 @@ from clue_utils.features import Collate  # noqa: E402
 from clue_utils.pipeline import Pipeline  # noqa: E402
 from clue_utils.results import locked  # noqa: E402
 from clue_utils.stopping import StopRequest  # noqa: E402
-from clue_utils.trainer import ClueTrainer, find_checkpoint  # noqa: E402
+from clue_utils.trainer import ClueTrainer  # noqa: E402
 from clue_utils.trainer_arguments import (  # noqa: E402
     as_plain_arguments,
     complete,
@@ -111,9 +111,8 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
         eval_dataset=dev and dev.features,
     )
     if trains:
-        found = flags.resume_from_checkpoint or find_checkpoint(run.folder)
         with StopRequest() as stop:
-            metrics = trainer.fit(found and Path(found), stop)
+            metrics = trainer.fit(flags.resume_from_checkpoint, stop)
         trainer.save_metrics("train", metrics)
         trainer.save_state()
         if runtime.rank() == 0:

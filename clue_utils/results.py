@@ -151,7 +151,12 @@ def read_result(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     return result
 
 
-def _require_same_run(folder: Path, earlier: dict[str, Any], described: dict[str, Any]) -> None:
+def _require_same_run(
+    folder: Path,
+    earlier: dict[str, Any],
+    described: dict[str, Any],
+    remedy: str = "choose another --output_dir, or start anew with --overwrite_output_dir",
+) -> None:
     """Refuse to go on with a run that was started with other settings, be it with more or fewer of them."""
     before, now = ({**fields, **fields.get("hyper_parameters", {})} for fields in (earlier, described))
     names = dict.fromkeys([*now, *earlier.get("hyper_parameters", {})])
@@ -161,10 +166,7 @@ def _require_same_run(folder: Path, earlier: dict[str, Any], described: dict[str
         if name not in ("hyper_parameters", *FREE_TO_CHANGE) and before.get(name) != now.get(name)
     ]
     if different:
-        raise UserError(
-            f"{folder} holds a run with other settings ({shorten('; '.join(different), 160)}): "
-            "choose another --output_dir, or start anew with --overwrite_output_dir"
-        )
+        raise UserError(f"{folder} holds a run with other settings ({shorten('; '.join(different), 160)}): {remedy}")
 
 
 def _is_same_checkpoint(folder: Path, earlier: dict[str, Any], described: dict[str, Any]) -> bool:
@@ -243,16 +245,21 @@ class Run:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
 
-    def resume(self, fields: dict[str, Any], step: int) -> None:
+    def resume(self, fields: dict[str, Any], step: int, checkpoint: Path | None = None) -> None:
         """Go back to the evaluations recorded at a step: later lines of the metrics log are dropped.
 
         Args:
             fields: "history" and those of ``NO_EVALUATION``; "settings" of the run that recorded them, if known.
+            checkpoint: what the user has named to go on from, if anything.
 
         Raises:
             UserError: those are not this run's settings.
         """
-        _require_same_run(self.folder, fields.get("settings", self._settings), self._settings)
+        recorded = fields.get("settings", self._settings)
+        if checkpoint:
+            _require_same_run(checkpoint, recorded, self._settings, "give the same, or drop --resume_from_checkpoint")
+        else:
+            _require_same_run(self.folder, recorded, self._settings)
         self.fields |= {name: fields[name] for name in ("history", *NO_EVALUATION)}
         evaluated = {entry["step"] for entry in self.fields["history"]}
         path = self.folder / METRICS_FILE
@@ -285,7 +292,11 @@ class Run:
         for entry in self.fields["history"]:
             if entry["step"] == step:
                 metrics = {name: value for name, value in entry.items() if name != "step"}
-                self.fields |= {"best_metric": metrics[self.fields["metric"]], "best_step": step, "best_metrics": metrics}
+                self.fields |= {
+                    "best_metric": metrics[self.fields["metric"]],
+                    "best_step": step,
+                    "best_metrics": metrics,
+                }
 
     def record_members(self, members: list[str]) -> None:
         """Note the checkpoints of an ensemble; an evaluation of other members is forgotten."""

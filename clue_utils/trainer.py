@@ -89,19 +89,24 @@ class ClueTrainer(Trainer):
         self._losses: dict[str, Any] | None = None  # of the checkpoint gone on from, until the first update
         super().__init__(**settings)
 
-    def fit(self, checkpoint: Path | None, stop: StopRequest) -> dict[str, float]:
-        """Train, from the beginning or a checkpoint on; return PaddleNLP's metrics of the training.
+    def fit(self, named: str | None, stop: StopRequest) -> dict[str, float]:
+        """Train, from the newest checkpoint on if there is one; return PaddleNLP's metrics of the training.
+
+        Args:
+            named: the checkpoint to go on from instead.
 
         Raises:
-            UserError: that is not a checkpoint of this run.
+            UserError: that is not a checkpoint of a run with these settings; or the loss is no longer a finite number.
+            Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last update was written first.
         """
         run = self.pipeline.run
+        checkpoint = Path(named) if named else find_checkpoint(run.folder)
         if checkpoint is None:
             run.resume(NO_EVALUATION | {"history": []}, 0)
         else:
             require_safe(checkpoint)
             state = _read_json(checkpoint, RUN_STATE_NAME, ("run", "losses"))
-            run.resume(state["run"], _step_of(checkpoint))
+            run.resume(state["run"], _step_of(checkpoint), checkpoint if named else None)
             self._losses = state["losses"]
         run.write(num_steps=None)
         self.remove_callback(DefaultFlowCallback)
@@ -116,7 +121,9 @@ class ClueTrainer(Trainer):
 
     def _updates_per_epoch(self) -> int:
         args: TrainingArguments = self.args
-        num_batches = batches_per_epoch(len(self.train_dataset), args.per_device_train_batch_size * runtime.world_size())
+        num_batches = batches_per_epoch(
+            len(self.train_dataset), args.per_device_train_batch_size * runtime.world_size()
+        )
         return max(1, num_batches // args.gradient_accumulation_steps)
 
     def _get_train_sampler(self) -> SeededBatches:
@@ -131,7 +138,7 @@ class ClueTrainer(Trainer):
         )
 
     def training_step(self, model: Any, inputs: Any, step_control: int = 0) -> paddle.Tensor:
-        """The loss of a batch; the first one also takes up the sums that PaddleNLP begins anew after an interruption."""
+        """The loss of a batch; that of the first takes up the sums that PaddleNLP begins anew when going on."""
         loss = super().training_step(model, inputs, step_control)
         if self._losses is not None:
             self._total_loss_scalar, self._globalstep_last_logged = self._losses["logged"], self._losses["logged_step"]
@@ -143,6 +150,14 @@ class ClueTrainer(Trainer):
         """Note where PaddleNLP sums the losses since the last log line, for a checkpoint."""
         self._unlogged_loss = tr_loss
         super()._maybe_log_save_evaluate(tr_loss, *words, **settings)
+
+    def _check_loss_valid(self, loss: paddle.Tensor) -> None:
+        try:
+            super()._check_loss_valid(loss)
+        except ValueError as error:
+            step = self.state.global_step + 1
+            line = f"the loss is not finite at step {step}: lower --learning_rate or raise --warmup_ratio"
+            raise UserError(line) from error
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -264,7 +279,9 @@ class GoOn(TrainerCallback):
             if here.is_dir():
                 state.best_model_checkpoint = str(here)
             elif not Path(state.best_model_checkpoint).is_dir():
-                raise UserError(f"{here}: the best checkpoint so far is gone; pass --overwrite_output_dir to start anew")
+                raise UserError(
+                    f"{here}: the best checkpoint so far is gone; pass --overwrite_output_dir to start anew"
+                )
         newest = folder / f"checkpoint-{state.global_step}"
         if runtime.rank() == 0 and newest.is_dir():  # the run may have been killed before it did so
             self.trainer.remove_old_checkpoints(newest)

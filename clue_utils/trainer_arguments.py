@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Optional
 
 from paddlenlp.trainer import PdArgumentParser, TrainingArguments
 
@@ -25,8 +25,13 @@ example:
 
 # What --metric_for_best_model chooses by, with or without "eval_" before it -> whether the greater is the better.
 METRICS = {"accuracy": True, "loss": False}
-# Optimizers that PaddleNLP's Trainer makes; it names another that it does not.
-OPTIMIZERS = ("adamw", "adamw_mini", "adamw_custom", "adamw_16bit_moment")
+# Words that PaddleNLP's Trainer makes something of; it takes others, and fails or passes them over later.
+WORDS = {
+    "optim": ("adamw", "adamw_mini", "adamw_custom", "adamw_16bit_moment"),
+    "lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup", "polynomial"),
+    "fp16_opt_level": ("O0", "O1", "O2"),
+    "metric_for_best_model": (*METRICS, *(f"eval_{name}" for name in METRICS)),
+}
 
 # Flags of TrainingArguments that go by another name in the plain script, and what they must be.
 PLAIN_NAMES = {"warmup_ratio": "warmup_proportion", "per_device_eval_batch_size": "eval_batch_size"}
@@ -97,7 +102,7 @@ _NOT_RECORDED = {
         wandb_http_proxy metrics_output_path skip_memory_metrics skip_profile_timer""",
     "how much of the run stays on disk": "save_total_limit unified_checkpoint",
     "time and memory for the same sums": """
-        per_device_eval_batch_size dataloader_num_workers recompute release_grads offload_optim to_static
+        per_device_eval_batch_size dataloader_num_workers recompute release_grads offload_optim
         ddp_find_unused_parameters""",
     "follows from metric_for_best_model": "greater_is_better",
 }
@@ -136,7 +141,9 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
     completed = (*ACCEPTED, *RECORDED, "device", "disable_tqdm", "seed")
     # The run's own VisualDL log holds the scalars; PaddleNLP's writer fails with today's protobuf. Safetensors in the
     # checkpoints to go on from.
-    parser.set_defaults(**dict.fromkeys(completed) | {"max_steps": -1, "report_to": ["none"], "unified_checkpoint": True})
+    parser.set_defaults(
+        **dict.fromkeys(completed) | {"max_steps": -1, "report_to": ["none"], "unified_checkpoint": True}
+    )
     flags = parser.parse_args(argv)
     if not flags.unified_checkpoint:
         parser.error("--unified_checkpoint false would keep pickles as checkpoints: leave it out")
@@ -149,6 +156,11 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
                 accept(str(getattr(flags, name)))
             except argparse.ArgumentTypeError as error:
                 parser.error(f"argument --{name}: {error}")
+    for name, words in WORDS.items():
+        if getattr(flags, name) not in (None, *words):
+            parser.error(f"--{name} {getattr(flags, name)}: choose one of {', '.join(words)}")
+    if flags.bf16 and flags.fp16:
+        parser.error("--bf16 and --fp16 exclude each other: drop one of them")
     return flags
 
 
@@ -188,13 +200,9 @@ def complete(flags: argparse.Namespace, args: argparse.Namespace) -> None:
             logger.info("  %s: %s (command line)", name, value)
     args.hyper_parameters += RECORDED
     args.per_device_train_batch_size = math.ceil(args.batch_size / args.gradient_accumulation_steps)
-    if args.optim not in OPTIMIZERS:
-        raise UserError(f"--optim {args.optim}: choose one of {', '.join(OPTIMIZERS)}")
     if args.lr_scheduler_type == "polynomial" and args.lr_end >= args.learning_rate:
         raise UserError(f"--lr_end {args.lr_end} must be below --learning_rate {args.learning_rate}")
     metric = (flags.metric_for_best_model or "accuracy").removeprefix("eval_")
-    if metric not in METRICS:
-        raise UserError(f"--metric_for_best_model {flags.metric_for_best_model}: choose one of {', '.join(METRICS)}")
     if flags.greater_is_better not in (None, METRICS[metric]):
         raise UserError(f"--greater_is_better {flags.greater_is_better} would keep the worst {metric}: leave it out")
     args.metric_for_best_model = f"eval_{metric}"
@@ -205,21 +213,25 @@ def _complete_strategies(flags: argparse.Namespace, args: argparse.Namespace) ->
     """Set when to evaluate and to write a checkpoint, and whether to keep the best.
 
     Of --evaluation_strategy and --save_strategy one that is left out follows the other; both left out, an evaluation
-    and a checkpoint come every --save_steps updates. Where something is evaluated, the best is kept unless
-    --load_best_model_at_end is false.
+    and a checkpoint come every --save_steps updates (once an epoch where a checkpoint of the plain script was trained
+    so). Where something is evaluated, the best is kept unless --load_best_model_at_end is false.
 
     Raises:
         UserError: the best is to be kept where not every checkpoint is evaluated.
     """
     evaluates, saves = flags.evaluation_strategy, flags.save_strategy
     if evaluates is None:
-        evaluates = "steps" if flags.eval_steps else saves or "steps"
+        evaluates = "steps" if flags.eval_steps else saves or ("steps" if args.save_steps else "epoch")
     if saves is None:
-        saves = "steps" if flags.save_steps or evaluates == "no" else evaluates
+        saves = "steps" if flags.save_steps or (evaluates == "no" and args.save_steps) else evaluates
+        saves = "epoch" if saves == "no" else saves
     keeps_best = flags.load_best_model_at_end
     if keeps_best is None:
         keeps_best = evaluates != "no"
     eval_steps = flags.eval_steps or args.save_steps
+    for name, strategy, steps in (("evaluation", evaluates, eval_steps), ("save", saves, args.save_steps)):
+        if args.do_train and strategy == "steps" and not steps:
+            raise UserError(f"--{name}_strategy steps: the model was trained by epochs, so pass --save_steps too")
     reason = ""
     if evaluates == "no" and flags.evaluation_strategy is None:
         reason = "--save_strategy no leaves no checkpoint to evaluate"

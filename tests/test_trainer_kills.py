@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import signal
 import sys
@@ -12,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
+from killing import in_a_process
 
 import run_clue_classifier_trainer
-from killing import in_a_process
 
 # Log lines, evaluations and checkpoints fall on different updates; an epoch has a batch too many for its updates.
 FLAGS = "--dataset tnews --do_train --do_eval --do_predict --max_steps 7 --save_steps 2 --logging_steps 3"
@@ -101,3 +101,19 @@ def outcome(folder: Path) -> dict[str, Any]:
         else:
             files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return files
+
+
+def test_killed_runs_end_as_if_they_never_were(demo, tmp_path):
+    whole = tmp_path / "whole"
+    num_changes = count_changes(demo, whole)
+    expected = outcome(whole)
+    assert {name for name in expected if "/" not in name and "checkpoint" in name} == {"checkpoint-6", "checkpoint-7"}
+    # A kill in each third of the run, at another place in it each time the tests are run.
+    for third in range(3):
+        folder = tmp_path / str(third)
+        change = random.randint(*(1 + (third + end) * (num_changes - 1) // 3 for end in (0, 1)))
+        assert run_until(demo, folder, change) == -signal.SIGKILL
+        assert in_a_process(lambda folder=folder: work(demo, folder)) == 0
+        found = outcome(folder)
+        differing = {name for name in {*found, *expected} if found.get(name) != expected.get(name)}
+        assert not differing, f"killed at change {change} of {num_changes}"
