@@ -29,6 +29,8 @@ TRAINER_FILES = ("all_results.json", "train_results.json", "eval_results.json", 
 _LOCK_FILE = ".lock"
 # Hyper-parameters that may change when a run goes on: what is learnt does not depend on them.
 FREE_TO_CHANGE = ("gradient_accumulation_steps", "logging_steps")
+# Different settings that are named in one line.
+_MOST_SHOWN = 6
 # What ``Run.fields`` holds before the first evaluation, beside an empty history.
 NO_EVALUATION = {"best_metric": None, "best_step": None, "best_metrics": None}
 
@@ -166,7 +168,9 @@ def _require_same_run(
         if name not in ("hyper_parameters", *FREE_TO_CHANGE) and before.get(name) != now.get(name)
     ]
     if different:
-        raise UserError(f"{folder} holds a run with other settings ({shorten('; '.join(different), 160)}): {remedy}")
+        more = [f"{len(different) - _MOST_SHOWN} more"] if len(different) > _MOST_SHOWN else []
+        shown = "; ".join(different[:_MOST_SHOWN] + more)
+        raise UserError(f"{folder} holds a run with other settings ({shorten(shown, 160)}): {remedy}")
 
 
 def _is_same_checkpoint(folder: Path, earlier: dict[str, Any], described: dict[str, Any]) -> bool:

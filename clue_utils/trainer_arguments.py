@@ -229,7 +229,7 @@ def _complete_strategies(flags: argparse.Namespace, args: argparse.Namespace) ->
     if keeps_best is None:
         keeps_best = evaluates != "no"
     eval_steps = flags.eval_steps or args.save_steps
-    for name, strategy, steps in (("evaluation", evaluates, eval_steps), ("save", saves, args.save_steps)):
+    for name, strategy, steps in (("save", saves, args.save_steps), ("evaluation", evaluates, eval_steps)):
         if args.do_train and strategy == "steps" and not steps:
             raise UserError(f"--{name}_strategy steps: the model was trained by epochs, so pass --save_steps too")
     reason = ""

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+import run_clue_classifier as plain
 import run_clue_classifier_trainer
 from clue_utils import arguments, tasks
 from clue_utils.errors import UserError
@@ -102,10 +103,11 @@ def test_strategies_that_cannot_keep_the_best_are_refused_in_the_user_s_words(co
 
 def test_an_evaluation_and_a_checkpoint_after_each_epoch(run, tmp_path):
     words = "--evaluation_strategy epoch --save_strategy epoch --num_train_epochs 2 --load_best_model_at_end True"
-    status, _, error = run(tmp_path, *words.split(), "--metric_for_best_model", "accuracy")
+    batch = ("--per_device_train_batch_size", 128)  # of 800 records
+    status, _, error = run(tmp_path, *words.split(), "--metric_for_best_model", "accuracy", *batch)
     assert status == 0, error
     result = json.loads((tmp_path / "result.json").read_text())
-    assert evaluated(tmp_path) == checkpoints(tmp_path) == [25, 50]  # 800 records
+    assert evaluated(tmp_path) == checkpoints(tmp_path) == [7, 14]
     best = max(result["history"], key=lambda entry: entry["accuracy"])
     assert (result["best_step"], result["best_metric"]) == (best["step"], best["accuracy"])
     state = json.loads((tmp_path / "trainer_state.json").read_text())
@@ -276,3 +278,24 @@ def test_the_same_batch_in_other_parts_is_another_run(run, tmp_path):
 def test_a_loss_that_is_not_finite_is_one_line(run, tmp_path):
     status, _, error = run(tmp_path, "--max_steps", 3, "--learning_rate", 1e38)
     assert status == 2 and "lower --learning_rate or raise --warmup_ratio" in error and "Traceback" not in error
+
+
+def test_going_on_from_a_plain_script_s_run_by_epochs(completed, tmp_path):
+    """Its record says --save_steps 0, which is once an epoch there."""
+    hyper_parameters = {"save_steps": 0, "batch_size": 8}
+    (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": hyper_parameters}))
+    args = completed("--model_name_or_path", tmp_path)
+    assert (args.evaluation_strategy, args.save_strategy) == ("epoch", "epoch")
+    with pytest.raises(UserError, match="--save_strategy steps: .*pass --save_steps too"):
+        completed("--model_name_or_path", tmp_path, "--save_strategy", "steps")
+
+
+def test_a_run_of_the_plain_script_is_not_gone_on_with_nor_the_other_way_round(run, run_on_demo, tmp_path):
+    common = ("--max_seq_length", 16, "--learning_rate", 1e-3, "--max_steps", 1)
+    flags = ("--task_name", "TNEWS", "--do_train", "--batch_size", 32, *common)
+    for name in ("trainer", "plain"):
+        jobs = [lambda folder: run(folder, *common), lambda folder: run_on_demo(plain.main, folder, *flags)]
+        first, second = jobs if name == "trainer" else jobs[::-1]
+        assert first(tmp_path / name)[0] == 0
+        status, _, error = second(tmp_path / name)
+        assert status == 2 and "holds a run with other settings (adam_beta1" in error and "more): choose" in error
