@@ -30,7 +30,7 @@ _LOCK_FILE = ".lock"
 # Hyper-parameters that may change when a run goes on: what is learnt does not depend on them.
 FREE_TO_CHANGE = ("gradient_accumulation_steps", "logging_steps")
 # Different settings that are named in one line.
-_MOST_SHOWN = 6
+_MOST_SHOWN = 4
 # What ``Run.fields`` holds before the first evaluation, beside an empty history.
 NO_EVALUATION = {"best_metric": None, "best_step": None, "best_metrics": None}
 

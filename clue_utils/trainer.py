@@ -74,7 +74,8 @@ class SeededBatches(DistributedBatchSampler):
 class ClueTrainer(Trainer):
     """PaddleNLP's Trainer with the plain script's order of records and its evaluation.
 
-    A run that is stopped, however, and gone on with leaves the same files as one that never was, but for times.
+    A run that was stopped, in whatever way, and gone on with leaves the same files as one that never was, but for times
+    and, after a signal, the checkpoint written then.
 
     Args:
         pipeline: the run that it is part of.
@@ -113,17 +114,17 @@ class ClueTrainer(Trainer):
         for callback in (GoOn(self), SeedUpdates(), Schedule(self._updates_per_epoch(), stop)):
             self.add_callback(callback)
         metrics: dict[str, float] = self.train(resume_from_checkpoint=checkpoint and str(checkpoint)).metrics
-        if self.args.load_best_model_at_end:
-            run.set_best(step_of(Path(self.state.best_model_checkpoint)))
-        elif run.fields["history"]:
-            run.set_best(run.fields["history"][-1]["step"])
+        history, best = run.fields["history"], self.state.best_model_checkpoint
+        if self.args.load_best_model_at_end and best:
+            run.set_best(step_of(Path(best)))
+        elif history:
+            run.set_best(history[-1]["step"])
         return metrics
 
     def _updates_per_epoch(self) -> int:
         args: TrainingArguments = self.args
-        num_batches = batches_per_epoch(
-            len(self.train_dataset), args.per_device_train_batch_size * runtime.world_size()
-        )
+        total = args.per_device_train_batch_size * runtime.world_size()
+        num_batches = batches_per_epoch(len(self.train_dataset), total)
         return max(1, num_batches // args.gradient_accumulation_steps)
 
     def _get_train_sampler(self) -> SeededBatches:

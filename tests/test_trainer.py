@@ -188,7 +188,7 @@ def test_the_best_is_found_where_the_folder_is_now(run, trained, tmp_path):
     assert (folder / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("step", [6, 12])
+@pytest.mark.parametrize("step", [2, 12])
 def test_a_signal_leaves_a_checkpoint_to_go_on_from(run, trained, tmp_path, monkeypatch, step):
     training_step, calls = ClueTrainer.training_step, []
 
@@ -204,10 +204,7 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(run, trained, tmp_path, monk
     assert (tmp_path / f"checkpoint-{step}/run.json").is_file()
     monkeypatch.undo()
     assert run("TNEWS", tmp_path, *TRAINING)[0] == 0
-    ended = outcome(tmp_path)
-    for name in [name for name in ended if step == 6 and "checkpoint-6" in name]:
-        del ended[name]
-    assert ended == outcome(trained)
+    assert outcome(tmp_path) == outcome(trained)
 
 
 def test_checkpoints_hold_no_pickle_and_one_that_does_is_refused(run, trained, tmp_path):
