@@ -21,9 +21,11 @@ import paddle  # noqa: E402
 from paddle.distributed import fleet  # noqa: E402
 from paddlenlp.utils.log import logger as paddlenlp_logger  # noqa: E402
 
-from clue_utils import data, models  # noqa: E402
+from clue_utils import models  # noqa: E402
 from clue_utils.classification import Classification  # noqa: E402
 from clue_utils.features import Collate  # noqa: E402
+from clue_utils.models.export import export  # noqa: E402
+from clue_utils.models.heads import input_names  # noqa: E402
 from clue_utils.pipeline import Pipeline  # noqa: E402
 from clue_utils.results import locked  # noqa: E402
 from clue_utils.stopping import StopRequest  # noqa: E402
@@ -54,22 +56,10 @@ def task_of(dataset: str) -> tasks.Task:
     return task
 
 
-def to_batch(rows: list[dict[str, Any]], collate: Collate) -> dict[str, np.ndarray]:
+def to_batch(rows: list[dict[str, Any]], collate: Collate, inputs: list[str]) -> dict[str, np.ndarray]:
+    """A batch as the Trainer gives it to the model: what it takes, and the labels."""
     batch = collate(rows)
-    batch["labels"] = batch.pop("label")
-    return batch
-
-
-def export(model: paddle.nn.Layer, path: Path) -> None:
-    """Write an inference model: int64 ``input_ids`` and ``token_type_ids`` [batch, length] -> logits [batch, labels].
-
-    Padding is recognised by its id, so no attention mask is fed.
-    """
-    model.eval()
-    inputs = [paddle.static.InputSpec([None, None], "int64", name) for name in ("input_ids", "token_type_ids")]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    paddle.jit.save(paddle.jit.to_static(model, input_spec=inputs, full_graph=True), str(path))
-    logger.info("inference model written to %s", path.parent)
+    return {name: batch[name] for name in inputs if name in batch} | {"labels": batch["label"]}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -89,8 +79,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.Task, device: str) -> None:
     """Train, evaluate, predict and export, as far as the flags say."""
-    for name in task.test_splits if flags.do_predict else ():
-        data.find_files(task, name, flags.data_dir)  # rather missed now than after hours of training
     pipeline = Pipeline(args, task, device, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
     run = pipeline.run
     trains = flags.do_train and not run.is_trained
@@ -106,7 +94,7 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
         model=model,
         criterion=paddle.nn.CrossEntropyLoss(),
         args=training_arguments(flags, args, device),
-        data_collator=functools.partial(to_batch, collate=pipeline.collate),
+        data_collator=functools.partial(to_batch, collate=pipeline.collate, inputs=input_names(model)),
         train_dataset=train,
         eval_dataset=dev and dev.features,
     )

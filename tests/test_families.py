@@ -16,6 +16,7 @@ from clue_utils.tasks import TASKS
 
 runtime.import_libraries()
 
+from clue_utils.models.export import export  # noqa: E402
 from clue_utils.models.families import FAMILIES, Family  # noqa: E402
 
 SIZES = {
@@ -39,6 +40,9 @@ TASK_NAMES = ("TNEWS", "C3", "CMRC2018")
 NO_HEAD = {(family, "C3") for family in ("skep", "distilbert", "mobilebert", "squeezebert")} | {("skep", "CMRC2018")}
 # PaddleNLP's own computation lets the rows of a batch depend on each other.
 WRONG = {("gau_alpha", name) for name in TASK_NAMES} | {("squeezebert", "CMRC2018")}
+
+
+CANNOT_BE_EXPORTED = {"roformer", "roformerv2", "convbert"}
 
 
 def make_encoder(family: Family, folder: Path) -> Path:
@@ -116,3 +120,17 @@ def test_an_architecture_with_a_wrong_mask_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(families.MegatronBertModel, "forward", family.base_class.forward)
     with pytest.raises(UserError, match="a text's scores depend on the other texts"):
         models.load_model(str(folder), TASKS["TNEWS"], 0.1, 15, training=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+def test_an_exported_model_computes_the_same_or_is_refused(tmp_path, family):
+    if (family.model_type, "TNEWS") in WRONG:
+        pytest.skip("refused")
+    model = models.load_model(str(make_encoder(family, tmp_path / "encoder")), TASKS["TNEWS"], 0.1, 15, training=True)
+    try:
+        export(model, tmp_path / "inference/model")  # which compares what it wrote
+    except UserError as error:
+        assert family.model_type in CANNOT_BE_EXPORTED, error
+        assert not (tmp_path / "inference").exists()
+    else:
+        assert family.model_type not in CANNOT_BE_EXPORTED

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from test_trainer_kills import outcome
 
 import run_clue_classifier
 import run_clue_classifier_trainer
@@ -20,6 +19,7 @@ from clue_utils import tasks, trainer
 from clue_utils.errors import UserError
 from clue_utils.trainer import ClueTrainer
 from run_clue_classifier_trainer import task_of
+from test_trainer_kills import outcome
 
 TRAINING = (
     *("--do_train", "--do_eval", "--max_steps", 12, "--logging_steps", 4, "--save_steps", 4, "--learning_rate", 1e-3),

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from killing import in_a_process
-
 import run_clue_classifier_trainer
+from killing import in_a_process
 
 # Log lines, evaluations and checkpoints fall on different updates; an epoch has a batch too many for its updates.
 FLAGS = "--dataset tnews --do_train --do_eval --do_predict --max_steps 7 --save_steps 2 --logging_steps 3"

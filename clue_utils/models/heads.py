@@ -19,13 +19,17 @@ def _parameters(forward: Callable[..., object]) -> frozenset[str]:
     return frozenset(inspect.signature(forward).parameters)
 
 
-def model_inputs(model: paddle.nn.Layer, batch: Tensors) -> Tensors:
-    """The part of a batch that the model takes: segments only where it has more than one kind of them."""
+def input_names(model: paddle.nn.Layer) -> list[str]:
+    """What the model takes of a batch: segments only where it has more than one kind of them."""
     model = getattr(model, "_layers", model)  # of a DataParallel
-    names = [name for name in _MODEL_INPUTS if name in batch and name in _parameters(type(model).forward)]
-    if getattr(model.config, "type_vocab_size", 2) == 1:
-        names = [name for name in names if name != "token_type_ids"]
-    return {name: batch[name] for name in names}
+    has_segments = getattr(model.config, "type_vocab_size", 2) > 1
+    accepted = _parameters(type(model).forward)
+    return [name for name in _MODEL_INPUTS if name in accepted and (has_segments or name != "token_type_ids")]
+
+
+def model_inputs(model: paddle.nn.Layer, batch: Tensors) -> Tensors:
+    """The part of a batch that the model takes."""
+    return {name: batch[name] for name in input_names(model) if name in batch}
 
 
 def logits(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
