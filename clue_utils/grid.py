@@ -6,7 +6,6 @@ Everything comes from the registry; importing this module needs no PaddlePaddle.
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import NamedTuple
 
 from clue_utils import tasks
 from clue_utils.errors import UserError
-from clue_utils.results import read_result
 
 # Where the shell scripts keep the folders of all models, unless told otherwise.
 RESULTS_DIR = "results"
@@ -80,24 +78,3 @@ def model_folder(root: Path, model_name_or_path: str) -> Path:
     if not name:
         raise UserError(f"{model_name_or_path!r} has no name for a folder of trials: give another model or folder")
     return root / name
-
-
-def best_trial_folder(model_folder: Path, task: str) -> Path | None:
-    """The folder of the trial with the best development score whose checkpoint is there, or None.
-
-    Trials that did not run to their end are left out; of equal scores the first in the grid's order is taken, then
-    the first by name.
-
-    Raises:
-        UserError: a ``result.json`` is damaged.
-    """
-    order = {trial.folder: number for number, trial in enumerate(list_trials([task]))}
-    found = []
-    for path in sorted((model_folder / task).glob("*/config.json")):
-        folder = path.parent
-        result = read_result(folder) or {}
-        score = result.get("best_metric")
-        trained = result.get("status") == "finished" and "pruned" not in result and result.get("task") == task
-        if trained and isinstance(score, (int, float)) and math.isfinite(score):
-            found.append((-score, order.get(f"{task}/{folder.name}", len(order)), folder.name, folder))
-    return min(found)[-1] if found else None

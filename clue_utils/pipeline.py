@@ -167,7 +167,7 @@ class Pipeline:
         self.run.write(status="trained")
 
     def _reason_to_stop(self) -> str:
-        others = pruning.finished_trials(self.run.folder, self.task.name)
+        others = pruning.finished_trials(self.run.folder, self.task)
         return pruning.reason_to_stop(self.run.fields, others)
 
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clue_utils.errors import UserError
-from clue_utils.results import RESULT_FILE, read_result
+from clue_utils.tasks import Task
+from clue_utils.trials import read_trials
 
 # Fewer finished trials say nothing about what is usual.
 MIN_TRIALS = 3
@@ -23,20 +23,15 @@ MIN_TRIALS = 3
 MIN_SHARE = 0.25
 
 
-def finished_trials(folder: Path, task_name: str) -> list[dict[str, Any]]:
+def finished_trials(folder: Path, task: Task) -> list[Mapping[str, Any]]:
     """``result.json`` of every trial of the task beside ``folder`` that ran to its end; damaged ones are left out."""
-    found = []
-    for path in sorted(folder.absolute().parent.glob(f"*/{RESULT_FILE}")):
-        if path.parent == folder.absolute():
-            continue
-        try:
-            result = read_result(path.parent) or {}
-        except UserError:
-            continue
-        finished = result.get("status") == "finished" and "pruned" not in result and result.get("history")
-        if result.get("task") == task_name and finished and result.get("num_steps"):
-            found.append(result)
-    return found
+    own = folder.absolute()
+    outcomes, _ = read_trials(own.parent, task)
+    return [
+        outcome.fields
+        for outcome in outcomes
+        if outcome.status == "finished" and outcome.history and outcome.fields.get("num_steps") and outcome.path != own
+    ]
 
 
 def reason_to_stop(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:

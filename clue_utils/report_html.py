@@ -14,8 +14,9 @@ from typing import Any
 import jinja2
 
 from clue_utils import report_tables, tasks
-from clue_utils.report import ModelReport, Outcome, setting_text
+from clue_utils.report import ModelReport, setting_text
 from clue_utils.report_tables import NOTHING, duration, percent
+from clue_utils.trials import Outcome
 
 # Colours of the two schemes: page, text, quieter text, rules, the winner's accent, the other curves, and the heat
 # map's steps from low to high, each with the colour of the text on it.

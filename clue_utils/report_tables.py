@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clue_utils import tasks
-from clue_utils.report import PUBLISHED_RULES, STATUSES, ModelReport, Outcome, clean, setting_text
+from clue_utils.report import ModelReport, setting_text
+from clue_utils.trials import PUBLISHED_RULES, STATUSES, Outcome, clean
 
 NOTHING = "–"
 RULE_MARK = "†"

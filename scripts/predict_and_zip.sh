@@ -52,10 +52,11 @@ trap 'rm -f "$PLAN"' EXIT
 import sys
 from pathlib import Path
 
-from clue_utils import grid, runtime
+from clue_utils import runtime
 from clue_utils.errors import UserError
 from clue_utils.results import read_result
 from clue_utils.tasks import TASKS, get_task
+from clue_utils.trials import read_trials, winner
 
 
 def score(folder):
@@ -64,6 +65,19 @@ def score(folder):
     known = isinstance(best, (int, float))
     what = f"{result.get('metric')} {best:.4f}" if known else "no score recorded"
     return f"{folder} ({what})"
+
+
+def best_folder(folder, task):
+    """The checkpoint of a task: the folder itself, or that of its winner among the trials in it."""
+    if (folder / "config.json").is_file():
+        return folder
+    trials, damages = read_trials(folder, task)
+    for damage in damages:
+        print(f"{task.name}: passed over: {damage}", file=sys.stderr)
+    best, usable = winner(trials), winner(trial for trial in trials if trial.has_checkpoint)
+    if best and not best.has_checkpoint:
+        print(f"{task.name}: {score(best.path)} is the best but kept no checkpoint", file=sys.stderr)
+    return usable and usable.path
 
 
 def main():
@@ -80,8 +94,10 @@ def main():
                 raise UserError(f"{name}={folders}: no such folder: {folder!r}")
     for task in TASKS.values():
         own = model_dir / task.name
-        best = own if (own / "config.json").is_file() else grid.best_trial_folder(model_dir, task.name)
-        folders = chosen.get(task.name) or ([best] if best else [])
+        folders = chosen.get(task.name)
+        if not folders:
+            best = best_folder(own, task)
+            folders = [best] if best else []
         words = []
         if folders:
             words = [task.script, *(["--task_name", task.name] if task.kind == "classification" else [])]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clue_utils import grid, report, report_html, report_tables, results, runtime
+from clue_utils import grid, report, report_html, report_tables, results, runtime, trials
 from clue_utils.arguments import Parser
 
 PAGE = "report.html"
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         (PAGE, report_html.to_html(reports)),
     ):
         results.write_text_atomically(output / name, text)
-    print(f"\nreport.md, scores.csv and {PAGE} are in {report.clean(output)}")
+    print(f"\nreport.md, scores.csv and {PAGE} are in {trials.clean(output)}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import pytest
 
 import run_clue_classifier
 import run_cmrc2018
-from clue_utils import grid
 from clue_utils.tasks import DIAGNOSTICS, TASKS
 
 TOP = Path(__file__).parent.parent
@@ -214,27 +213,6 @@ def test_what_cannot_be_averaged_is_refused(tmp_path, model_dir, apply, run_scri
     result["task"] = "OCNLI"
     (other / "result.json").write_text(json.dumps(result))
     assert "was fine-tuned for OCNLI" in refused([a, other], *LENGTH)
-
-
-def test_the_best_finished_trial_is_found(tmp_path):
-    def trial(name: str, score: float, status: str = "finished", task: str = "TNEWS", weights: bool = True) -> None:
-        folder = tmp_path / "TNEWS" / name
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps({"task": task, "status": status, "best_metric": score}))
-        if weights:
-            (folder / "config.json").write_text("{}")
-
-    assert grid.best_trial_folder(tmp_path, "TNEWS") is None
-    trial("z", 0.5)
-    trial("1e-5_32_0.1_42", 0.5)
-    trial("1e-5_16_0.1_42", 0.4)
-    trial("running", 0.9, "running")
-    trial("trained", 0.9, "trained")
-    trial("unsaved", 0.9, weights=False)
-    trial("other", 0.9, task="CSL")
-    assert grid.best_trial_folder(tmp_path, "TNEWS") == tmp_path / "TNEWS" / "1e-5_32_0.1_42"
-    trial("b", 0.6)
-    assert grid.best_trial_folder(tmp_path, "TNEWS") == tmp_path / "TNEWS" / "b"
 
 
 def predict_and_zip(*words: Any) -> subprocess.CompletedProcess[str]:

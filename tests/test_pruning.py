@@ -6,6 +6,7 @@ import json
 
 import run_clue_classifier
 from clue_utils import pruning
+from clue_utils.tasks import TASKS
 
 
 def trial(scores, num_steps=400):
@@ -13,7 +14,8 @@ def trial(scores, num_steps=400):
     step = num_steps // len(scores)
     history = [{"step": step * (i + 1), "accuracy": score} for i, score in enumerate(scores)]
     fields = {"task": "TNEWS", "metric": "accuracy", "num_steps": num_steps, "status": "finished", "history": history}
-    return fields | {"best_metric": max(scores)}
+    settings = {"learning_rate": 3e-5, "batch_size": 8, "dropout": 0.1, "seed": 42}
+    return fields | {"best_metric": max(scores), "hyper_parameters": settings}
 
 
 OTHERS = [trial([0.2, 0.4, 0.5, 0.6]), trial([0.3, 0.5, 0.6, 0.6]), trial([0.1, 0.2, 0.3, 0.4], num_steps=1600)]
@@ -50,7 +52,7 @@ def test_only_finished_trials_of_the_task_beside_the_run_count(tmp_path):
     write(tmp_path / "evaluated", {"task": "TNEWS", "status": "finished", "evaluation": {"accuracy": 0.5}})
     (tmp_path / "e").mkdir()
     (tmp_path / "e/result.json").write_text("{")
-    assert pruning.finished_trials(tmp_path / "own", "TNEWS") == [OTHERS[0]]
+    assert pruning.finished_trials(tmp_path / "own", TASKS["TNEWS"]) == [OTHERS[0]]
 
 
 def test_a_run_that_is_behind_ends_and_says_so(run_on_demo, tmp_path):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import report as script
-from clue_utils import grid, report, report_html, report_tables, tasks
+from clue_utils import grid, report, report_html, report_tables, tasks, trials
 from clue_utils.errors import UserError
 from clue_utils.grid import Trial
 
@@ -184,7 +184,7 @@ def test_statuses_and_costs(tmp_path: Path) -> None:
     (silent / "trial.log").write_bytes(b"step 1\rstep 2\nrank 1: error: \x1b[31mno memory\xff\n")
     (model / "C3" / "notes").mkdir()
     found = read(model)
-    by_status = {status: found.with_status(status) for status in report.STATUSES}
+    by_status = {status: found.with_status(status) for status in trials.STATUSES}
     assert {status: len(outcomes) for status, outcomes in by_status.items()} == {
         "finished": 1, "pruned": 1, "unfinished": 1, "failed": 2, "missing": len(grid.list_trials()) - 5,
     }  # fmt: skip

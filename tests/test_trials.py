@@ -1,0 +1,116 @@
+"""One reading of a trial's record, and one winner, for the report, the zip and pruning."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clue_utils import pruning, report
+from clue_utils.tasks import TASKS
+from clue_utils.trials import read_trials, winner
+
+TOP = Path(__file__).parent.parent
+BEST, SECOND = "1e-5_16_0.1_42", "2e-5_16_0.1_42"
+
+
+def put(model: Path, name: str, score: float, weights: bool = True, **more: Any) -> None:
+    folder = model / "TNEWS" / name
+    folder.mkdir(parents=True)
+    rate, batch_size, dropout, seed = map(float, name.split("_"))
+    settings = {"learning_rate": rate, "batch_size": int(batch_size), "dropout": dropout, "seed": int(seed)}
+    fields = {
+        "task": "TNEWS",
+        "model": "m",
+        "metric": "accuracy",
+        "status": "finished",
+        "num_steps": 3,
+        "hyper_parameters": settings,
+        "num_processes": 1,
+        "num_examples": {"dev": 100},
+        "data_sha256": {"dev": "d"},
+        "history": [{"step": 3, "accuracy": score, "loss": 1.0}],
+        "best_metric": score,
+        "best_metrics": {"accuracy": score, "loss": 1.0},
+        "wall_time": 1.0,
+    }
+    (folder / "result.json").write_text(json.dumps(fields | more))
+    if weights:
+        (folder / "model.safetensors").write_bytes(b"")
+
+
+def damage(model: Path, name: str) -> None:
+    (model / "TNEWS" / name / "result.json").write_text("{")
+
+
+# What is in the folder -> its winner, the trial that the zip is made of, and what the zip says of it.
+CASES: dict[str, tuple[Any, str | None, str | None, str]] = {
+    "both are whole": (lambda m: (put(m, BEST, 0.9), put(m, SECOND, 0.8)), BEST, BEST, ""),
+    "the best kept no checkpoint": (
+        lambda m: (put(m, BEST, 0.9, weights=False), put(m, SECOND, 0.8)),
+        BEST,
+        SECOND,
+        f"{BEST} (accuracy 0.9000) is the best but kept no checkpoint",
+    ),
+    "the best's time is a text": (
+        lambda m: (put(m, BEST, 0.9, wall_time="long"), put(m, SECOND, 0.8)),
+        SECOND,
+        SECOND,
+        f"{BEST}/result.json is not a result of these scripts (wall_time is long)",
+    ),
+    "an impossible score": (
+        lambda m: (put(m, BEST, 1.5), put(m, SECOND, 0.8)),
+        SECOND,
+        SECOND,
+        "best_metric is not between 0 and 1",
+    ),
+    "a damaged record": (
+        lambda m: (put(m, BEST, 0.9), put(m, SECOND, 0.95), damage(m, SECOND)),
+        BEST,
+        BEST,
+        f"{SECOND}/result.json is damaged",
+    ),
+    "equals": (lambda m: (put(m, "5e-5_64_0.1_7", 0.9), put(m, SECOND, 0.9), put(m, BEST, 0.9)), BEST, BEST, ""),
+    "another task's": (lambda m: (put(m, BEST, 0.9, task="CSL"), put(m, SECOND, 0.8)), SECOND, SECOND, "its task is"),
+    "unfinished and pruned": (
+        lambda m: (
+            put(m, BEST, 0.9, status="running"),
+            put(m, "3e-5_16_0.1_42", 0.9, status="trained"),
+            put(m, "5e-5_16_0.1_42", 0.9, pruned={"step": 1, "rule": "r"}),
+            put(m, SECOND, 0.8),
+        ),
+        SECOND,
+        SECOND,
+        "",
+    ),
+    "none has finished": (lambda m: put(m, BEST, 0.9, status="running"), None, None, ""),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_report_zip_and_pruning_go_by_one_reading(tmp_path, case):
+    build, best, zipped, said = CASES[case]
+    build(tmp_path)
+    found, damages = read_trials(tmp_path / "TNEWS", TASKS["TNEWS"])
+    won, usable = winner(found), winner(trial for trial in found if trial.has_checkpoint)
+    assert (won and won.path.name) == best and (usable and usable.path.name) == zipped
+    (model,) = report.read_models([str(tmp_path)], tmp_path)
+    reported = model.winner("TNEWS")
+    assert (reported and reported.path) == (won and won.path) and list(model.damages) == damages
+    finished = {trial.path.name for trial in found if trial.status == "finished"}
+    pruned_by = pruning.finished_trials(tmp_path / "TNEWS" / "own", TASKS["TNEWS"])
+    assert len(pruned_by) == len(finished)
+
+
+@pytest.mark.parametrize("case", ["the best kept no checkpoint", "a damaged record", "an impossible score"])
+def test_the_zip_says_what_it_passes_over(tmp_path, case):
+    build, _, zipped, said = CASES[case]
+    build(tmp_path)
+    command = ["bash", str(TOP / "scripts/predict_and_zip.sh"), str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True)
+    assert said in done.stderr and f"TNEWS: {tmp_path / 'TNEWS' / str(zipped)} (accuracy " in done.stdout
