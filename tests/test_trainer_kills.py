@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import random
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import run_clue_classifier_trainer
 from killing import in_a_process
+
+TOP = Path(__file__).parent.parent
 
 # Log lines, evaluations and checkpoints fall on different updates; an epoch has a batch too many for its updates.
 FLAGS = "--dataset tnews --do_train --do_eval --do_predict --max_steps 7 --save_steps 2 --logging_steps 3"
@@ -27,7 +31,9 @@ CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.trun
 
 def work(demo: Path, folder: Path, *words: str) -> None:
     common = ("--model_name_or_path", demo / "model", "--data_dir", demo / "data", "--output_dir", folder)
-    run_clue_classifier_trainer.main([str(word) for word in (*FLAGS.split(), *common, *words)])
+    importlib.import_module("run_clue_classifier_trainer").main(
+        [str(word) for word in (*FLAGS.split(), *common, *words)]
+    )
 
 
 def watch_changes(folder: Path, before: Callable[[int], None]) -> None:
@@ -102,17 +108,30 @@ def outcome(folder: Path) -> dict[str, Any]:
     return files
 
 
-def test_killed_runs_end_as_if_they_never_were(demo, tmp_path):
-    whole = tmp_path / "whole"
+def check(demo: Path, folder: Path) -> None:
+    """Kill a run in each of its thirds, at another place each time, and go on with it: it ends as an unbroken one."""
+    whole = folder / "whole"
     num_changes = count_changes(demo, whole)
     expected = outcome(whole)
     assert {name for name in expected if "/" not in name and "checkpoint" in name} == {"checkpoint-6", "checkpoint-7"}
-    # A kill in each third of the run, at another place in it each time the tests are run.
     for third in range(3):
-        folder = tmp_path / str(third)
+        killed = folder / str(third)
         change = random.randint(*(1 + (third + end) * (num_changes - 1) // 3 for end in (0, 1)))
-        assert run_until(demo, folder, change) == -signal.SIGKILL
-        assert in_a_process(lambda folder=folder: work(demo, folder)) == 0
-        found = outcome(folder)
+        assert run_until(demo, killed, change) == -signal.SIGKILL
+        assert in_a_process(partial(work, demo, killed)) == 0
+        found = outcome(killed)
         differing = {name for name in {*found, *expected} if found.get(name) != expected.get(name)}
-        assert not differing, f"killed at change {change} of {num_changes}"
+        assert not differing, f"killed at change {change} of {num_changes}: {differing}"
+
+
+def test_killed_runs_end_as_if_they_never_were(demo, tmp_path, warm_python):
+    """In a process that has computed nothing: a fork of one that has may wait for threads that it does not have."""
+    folders = (TOP, *(TOP / name for name in ("classification", "scripts", "tests")))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
+    command = [warm_python, "-W", "ignore", __file__, demo, tmp_path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    check(Path(sys.argv[1]), Path(sys.argv[2]))
