@@ -1,0 +1,292 @@
+"""What an update does to the weights: AdamW, decay, clipping, schedule and parts, beside a second implementation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from clue_utils import arguments, tasks
+from clue_utils.results import Run
+from clue_utils.training import evaluate_and_log, fit, step_seed
+
+NUM_ROWS, NUM_INPUTS, NUM_OUTPUTS = 20, 4, 3
+BETA1, BETA2 = 0.9, 0.999
+LEARNING_RATE = 0.01
+# One pass over the rows: two batches of eight and one of four.
+EPOCH = ("--batch_size", "8", "--num_train_epochs", "1", "--learning_rate", str(LEARNING_RATE), "--dropout", "0")
+
+
+class Tiny(paddle.nn.Layer):
+    """(x @ weight + bias) * norm.weight + norm.bias, named as the parts of an encoder are."""
+
+    def __init__(self, weights: dict[str, np.ndarray]) -> None:
+        super().__init__()
+        self.dense = paddle.nn.Linear(NUM_INPUTS, NUM_OUTPUTS)
+        self.norm = paddle.nn.LayerNorm(NUM_OUTPUTS)  # for its parameters and their names
+        self.set_state_dict({name: paddle.to_tensor(value.astype(np.float32)) for name, value in weights.items()})
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.dense(x) * self.norm.weight + self.norm.bias
+
+
+def first_weights() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(7)
+    shapes = {
+        "dense.weight": (NUM_INPUTS, NUM_OUTPUTS),
+        "dense.bias": (NUM_OUTPUTS,),
+        "norm.weight": (NUM_OUTPUTS,),
+        "norm.bias": (NUM_OUTPUTS,),
+    }
+    return {name: rng.normal(size=shape).astype(np.float32).astype(np.float64) for name, shape in shapes.items()}
+
+
+def rows() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(8)
+    return rng.normal(size=(NUM_ROWS, NUM_INPUTS)), rng.normal(size=(NUM_ROWS, NUM_OUTPUTS))
+
+
+# --- the second implementation: float64 numpy, gradients by hand ----------------------------------------------------
+
+
+def losses_and_gradients(
+    weights: dict[str, np.ndarray], x: np.ndarray, targets: np.ndarray, scale: float
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Half the squared distance to the targets of each row, and the gradients of its mean."""
+    hidden = x @ weights["dense.weight"] + weights["dense.bias"]
+    distance = hidden * weights["norm.weight"] + weights["norm.bias"] - targets
+    by_output = distance * scale / len(x)
+    by_hidden = by_output * weights["norm.weight"]
+    return scale * (distance**2).sum(axis=1) / 2, {
+        "dense.weight": x.T @ by_hidden,
+        "dense.bias": by_hidden.sum(axis=0),
+        "norm.weight": (by_output * hidden).sum(axis=0),
+        "norm.bias": by_output.sum(axis=0),
+    }
+
+
+def rate(step: int, num_steps: int, num_warmup: int) -> float:
+    """Share of the peak learning rate that the update after ``step`` others takes."""
+    if step < num_warmup:
+        return step / num_warmup
+    return (num_steps - step) / (num_steps - num_warmup)
+
+
+def adamw(
+    num_steps: int,
+    num_warmup: int = 0,
+    weight_decay: float = 0.01,
+    epsilon: float = 1e-8,
+    max_norm: float = 1.0,
+    scale: float = 1.0,
+    batch_size: int = 8,
+    seed: int = 42,
+) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Weights after so many updates, and the mean loss of each (Loshchilov and Hutter, 2019, algorithm 2)."""
+    weights, (x, targets) = first_weights(), rows()
+    first = {name: np.zeros_like(value) for name, value in weights.items()}
+    second = {name: np.zeros_like(value) for name, value in weights.items()}
+    per_epoch = -(-NUM_ROWS // batch_size)
+    means = []
+    for step in range(num_steps):
+        epoch, index = divmod(step, per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(NUM_ROWS)[index * batch_size :][:batch_size]
+        losses, gradients = losses_and_gradients(weights, x[order], targets[order], scale)
+        means.append(losses.mean())
+        norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
+        shrink = min(1.0, max_norm / norm) if max_norm else 1.0
+        learning_rate = LEARNING_RATE * rate(step, num_steps, num_warmup)
+        for name, gradient in gradients.items():
+            first[name] = BETA1 * first[name] + (1 - BETA1) * shrink * gradient
+            second[name] = BETA2 * second[name] + (1 - BETA2) * (shrink * gradient) ** 2
+            mean = first[name] / (1 - BETA1 ** (step + 1))
+            root = np.sqrt(second[name] / (1 - BETA2 ** (step + 1)))
+            decay = weight_decay if name == "dense.weight" else 0.0
+            weights[name] = weights[name] - learning_rate * (mean / (root + epsilon) + decay * weights[name])
+    return weights, means
+
+
+# --- the product ----------------------------------------------------------------------------------------------------
+
+
+def arguments_of(folder: Path, *words: str) -> Any:
+    """Flags as a script would read them."""
+    parser = arguments.Parser()
+    arguments.add_shared(parser)
+    given = ("--model_name_or_path", "ernie-3.0-base-zh", "--do_train", "--output_dir", str(folder), *words)
+    args = parser.parse_args(given)
+    arguments.resolve(args, tasks.TASKS["TNEWS"], num_cards=1)
+    return args
+
+
+def train(folder: Path, *words: str, scale: float = 1.0, accuracies: Sequence[float] = ()) -> SimpleNamespace:
+    """Fit the tiny model: its weights at the end, the run, the rows of each part, and the steps that were saved.
+
+    Args:
+        scale: of the loss.
+        accuracies: what the evaluations say.
+    """
+    args = arguments_of(folder, *EPOCH, *words)
+    folder.mkdir(parents=True, exist_ok=True)
+    x, targets = rows()
+    features = [{"input_ids": [1], "row": i} for i in range(NUM_ROWS)]
+    model, run = Tiny(first_weights()), Run("TNEWS", "accuracy", args, "cpu")
+    answers = iter(accuracies)
+    seen = SimpleNamespace(parts=[], saved=[], run=run)
+
+    def collate(part: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        seen.parts.append([feature["row"] for feature in part])
+        picked = np.array(seen.parts[-1])
+        return {"x": x[picked].astype(np.float32), "targets": targets[picked].astype(np.float32)}
+
+    def compute_loss(layer: paddle.nn.Layer, batch: dict[str, paddle.Tensor]) -> paddle.Tensor:
+        assert layer.training
+        return scale * ((layer(batch["x"]) - batch["targets"]) ** 2).sum(axis=1) / 2
+
+    def evaluate() -> dict[str, float]:
+        return {"loss": 1.0, "accuracy": next(answers, 0.5)}
+
+    fit(model, features, collate, compute_loss, evaluate, args, run, lambda: seen.saved.append(run.fields["best_step"]))
+    seen.weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    seen.history = run.fields["history"]
+    return seen
+
+
+def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    assert one.keys() == other.keys()
+    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+
+TOLERANCE = 2e-6  # of float32 sums over twenty updates of weights around 1
+
+
+# Updates, flags, the second implementation's settings, and those of a loop that would not heed the flags. Adam takes
+# away the size of gradients, so that a clip shows where it is as small as epsilon, or where sizes differ over time.
+@pytest.mark.parametrize(
+    ("num_steps", "words", "settings", "unheeded"),
+    [
+        (1, "", {}, {"weight_decay": 0.0}),
+        (20, "", {}, {"max_norm": 0.0}),
+        (20, "", {}, {"num_warmup": 1}),
+        (1, "--weight_decay 0", {"weight_decay": 0.0}, {}),
+        (20, "--weight_decay 0", {"weight_decay": 0.0}, {}),
+        (1, "--weight_decay 0.5", {"weight_decay": 0.5}, {}),
+        (20, "--weight_decay 0.5", {"weight_decay": 0.5}, {}),
+        (20, "--max_grad_norm 0", {"max_norm": 0.0}, {}),
+        (1, "--max_grad_norm 1e-7", {"max_norm": 1e-7}, {}),
+        (20, "--max_grad_norm 1e-7", {"max_norm": 1e-7}, {}),
+        (20, "--max_grad_norm 6", {"max_norm": 6.0}, {}),  # some of the gradients are longer, others shorter
+        (20, "--warmup_steps 5", {"num_warmup": 5}, {}),
+        (20, "--warmup_steps 5 --warmup_proportion 0.5", {"num_warmup": 5}, {"num_warmup": 10}),
+        (20, "--warmup_proportion 0.39", {"num_warmup": 7}, {}),
+        (20, "--warmup_proportion 0.04", {}, {"num_warmup": 1}),
+        (20, "--seed 3", {"seed": 3}, {}),
+        (20, "--batch_size 6", {"batch_size": 6}, {}),
+    ],
+)
+def test_updates_are_those_of_adamw(tmp_path, num_steps, words, settings, unheeded):
+    expected = adamw(num_steps, **settings)[0]
+    assert distance(expected, adamw(num_steps, **(unheeded or {}))[0]) > 20 * TOLERANCE
+    found = train(tmp_path, "--warmup_proportion", "0", "--max_steps", str(num_steps), *words.split())
+    assert distance(found.weights, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("num_steps", [1, 20])
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-6])
+def test_epsilon_counts_where_gradients_are_small(tmp_path, num_steps, epsilon):
+    """As small as those of a head's neighbours late in training: 1e-6 would then slow what 1e-8 does not."""
+    of = {value: adamw(num_steps, epsilon=value, scale=1e-6)[0] for value in (1e-8, 1e-6)}
+    assert distance(of[1e-8], of[1e-6]) > 1000 * TOLERANCE
+    words = () if epsilon == 1e-8 else ("--adam_epsilon", "1e-6")  # 1e-8 is the published runs' value
+    found = train(tmp_path, "--warmup_proportion", "0", "--max_steps", str(num_steps), *words, scale=1e-6)
+    assert distance(found.weights, of[epsilon]) < TOLERANCE
+
+
+@pytest.mark.parametrize(("parts", "sizes"), [(2, [[4, 4], [4, 4], [2, 2]]), (3, [[3, 3, 2], [3, 3, 2], [2, 1, 1]])])
+def test_parts_of_a_batch_are_one_update(tmp_path, parts, sizes):
+    """Parts of unequal size too, and those of the smaller batch at an epoch's end: every row has the same weight."""
+    words = ("--num_train_epochs", "3", "--warmup_proportion", "0")
+    found = train(tmp_path, *words, "--gradient_accumulation_steps", str(parts))
+    assert [len(part) for part in found.parts] == 3 * sum(sizes, [])
+    assert distance(found.weights, adamw(9)[0]) < TOLERANCE
+
+
+def test_log_lines_tell_rate_loss_and_place(tmp_path, caplog):
+    """The rate is that of the next update, as the published logs have it."""
+    words = "--num_train_epochs 2 --warmup_steps 2 --logging_steps 1 --gradient_accumulation_steps 2"
+    with caplog.at_level("INFO", logger="clue_utils"):
+        train(tmp_path, *words.split())
+    pattern = r"global step (\d+)/(\d+), epoch: (\d+), batch: (\d+), rank_id: 0, loss: (\S+), lr: (\S+), speed: .*"
+    lines = [match.groups() for match in map(re.compile(pattern).fullmatch, caplog.messages) if match]
+    places = [("0", "0"), ("0", "1"), ("0", "2"), ("1", "0"), ("1", "1"), ("1", "2")]
+    assert [line[:4] for line in lines] == [(str(i + 1), "6", *place) for i, place in enumerate(places)]
+    losses, rates = ([float(line[column]) for line in lines] for column in (4, 5))
+    assert losses == pytest.approx(adamw(6, num_warmup=2)[1], abs=2e-6)
+    expected = [LEARNING_RATE * share for share in (1 / 2, 1, 3 / 4, 1 / 2, 1 / 4, 0)]
+    assert rates == pytest.approx(expected, abs=1e-10)
+    entries = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    logged = [entry for entry in entries if entry["kind"] == "train"]
+    assert [entry["step"] for entry in logged] == list(range(1, 7))
+    assert [entry["loss"] for entry in logged] == pytest.approx(losses, abs=1e-6)
+    assert [entry["learning_rate"] for entry in logged] == pytest.approx(rates, abs=1e-10)
+    assert all(entry["steps_per_second"] > 0 < entry["peak_memory_bytes"] for entry in logged)
+
+
+@pytest.mark.parametrize(
+    ("words", "num_steps", "evaluated"),
+    [
+        ("--num_train_epochs 2", 6, [3, 6]),
+        ("--num_train_epochs 2 --batch_size 10", 4, [2, 4]),
+        ("--num_train_epochs 2 --save_steps 4", 6, [4, 6]),
+        ("--num_train_epochs 2 --save_steps 2", 6, [2, 4, 6]),
+        ("--num_train_epochs 2 --max_steps 5", 5, [3, 5]),
+        ("--num_train_epochs 1 --max_steps 7", 7, [3, 6, 7]),
+        ("--num_train_epochs 2 --max_steps -1", 6, [3, 6]),
+        ("--num_train_epochs 9 --max_steps 1", 1, [1]),
+    ],
+)
+def test_updates_and_evaluations_of_a_run(tmp_path, words, num_steps, evaluated):
+    found = train(tmp_path, "--save_steps", "0", "--warmup_proportion", "0", *words.split())
+    assert [entry["step"] for entry in found.history] == evaluated and len(found.parts) == num_steps
+    assert found.run.fields["num_steps"] == num_steps
+    batch_size = 10 if "--batch_size" in words else 8
+    assert distance(found.weights, adamw(num_steps, batch_size=batch_size)[0]) < TOLERANCE
+
+
+def test_an_epoch_takes_every_row_once_in_an_order_of_its_own(tmp_path):
+    parts = train(tmp_path, "--num_train_epochs", "2").parts
+    assert [len(part) for part in parts] == [8, 8, 4] * 2
+    orders = [sum(parts[:3], []), sum(parts[3:], [])]
+    assert [sorted(order) for order in orders] == [list(range(NUM_ROWS))] * 2 and orders[0] != orders[1]
+
+
+def test_the_best_evaluation_is_kept_and_the_first_of_equals(tmp_path, caplog):
+    accuracies = (0.25, 0.5, 0.5, 0.125, 0.75, 0.5)
+    words = "--num_train_epochs 2 --save_steps 1"
+    with caplog.at_level("INFO", logger="clue_utils"):
+        found = train(tmp_path / "kept", *words.split(), accuracies=accuracies)
+    assert found.saved == [1, 2, 5]
+    assert "best accuracy: 0.7500 at step 5" in caplog.messages
+    assert [entry["accuracy"] for entry in found.history] == list(accuracies)
+    assert train(tmp_path / "none", *words.split(), "--save_best_model", "false", accuracies=accuracies).saved == []
+
+
+def test_the_evaluation_line_names_every_metric(caplog):
+    with caplog.at_level("INFO", logger="clue_utils"):
+        metrics = evaluate_and_log(lambda: {"loss": 0.5, "accuracy": 0.12345678, "em": 0.25})
+    assert metrics == {"loss": 0.5, "accuracy": 0.12345678, "em": 0.25}
+    (line,) = caplog.messages
+    assert line.startswith("eval loss: 0.500000, acc: 0.123457, em: 0.25, eval done total : ") and line.endswith(" s")
+
+
+def test_seeds_of_updates_differ_in_seed_update_and_rank():
+    seeds = {step_seed(seed, step, rank) for seed in range(5) for step in range(20) for rank in range(3)}
+    assert len(seeds) == 5 * 20 * 3
+    assert step_seed(42, 7, 1) == step_seed(42, 7, 1)
