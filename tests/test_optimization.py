@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +16,8 @@ import numpy as np
 import paddle
 import pytest
 
-from clue_utils import arguments, tasks
+from clue_utils import arguments, runtime, tasks, training
+from clue_utils.errors import Stopped
 from clue_utils.results import Run
 from clue_utils.training import evaluate_and_log, fit, step_seed
 
@@ -126,37 +130,65 @@ def arguments_of(folder: Path, *words: str) -> Any:
     return args
 
 
-def train(folder: Path, *words: str, scale: float = 1.0, accuracies: Sequence[float] = ()) -> SimpleNamespace:
-    """Fit the tiny model: its weights at the end, the run, the rows of each part, and the steps that were saved.
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing catches it."""
+
+
+def train(
+    folder: Path,
+    *words: str,
+    scale: float = 1.0,
+    accuracies: Sequence[float] = (),
+    reasons: Sequence[str] = (),
+    events: dict[int, Callable[[], Any]] | None = None,
+) -> SimpleNamespace:
+    """Fit the tiny model: its weights at the end, the run, and what happened on the way.
 
     Args:
         scale: of the loss.
-        accuracies: what the evaluations say.
+        accuracies, reasons: what the evaluations say, and whether training ends there.
+        events: what happens while the loss of a part is computed, by the part's number.
     """
     args = arguments_of(folder, *EPOCH, *words)
     folder.mkdir(parents=True, exist_ok=True)
-    x, targets = rows()
-    features = [{"input_ids": [1], "row": i} for i in range(NUM_ROWS)]
     model, run = Tiny(first_weights()), Run("TNEWS", "accuracy", args, "cpu")
-    answers = iter(accuracies)
-    seen = SimpleNamespace(parts=[], saved=[], run=run)
-
-    def collate(part: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        seen.parts.append([feature["row"] for feature in part])
-        picked = np.array(seen.parts[-1])
-        return {"x": x[picked].astype(np.float32), "targets": targets[picked].astype(np.float32)}
+    answers, verdicts = iter(accuracies), iter(reasons)
+    seen = SimpleNamespace(parts=[], draws=[], saved=[], run=run)
 
     def compute_loss(layer: paddle.nn.Layer, batch: dict[str, paddle.Tensor]) -> paddle.Tensor:
         assert layer.training
-        return scale * ((layer(batch["x"]) - batch["targets"]) ** 2).sum(axis=1) / 2
+        seen.parts.append(batch["row"].tolist())
+        seen.draws.append(float(paddle.rand([])))
+        (events or {}).get(len(seen.parts), lambda: None)()
+        return squared_distances(layer, batch) * scale
 
-    def evaluate() -> dict[str, float]:
-        return {"loss": 1.0, "accuracy": next(answers, 0.5)}
-
-    fit(model, features, collate, compute_loss, evaluate, args, run, lambda: seen.saved.append(run.fields["best_step"]))
+    fit(
+        model,
+        FEATURES,
+        collate,
+        compute_loss,
+        lambda: {"loss": 1.0, "accuracy": next(answers, 0.5)},
+        args,
+        run,
+        save_best=lambda: seen.saved.append(run.fields["best_step"]),
+        reason_to_stop=lambda: next(verdicts, ""),
+    )
     seen.weights = {name: value.numpy() for name, value in model.state_dict().items()}
     seen.history = run.fields["history"]
     return seen
+
+
+FEATURES: Any = [{"input_ids": [1], "row": i} for i in range(NUM_ROWS)]
+
+
+def collate(part: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    x, targets = rows()
+    picked = np.array([feature["row"] for feature in part])
+    return {"x": x[picked].astype(np.float32), "targets": targets[picked].astype(np.float32), "row": picked}
+
+
+def squared_distances(layer: paddle.nn.Layer, batch: dict[str, paddle.Tensor]) -> paddle.Tensor:
+    return ((layer(batch["x"]) - batch["targets"]) ** 2).sum(axis=1) / 2
 
 
 def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
@@ -290,3 +322,90 @@ def test_seeds_of_updates_differ_in_seed_update_and_rank():
     seeds = {step_seed(seed, step, rank) for seed in range(5) for step in range(20) for rank in range(3)}
     assert len(seeds) == 5 * 20 * 3
     assert step_seed(42, 7, 1) == step_seed(42, 7, 1)
+
+
+# --- ranks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_rows", [8, 4, 2])
+@pytest.mark.parametrize("num_parts", [1, 2, 3])
+def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, num_parts):
+    """With fewer rows than ranks too; a rank exchanges gradients once, with its last part."""
+    num_ranks, x, targets = 3, *rows()
+    chosen = np.arange(num_rows) + 5
+    losses, expected = losses_and_gradients(first_weights(), x[chosen], targets[chosen], 1.0)
+    gradients, mean, taken = {name: 0.0 for name in expected}, 0.0, []
+    monkeypatch.setattr(runtime, "world_size", lambda: num_ranks)
+    for rank in range(num_ranks):
+        monkeypatch.setattr(runtime, "rank", lambda rank=rank: rank)
+        model, is_quiet, exchanges = Tiny(first_weights()), [], []
+
+        @contextlib.contextmanager
+        def no_sync(is_quiet=is_quiet):
+            is_quiet.append(1)
+            yield
+            is_quiet.clear()
+
+        def compute_loss(layer, batch, is_quiet=is_quiet, exchanges=exchanges):
+            exchanges.append(not is_quiet)
+            taken.extend(batch["row"].tolist())
+            return squared_distances(layer, batch)
+
+        model.no_sync = no_sync
+        scaler = paddle.amp.GradScaler(enable=False)
+        share = training._backward(model, FEATURES, chosen, collate, compute_loss, scaler, num_parts)
+        assert exchanges[-1] and sum(exchanges) == 1
+        mean += float(share) / num_ranks
+        for name, parameter in model.named_parameters():
+            gradients[name] = gradients[name] + parameter.grad.numpy() / num_ranks
+    assert mean == pytest.approx(losses.mean(), abs=1e-6)
+    assert distance(gradients, expected) < TOLERANCE
+    spare = [chosen[0]] if num_rows < num_ranks else []  # a rank without rows of its own takes part with a weight of 0
+    assert sorted(taken) == sorted([*chosen, *spare])
+
+
+# --- stopped and started again --------------------------------------------------------------------------------------
+
+SIX = ("--num_train_epochs", "2", "--save_steps", "2", "--logging_steps", "1", "--warmup_steps", "2")
+
+
+def kill() -> None:
+    raise Killed
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("event", "part", "error", "resumed"),
+    [(kill, 1, Killed, 0), (kill, 4, Killed, 2), (terminate, 3, Stopped, 3), (terminate, 4, Stopped, 4)],
+    ids=["killed before the first evaluation", "killed", "stopped", "stopped before an evaluation"],
+)
+def test_a_run_that_is_broken_off_ends_as_one_that_is_not(tmp_path, caplog, event, part, error, resumed):
+    accuracies = (0.25, 0.75, 0.5)
+    whole = train(tmp_path / "whole", *SIX, accuracies=accuracies)
+    with pytest.raises(error):
+        train(tmp_path / "broken", *SIX, accuracies=accuracies, events={part: event})
+    assert json.loads((tmp_path / "broken/result.json").read_text())["status"] == "running"
+    folders = [path.name for path in (tmp_path / "broken").glob("checkpoint-*")]
+    assert f"checkpoint-{resumed}" in folders or (resumed == 0 and not folders)
+    evaluated = (resumed - 1) // 2 if event is terminate else resumed // 2
+    with caplog.at_level("INFO", logger="clue_utils"):
+        rest = train(tmp_path / "broken", *SIX, accuracies=accuracies[evaluated:])
+    assert f"going on from {tmp_path}/broken/checkpoint-{resumed}" in caplog.messages or resumed == 0
+    assert rest.parts == whole.parts[resumed:] and rest.draws == whole.draws[resumed:]
+    assert distance(rest.weights, whole.weights) < 1e-7 and distance(rest.weights, adamw(6, 2)[0]) < TOLERANCE
+    assert rest.history == whole.history and rest.run.fields["best_step"] == 4
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "broken")]
+    kept = [[(e["kind"], e["step"], e["loss"], e.get("learning_rate")) for e in map(json.loads, log)] for log in lines]
+    assert kept[0] == kept[1]
+
+
+def test_a_run_ends_where_it_is_told_to(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="clue_utils"):
+        found = train(tmp_path, *SIX, accuracies=(0.25, 0.5), reasons=("", "it is behind"))
+    assert len(found.parts) == 4 and [entry["step"] for entry in found.history] == [2, 4]
+    assert found.run.fields["pruned"] == {"step": 4, "rule": "it is behind"}
+    assert "stopped at step 4, it is behind" in caplog.messages and found.saved == [2, 4]
+    assert "pruned" not in train(tmp_path / "whole", *SIX).run.fields
