@@ -1,0 +1,267 @@
+"""What the four methods give a model, learn from it, and make of its scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from clue_utils.classification import Classification, text_and_pair
+from clue_utils.tasks import TASKS
+from run_c3 import C3
+from run_chid import Chid
+from run_cmrc2018 import Cmrc2018
+
+IDIOMS = [
+    "一心一意",
+    "二话不说",
+    "三心二意",
+    "四面八方",
+    "五光十色",
+    "六神无主",
+    "七上八下",
+    "八仙过海",
+    "九牛一毛",
+    "十全十美",
+]
+
+
+class Columns(dict):
+    """The scalar columns of features."""
+
+    def column(self, name: str) -> np.ndarray:
+        return np.array(self[name])
+
+
+def log_softmax(scores: Any) -> np.ndarray:
+    scores = np.asarray(scores, np.float64)
+    return scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+
+
+# --- what is read -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "record", "expected"),
+    [
+        ("AFQMC", {"sentence1": "甲", "sentence2": "乙"}, ("甲", "乙")),
+        ("CMNLI", {"sentence1": "甲", "sentence2": "乙"}, ("甲", "乙")),
+        ("OCNLI", {"sentence1": "甲", "sentence2": "乙"}, ("甲", "乙")),
+        ("TNEWS", {"sentence": "甲", "keywords": "乙"}, ("甲", None)),
+        ("IFLYTEK", {"sentence": "甲"}, ("甲", None)),
+        ("CSL", {"keyword": ["子", "丑", "寅"], "abst": "甲"}, ("子 丑 寅", "甲")),
+        (
+            "CLUEWSC2020",
+            {
+                "text": "小明看见他的书",
+                "target": {"span1_text": "小明", "span1_index": 0, "span2_text": "他", "span2_index": 4},
+            },
+            ("_小明_看见[他]的书", None),
+        ),
+        (
+            "CLUEWSC2020",
+            {
+                "text": "他看见小明的书",
+                "target": {"span1_text": "小明", "span1_index": 3, "span2_text": "他", "span2_index": 0},
+            },
+            ("[他]看见_小明_的书", None),
+        ),
+    ],
+)
+def test_texts_of_a_classified_record(task, record, expected):
+    assert text_and_pair(task, record) == expected
+
+
+def tokens_of(tokenizer: Any, ids: Any) -> str:
+    return " ".join(tokenizer.convert_ids_to_tokens([int(id_) for id_ in ids]))
+
+
+def test_sentences_and_pairs_are_packed_and_cut(tokenizer):
+    (one,) = Classification(TASKS["TNEWS"], tokenizer, 8).encode({"id": 1, "sentence": "天地玄黄宇宙洪荒", "label": 3})
+    assert tokens_of(tokenizer, one["input_ids"]) == "[CLS] 天 地 玄 黄 宇 宙 [SEP]"
+    assert one.keys() == {"input_ids", "token_type_ids", "label"}
+    assert (one["token_type_ids"], one["label"]) == ([0] * 8, 3)
+    (pair,) = Classification(TASKS["AFQMC"], tokenizer, 9).encode({"sentence1": "天地玄黄宇宙", "sentence2": "日月"})
+    # The longer of the two loses its end.
+    assert tokens_of(tokenizer, pair["input_ids"]) == "[CLS] 天 地 玄 黄 [SEP] 日 月 [SEP]"
+    assert (pair["token_type_ids"], pair["label"]) == ([0] * 6 + [1] * 3, -1)
+
+
+def test_features_are_cached_by_what_they_depend_on(tokenizer):
+    span = {"max_seq_length": 64, "doc_stride": 16, "max_query_length": 8, "n_best_size": 20, "max_answer_length": 50}
+    assert Classification(TASKS["TNEWS"], tokenizer, 64).settings() == {
+        "method": "classification",
+        "max_seq_length": 64,
+    }
+    assert C3(tokenizer, 64).settings() == {"method": "c3", "max_seq_length": 64}
+    assert Chid(tokenizer, 64, "joint").settings() == {"method": "chid", "max_seq_length": 64}
+    settings = Cmrc2018(tokenizer, **span).settings()
+    assert settings == {"method": "cmrc2018", "max_seq_length": 64, "doc_stride": 16, "max_query_length": 8}
+
+
+def test_heads_and_scores_are_as_wide_as_the_answers(tokenizer):
+    methods = {
+        "TNEWS": Classification(TASKS["TNEWS"], tokenizer, 32),
+        "C3": C3(tokenizer, 32),
+        "CHID": Chid(tokenizer, 32, "joint"),
+        "CMRC2018": Cmrc2018(tokenizer, 32, 8, 8, 20, 50),
+    }
+    widths = {name: (method.num_outputs, method.width) for name, method in methods.items()}
+    assert widths == {"TNEWS": (15, 15), "C3": (4, 4), "CHID": (10, 10), "CMRC2018": (2, 64)}
+
+
+# --- what is learnt -------------------------------------------------------------------------------------------------
+
+
+def tensors(**arrays: Any) -> dict[str, paddle.Tensor]:
+    return {name: paddle.to_tensor(np.array(value)) for name, value in arrays.items()}
+
+
+@pytest.mark.parametrize("task", ["TNEWS", "C3", "CHID"])
+def test_the_loss_of_a_row_is_the_cross_entropy_of_its_label(tokenizer, task):
+    method = {
+        "TNEWS": lambda: Classification(TASKS["TNEWS"], tokenizer, 32),
+        "C3": lambda: C3(tokenizer, 32),
+        "CHID": lambda: Chid(tokenizer, 32, "joint"),
+    }[task]()
+    scores = np.random.default_rng(0).normal(size=(3, method.width)).astype(np.float32)
+    batch = tensors(input_ids=[[1]] * 3, token_type_ids=[[0]] * 3, attention_mask=[[1]] * 3, label=[1, 0, 3], x=[7] * 3)
+    asked = []
+
+    def model(**inputs: paddle.Tensor) -> paddle.Tensor:
+        asked.append(set(inputs))
+        return paddle.to_tensor(scores)
+
+    losses = method.compute_loss(model, batch)
+    assert losses.shape == [3]
+    np.testing.assert_allclose(losses.numpy(), -log_softmax(scores)[[0, 1, 2], [1, 0, 3]], atol=1e-6)
+    np.testing.assert_array_equal(method.forward(model, batch).numpy(), scores)
+    assert asked == [{"input_ids", "token_type_ids", "attention_mask"}] * 2
+
+
+def test_the_loss_of_a_span_is_the_mean_of_start_and_end(tokenizer):
+    method = Cmrc2018(tokenizer, 32, 8, 8, 20, 50)
+    starts, ends = np.random.default_rng(0).normal(size=(2, 2, 5)).astype(np.float32)
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    batch = tensors(input_ids=np.ones((2, 5), np.int64), attention_mask=mask, start=[4, 0], end=[3, 2])
+    asked = []
+
+    def model(**inputs: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        asked.append(set(inputs))
+        return paddle.to_tensor(starts), paddle.to_tensor(ends)
+
+    # Padding is no place for an answer: the second row's probabilities are of its three tokens.
+    expected = [
+        -(log_softmax(starts[0])[4] + log_softmax(ends[0])[3]) / 2,
+        -(log_softmax(starts[1, :3])[0] + log_softmax(ends[1, :3])[2]) / 2,
+    ]
+    losses = method.compute_loss(model, batch)
+    assert losses.shape == [2]
+    np.testing.assert_allclose(losses.numpy(), expected, atol=1e-6)
+    outputs = method.forward(model, batch).numpy()
+    assert outputs.shape == (2, 10)
+    np.testing.assert_array_equal(outputs[0], np.stack([starts[0], ends[0]], axis=1).ravel())
+    np.testing.assert_array_equal(outputs[1, :6], np.stack([starts[1, :3], ends[1, :3]], axis=1).ravel())
+    assert (outputs[1, 6:] < -9000).all() and asked == [{"input_ids", "attention_mask"}] * 2
+
+
+# --- what is scored and answered ------------------------------------------------------------------------------------
+
+
+def test_classes_are_scored_and_answered(tokenizer):
+    method = Classification(TASKS["OCNLI"], tokenizer, 32)
+    scores = np.array([[0, 2, 1], [3, 0, 0], [0, 1, 2], [0, 0, 1]], np.float32)
+    records, labels = [{"id": number} for number in (7, 5, 6, 9)], [1, 0, 1, 2]
+    found = method.score(scores, records, Columns(label=labels))
+    assert [*found] == ["loss", "accuracy"] and found["accuracy"] == 0.75
+    assert found["loss"] == pytest.approx(-log_softmax(scores)[range(4), labels].mean(), abs=1e-9)
+    expected = [(7, "contradiction"), (5, "entailment"), (6, "neutral"), (9, "neutral")]
+    assert method.answer(scores, records, Columns(label=labels)) == expected
+    with pytest.raises(ValueError):
+        method.answer(scores, records[:3], Columns(label=labels))
+
+
+def test_choices_are_scored_and_answered(tokenizer):
+    method = C3(tokenizer, 32)
+    scores = np.array([[0, 2, 1, 3], [0, 0, 0, 1], [0, 5, 7, 6]], np.float32)
+    records, features = [{"id": 3}, {"id": 1}, {"id": 2}], Columns(label=[1, 3, 1], num_choices=[3, 4, 2])
+    found = method.score(scores, records, features)
+    # The question with three choices is not answered by the fourth; in the loss all four count, as in training.
+    assert [*found] == ["loss", "accuracy"] and found["accuracy"] == 1.0
+    assert found["loss"] == pytest.approx(-log_softmax(scores)[range(3), [1, 3, 1]].mean(), abs=1e-9)
+    assert method.answer(scores, records, features) == [(3, 1), (1, 3), (2, 1)]
+    with pytest.raises(ValueError):
+        method.answer(scores, records[:2], features)
+
+
+@pytest.mark.parametrize(("assignment", "accuracy"), [("joint", 1.0), ("greedy", 1 / 3)])
+def test_idioms_are_scored_and_answered(tokenizer, assignment, accuracy):
+    method = Chid(tokenizer, 32, assignment)
+    records = [
+        {"content": ["#idiom000001#和#idiom000002#"], "candidates": IDIOMS},
+        {"content": ["#idiom000003#"], "candidates": IDIOMS},
+    ]
+    scores = np.zeros((3, 10), np.float32)
+    scores[0, [0, 1]], scores[1, [0, 1]], scores[2, 0] = (5.0, 4.9), (4.8, 0.0), 1.0
+    labels = Columns(label=[1, 0, 0])
+    found = method.score(scores, records, labels)
+    assert [*found] == ["loss", "accuracy"] and found["accuracy"] == pytest.approx(accuracy)
+    assert found["loss"] == pytest.approx(-log_softmax(scores)[range(3), [1, 0, 0]].mean(), abs=1e-9)
+    first = (1, 0) if assignment == "joint" else (0, 1)
+    answers = {"#idiom000001#": first[0], "#idiom000002#": first[1], "#idiom000003#": 0}
+    assert method.answer(scores, records, labels) == answers
+    assert all(type(answer) is int for answer in method.answer(scores, records, labels).values())
+
+
+def span_record(number: str, context: str, *answers: str) -> dict[str, Any]:
+    golds = [{"text": text, "answer_start": context.find(text)} for text in answers]
+    return {"id": number, "context": context, "question": "谁？", "answers": golds}
+
+
+class Rows(list):
+    """Features held in memory."""
+
+    def __getitem__(self, i: Any) -> Any:
+        return {name: np.array(v) if isinstance(v, list) else v for name, v in super().__getitem__(i).items()}
+
+    def column(self, name: str) -> np.ndarray:
+        return np.array([row[name] for row in self])
+
+
+def test_spans_are_scored_and_answered(tokenizer):
+    method = Cmrc2018(tokenizer, 32, 8, 8, 20, 50)
+    records = [span_record("A", "甲乙丙丁", "乙丙", "甲乙丙"), span_record("B", "戊己庚辛", "庚辛")]
+    features = Rows([feature for record in records for feature in method.encode(record)])
+    assert [(row["start"], row["end"], row["context"]) for row in features] == [(5, 6, 4), (6, 7, 4)]
+    scores = np.full((2, 64), -1e4, np.float32)
+    scores[:, : 2 * 9] = 0.0
+    scores[0, [2 * 4, 2 * 6 + 1]] = 5.0  # 甲乙丙: the second gold answer
+    scores[1, [2 * 4, 2 * 6 + 1]] = 5.0  # 戊己庚, of which 庚 is right
+    assert method.answer(scores, records, features) == {"A": "甲乙丙", "B": "戊己庚"}
+    found = method.score(scores, records, features)
+    assert [*found] == ["loss", "em", "f1", "squad_em", "squad_f1"]
+    assert (found["em"], found["squad_em"]) == (0.5, 0.5)
+    assert found["f1"] == pytest.approx((1 + 2 / 5) / 2) and found["squad_f1"] == pytest.approx((1 + 2 / 5) / 2)
+    starts, ends = log_softmax(scores[:, 0::2]), log_softmax(scores[:, 1::2])
+    expected = -(starts[0, 5] + ends[0, 6] + starts[1, 6] + ends[1, 7]) / 4
+    assert found["loss"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_question_s_answer_is_the_best_over_its_windows(tokenizer):
+    method = Cmrc2018(tokenizer, 12, 4, 8, 20, 50)
+    records = [span_record("A", "甲乙丙丁戊己庚辛", "甲"), span_record("B", "子丑寅卯", "子")]
+    features = Rows([feature for record in records for feature in method.encode(record)])
+    assert [row["window"] for row in features] == [0, 1, 0]
+    scores = np.zeros((3, method.width), np.float32)
+    context = features[0]["context"]
+    scores[0, [2 * context, 2 * context + 1]] = 3.0
+    last = 2 * (context + len(features[1]["best"]) - 1)
+    scores[1, [last, last + 1]] = 4.0
+    scores[2, [2 * context + 2, 2 * context + 3]] = 1.0
+    assert method.answer(scores, records, features) == {"A": "辛", "B": "丑"}
+    scores[1] = 0.0
+    assert method.answer(scores, records, features)["A"] == "甲"
+    # Equal sums: the first window, there the first start, there the first end.
+    assert method.answer(np.zeros_like(scores), records, features) == {"A": "甲", "B": "子"}
