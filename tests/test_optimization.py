@@ -152,6 +152,7 @@ def train(
     args = arguments_of(folder, *EPOCH, *words)
     folder.mkdir(parents=True, exist_ok=True)
     model, run = Tiny(first_weights()), Run("TNEWS", "accuracy", args, "cpu")
+    model.eval()  # as it may be when it is loaded
     answers, verdicts = iter(accuracies), iter(reasons)
     seen = SimpleNamespace(parts=[], draws=[], saved=[], run=run)
 
@@ -171,7 +172,7 @@ def train(
         args,
         run,
         save_best=lambda: seen.saved.append(run.fields["best_step"]),
-        reason_to_stop=lambda: next(verdicts, ""),
+        **({"reason_to_stop": lambda: next(verdicts)} if reasons else {}),
     )
     seen.weights = {name: value.numpy() for name, value in model.state_dict().items()}
     seen.history = run.fields["history"]
@@ -387,7 +388,9 @@ def test_a_run_that_is_broken_off_ends_as_one_that_is_not(tmp_path, caplog, even
     whole = train(tmp_path / "whole", *SIX, accuracies=accuracies)
     with pytest.raises(error):
         train(tmp_path / "broken", *SIX, accuracies=accuracies, events={part: event})
-    assert json.loads((tmp_path / "broken/result.json").read_text())["status"] == "running"
+    left = json.loads((tmp_path / "broken/result.json").read_text())
+    assert (left["status"], left["num_steps"]) == ("running", 6)
+    assert [entry["step"] for entry in left.get("history", [])] == list(range(2, min(part, resumed + 1), 2))
     folders = [path.name for path in (tmp_path / "broken").glob("checkpoint-*")]
     assert f"checkpoint-{resumed}" in folders or (resumed == 0 and not folders)
     evaluated = (resumed - 1) // 2 if event is terminate else resumed // 2
