@@ -17,7 +17,8 @@ import paddle
 import pytest
 
 from clue_utils import arguments, runtime, tasks, training
-from clue_utils.errors import Stopped
+from clue_utils.errors import Stopped, UserError
+from clue_utils.features import length_grouped_batches
 from clue_utils.results import Run
 from clue_utils.training import evaluate_and_log, fit, step_seed
 
@@ -130,8 +131,20 @@ def arguments_of(folder: Path, *words: str) -> Any:
     return args
 
 
+# Six updates with evaluations at 2, 4 and 6.
+SIX = ("--num_train_epochs", "2", "--save_steps", "2", "--logging_steps", "1", "--warmup_steps", "2")
+
+
 class Killed(BaseException):
     """Stands for a SIGKILL: nothing catches it."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def train(
@@ -141,13 +154,16 @@ def train(
     accuracies: Sequence[float] = (),
     reasons: Sequence[str] = (),
     events: dict[int, Callable[[], Any]] | None = None,
+    on_update: Callable[[], Any] = lambda: None,
+    on_evaluation: Callable[[], Any] = lambda: None,
 ) -> SimpleNamespace:
     """Fit the tiny model: its weights at the end, the run, and what happened on the way.
 
     Args:
         scale: of the loss.
         accuracies, reasons: what the evaluations say, and whether training ends there.
-        events: what happens while the loss of a part is computed, by the part's number.
+        events: what happens while the loss of a part is computed, by the part's number; a number multiplies the loss.
+        on_update, on_evaluation: what happens each time.
     """
     args = arguments_of(folder, *EPOCH, *words)
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,15 +176,20 @@ def train(
         assert layer.training
         seen.parts.append(batch["row"].tolist())
         seen.draws.append(float(paddle.rand([])))
-        (events or {}).get(len(seen.parts), lambda: None)()
-        return squared_distances(layer, batch) * scale
+        on_update()
+        factor = (events or {}).get(len(seen.parts), lambda: None)() or 1.0
+        return squared_distances(layer, batch) * scale * factor
+
+    def evaluate() -> dict[str, float]:
+        on_evaluation()
+        return {"loss": 1.0, "accuracy": next(answers, 0.5)}
 
     fit(
         model,
         FEATURES,
         collate,
         compute_loss,
-        lambda: {"loss": 1.0, "accuracy": next(answers, 0.5)},
+        evaluate,
         args,
         run,
         save_best=lambda: seen.saved.append(run.fields["best_step"]),
@@ -179,7 +200,14 @@ def train(
     return seen
 
 
-FEATURES: Any = [{"input_ids": [1], "row": i} for i in range(NUM_ROWS)]
+class Rows(list):
+    """Features held in memory, each longer than the one before."""
+
+    def sizes(self) -> np.ndarray:
+        return np.arange(len(self)) + 1
+
+
+FEATURES: Any = Rows({"row": i} for i in range(NUM_ROWS))
 
 
 def collate(part: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -270,6 +298,9 @@ def test_log_lines_tell_rate_loss_and_place(tmp_path, caplog):
     assert [entry["loss"] for entry in logged] == pytest.approx(losses, abs=1e-6)
     assert [entry["learning_rate"] for entry in logged] == pytest.approx(rates, abs=1e-10)
     assert all(entry["steps_per_second"] > 0 < entry["peak_memory_bytes"] for entry in logged)
+    evaluated = [entry for entry in entries if entry["kind"] == "eval"]
+    assert evaluated == [{"kind": "eval", "step": 6, "loss": 1.0, "accuracy": 0.5}]
+    assert len([message for message in caplog.messages if message.startswith("memory: ")]) == 1
 
 
 @pytest.mark.parametrize(
@@ -298,6 +329,85 @@ def test_an_epoch_takes_every_row_once_in_an_order_of_its_own(tmp_path):
     assert [len(part) for part in parts] == [8, 8, 4] * 2
     orders = [sum(parts[:3], []), sum(parts[3:], [])]
     assert [sorted(order) for order in orders] == [list(range(NUM_ROWS))] * 2 and orders[0] != orders[1]
+
+
+def test_batches_of_similar_length_are_those_of_the_epoch(tmp_path):
+    parts = train(tmp_path, "--num_train_epochs", "2", "--group_by_length", "--seed", "5").parts
+    expected = [length_grouped_batches(FEATURES.sizes(), 8, 5, epoch) for epoch in (0, 1)]
+    assert parts == [batch.tolist() for batches in expected for batch in batches]
+
+
+@pytest.mark.parametrize(("every", "step"), [("1", 4), ("100", 6)])
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path, every, step):
+    """At the next log line, and where there is none before it, at the next evaluation."""
+    words = ("--num_train_epochs", "2", "--save_steps", "3", "--logging_steps", every)
+    pattern = rf"the loss is nan at step {step}: .*the best checkpoint, of step 3, is kept"
+    with pytest.raises(UserError, match=pattern):
+        train(tmp_path / "later", *words, events={4: lambda: float("nan")})
+    with pytest.raises(UserError, match="the loss is (inf|nan) at step .*no checkpoint has been kept yet"):
+        train(tmp_path / "at once", *words, events={1: lambda: float("inf"), 3: lambda: float("inf")})
+
+
+def test_speed_is_that_of_updates_alone(tmp_path, monkeypatch, caplog):
+    """By a clock that updates and evaluations set: two seconds and a hundred each."""
+    now = [1000.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def passes(seconds: float) -> Callable[[], None]:
+        return lambda: now.__setitem__(0, now[0] + seconds)
+
+    words = "--num_train_epochs 3 --logging_steps 2 --save_steps 3".split()
+    clock = {"on_update": passes(2.0), "on_evaluation": passes(100.0)}
+    with pytest.raises(Killed):
+        train(tmp_path, *words, **clock, events={4: kill})
+    with caplog.at_level("INFO", logger="clue_utils"):
+        train(tmp_path, *words, **clock)
+    speeds = [message.rpartition("speed: ")[2] for message in caplog.messages if "speed: " in message]
+    # Going on from step 3: a log line after one update, then after two each.
+    assert speeds == ["0.5000 step/s"] * 3
+    elapsed = [message.rpartition(" : ")[2] for message in caplog.messages if message.startswith("eval loss")]
+    assert elapsed == ["100.0 s"] * 2
+
+
+def test_scaled_losses_give_the_same_updates_and_their_state_is_kept(tmp_path, monkeypatch):
+    scalers = []
+
+    class Scaler:
+        """Multiplies losses by eight, and gradients by an eighth before the update."""
+
+        def __init__(self, enable: bool) -> None:
+            self.enable, self.updates, self.loaded = enable, 0, None
+            scalers.append(self)
+
+        def scale(self, loss: paddle.Tensor) -> paddle.Tensor:
+            return loss * 8
+
+        def step(self, optimizer: Any) -> None:
+            with paddle.no_grad():
+                for parameter in optimizer._parameter_list:
+                    parameter.grad.scale_(1 / 8)
+            optimizer.step()
+
+        def update(self) -> None:
+            self.updates += 1
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"scale": paddle.to_tensor([8.0]), "updates": self.updates}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.loaded = state
+
+    monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
+    words = (*SIX, "--precision", "fp16")
+    with pytest.raises(Killed):
+        train(tmp_path / "half", *words, events={5: kill})
+    assert distance(train(tmp_path / "half", *words).weights, adamw(6, 2)[0]) < TOLERANCE
+    assert [(scaler.enable, scaler.updates, scaler.loaded) for scaler in scalers] == [
+        (True, 4, None),
+        (True, 2, {"scale": [8.0], "updates": 4}),
+    ]
+    train(tmp_path / "whole", *SIX)
+    assert scalers[-1].enable is False
 
 
 def test_the_best_evaluation_is_kept_and_the_first_of_equals(tmp_path, caplog):
@@ -367,21 +477,17 @@ def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, n
 
 # --- stopped and started again --------------------------------------------------------------------------------------
 
-SIX = ("--num_train_epochs", "2", "--save_steps", "2", "--logging_steps", "1", "--warmup_steps", "2")
-
-
-def kill() -> None:
-    raise Killed
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
 
 @pytest.mark.parametrize(
     ("event", "part", "error", "resumed"),
-    [(kill, 1, Killed, 0), (kill, 4, Killed, 2), (terminate, 3, Stopped, 3), (terminate, 4, Stopped, 4)],
-    ids=["killed before the first evaluation", "killed", "stopped", "stopped before an evaluation"],
+    [
+        (kill, 1, Killed, 0),
+        (kill, 2, Killed, 0),
+        (kill, 4, Killed, 2),
+        (terminate, 3, Stopped, 3),
+        (terminate, 4, Stopped, 4),
+    ],
+    ids=["killed at once", "killed before an evaluation", "killed", "stopped", "stopped before an evaluation"],
 )
 def test_a_run_that_is_broken_off_ends_as_one_that_is_not(tmp_path, caplog, event, part, error, resumed):
     accuracies = (0.25, 0.75, 0.5)
