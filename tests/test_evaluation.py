@@ -226,6 +226,8 @@ def test_looser_score_equals_paddlenlp_on_every_record(questions: list[Question]
         ("。", "！", 1, 0),  # equal but without a token
         ("\u9fa6x", "\u9fa6y", 0, 0),  # beyond the range: one word with what follows
         ("\u9fa5x", "\u9fa5y", 0, 0.5),
+        ("I don't", "don't", 0, 4 / 5),  # clitics are told apart in lower case
+        ("straße", "STRASSE", 0, 0),  # lower case, which keeps what upper case would write alike
     ],
 )
 def test_official_definition(prediction: str, gold: str, em: float, f1: float) -> None:
@@ -373,13 +375,26 @@ def test_ties_are_always_broken_alike(rule: str) -> None:
     assert assign_candidates(np.zeros((3, 10)), "greedy").tolist() == [0, 1, 2]
 
 
+def test_of_equal_logits_greedy_takes_the_earlier_blank_then_the_earlier_candidate() -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        logits = rng.integers(0, 3, size=(10, 10))
+        cells = sorted(itertools.product(range(10), range(10)), key=lambda cell: (-logits[cell], cell))
+        expected: dict[int, int] = {}
+        for blank, candidate in cells:
+            if blank not in expected and candidate not in expected.values():
+                expected[blank] = candidate
+        assert assign_candidates(logits, "greedy").tolist() == [expected[blank] for blank in range(10)]
+
+
 @pytest.mark.parametrize("rule", tasks.ASSIGNMENT_RULES)
 def test_a_constant_added_to_a_blank_changes_only_the_greedy_order(rule: str) -> None:
     logits = np.random.default_rng(5).normal(size=(6, 10))
     for shift in (-1000.0, 1000.0):
         assert assign_candidates(logits + shift, rule).tolist() == assign_candidates(logits, rule).tolist()
-    shifted = assign_candidates(logits + np.arange(6)[:, None], "joint")
-    assert shifted.tolist() == assign_candidates(logits, "joint").tolist()
+    for shifts in (np.arange(6), np.array([0, -5000, 5000, 1, 2, -3])):
+        shifted = assign_candidates(logits + shifts[:, None], "joint")
+        assert shifted.tolist() == assign_candidates(logits, "joint").tolist()
 
 
 @pytest.mark.parametrize("rule", tasks.ASSIGNMENT_RULES)
@@ -399,8 +414,11 @@ def test_wrong_logits_are_refused() -> None:
             assign_candidates(logits)
     with pytest.raises(ValueError, match="num_blanks, num_candidates"):
         assign_candidates(np.zeros(10))
-    with pytest.raises(ValueError, match="num_blanks, num_candidates"):
-        assign_candidates(np.zeros((2, 0)))
+    for shape in ((2, 0), (1, 0), (1, 2, 3)):
+        with pytest.raises(ValueError, match="num_blanks, num_candidates"):
+            assign_candidates(np.zeros(shape))
     with pytest.raises(ValueError, match="unknown assignment rule 'best'"):
         assign_candidates(np.zeros((2, 10)), "best")
-    assert assign_candidates(np.zeros((0, 10))).tolist() == []
+    for shape in ((0, 10), (0, 0)):
+        none = assign_candidates(np.zeros(shape))
+        assert none.tolist() == [] and none.dtype == np.int64
