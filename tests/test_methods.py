@@ -9,6 +9,7 @@ import paddle
 import pytest
 
 from clue_utils.classification import Classification, text_and_pair
+from clue_utils.models import load_tokenizer
 from clue_utils.tasks import TASKS
 from run_c3 import C3
 from run_chid import Chid
@@ -87,6 +88,36 @@ def test_sentences_and_pairs_are_packed_and_cut(tokenizer):
     # The longer of the two loses its end.
     assert tokens_of(tokenizer, pair["input_ids"]) == "[CLS] 天 地 玄 黄 [SEP] 日 月 [SEP]"
     assert (pair["token_type_ids"], pair["label"]) == ([0] * 6 + [1] * 3, -1)
+    (words,) = Classification(TASKS["CSL"], tokenizer, 32).encode({"keyword": ["天", "地"], "abst": "玄黄", "label": 1})
+    assert tokens_of(tokenizer, words["input_ids"]) == "[CLS] 天 地 [SEP] 玄 黄 [SEP]"
+
+
+def test_choices_are_written_in_lower_case_and_filled_up_to_four(demo):
+    cased = load_tokenizer(str(demo / "model"), do_lower_case=False)
+    record = {"context": ["天A", "地"], "question": "B？", "choice": ["C", "丁"]}
+    (feature,) = C3(cased, 32).encode(record)
+    rows = [tokens_of(cased, ids) for ids in feature["input_ids"]]
+    begin = "[CLS] 天 a 地 [SEP] b ？ [SEP]"
+    assert rows == [f"{begin} {choice} [SEP]" for choice in ("c", "丁", "无 效 答 案", "无 效 答 案")]
+    assert (feature["label"], feature["num_choices"]) == (-1, 2)
+
+
+def test_the_shortest_sequences_that_are_allowed_hold_something_of_each_part(tokenizer):
+    record = {"context": ["天" * 9], "question": "问" * 9, "choice": ["答" * 9] * 4}
+    assert (
+        tokens_of(tokenizer, C3(tokenizer, 8).encode(record)[0]["input_ids"][0])
+        == "[CLS] 天 [SEP] 问 问 [SEP] 答 [SEP]"
+    )
+    blank = {"content": ["天天#idiom000001#地地"], "candidates": IDIOMS}
+    (feature,) = Chid(tokenizer, 10, "joint").encode(blank)
+    assert tokens_of(tokenizer, feature["input_ids"][0]) == "[CLS] 一 心 一 意 [SEP] 天 [unused1] 地 [SEP]"
+    assert feature["label"] == -1
+    spans = Cmrc2018(tokenizer, 12, 4, 8, 20, 50).encode(span_record("A", "天地", "地") | {"question": "问" * 9})
+    assert [tokens_of(tokenizer, row["input_ids"]) for row in spans] == [
+        "[CLS] 问 问 问 问 问 问 问 问 [SEP] 天 [SEP]",
+        "[CLS] 问 问 问 问 问 问 问 问 [SEP] 地 [SEP]",
+    ]
+    assert [(row["start"], row["end"]) for row in spans] == [(0, 0), (10, 10)]
 
 
 def test_features_are_cached_by_what_they_depend_on(tokenizer):
