@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,6 +109,19 @@ def records(number: int, task: str = "TNEWS", split: str = "dev", sha256: str = 
     return Records(tasks.get_task(task), split, rows, (), sha256, 0)
 
 
+def test_the_cache_is_made_where_it_is_not_and_what_killed_builds_left_is_removed(tokenizer, tmp_path):
+    cache = tmp_path / "a" / "b"
+    method = Method()
+    path = build_features(records(5), method, tokenizer, cache).path
+    assert path.parent == cache and method.calls == 5
+    stem = path.name.split(".")[0]
+    assert re.fullmatch(r"tnews-dev-[0-9a-f]{24}\.[0-9a-f]{16}\.arrow", path.name)
+    path.rename(cache / f"{stem}.77.tmp")
+    (cache / "another.77.tmp").touch()
+    assert build_features(records(5), method, tokenizer, cache).path == path and method.calls == 10
+    assert [name.name for name in cache.glob("*.tmp")] == ["another.77.tmp"]
+
+
 def test_features_come_back_as_they_were_encoded(tokenizer, tmp_path):
     found = build_features(records(1030, times=2), Method(), tokenizer, tmp_path, num_proc=1)
     assert len(found) == 2060 and found.names == ["input_ids", "extra", "label"]
@@ -153,6 +168,39 @@ def test_tokenizers_that_write_other_ids_have_another_fingerprint(demo, tokenize
     words[100], words[101] = words[101], words[100]
     (swapped / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     assert tokenizer_fingerprint(load_tokenizer(str(swapped))) != same
+
+
+class Words:
+    """What a fingerprint is taken of."""
+
+    def __init__(self, vocab=("a", "b"), mask="[MASK]", do_lower_case=True, **basic: Any) -> None:
+        self._vocab, self.special_tokens_map = vocab, {"mask_token": mask}
+        self.do_lower_case, self.basic_tokenizer = do_lower_case, SimpleNamespace(**basic)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self._vocab)}
+
+
+class OtherWords(Words):
+    pass
+
+
+def test_a_fingerprint_is_of_class_vocabulary_and_every_setting():
+    tokenizers = [
+        Words(),
+        OtherWords(),
+        Words(vocab=("b", "a")),
+        Words(mask="<mask>"),
+        Words(do_lower_case=False),
+        Words(tokenize_chinese_chars=True),
+        Words(tokenize_chinese_chars=False),
+        Words(never_split={"x", "y"}),
+    ]
+    assert len({tokenizer_fingerprint(tokenizer) for tokenizer in tokenizers}) == len(tokenizers)
+    assert tokenizer_fingerprint(Words(never_split={"y", "x"})) == tokenizer_fingerprint(tokenizers[-1])
+    without = Words()
+    del without.basic_tokenizer, without.do_lower_case  # as other kinds of tokenizers
+    assert re.fullmatch("[0-9a-f]{64}", tokenizer_fingerprint(without))
 
 
 def copy(demo: Path, folder: Path) -> str:

@@ -360,6 +360,7 @@ def test_speed_is_that_of_updates_alone(tmp_path, monkeypatch, caplog):
     clock = {"on_update": passes(2.0), "on_evaluation": passes(100.0)}
     with pytest.raises(Killed):
         train(tmp_path, *words, **clock, events={4: kill})
+    caplog.clear()
     with caplog.at_level("INFO", logger="clue_utils"):
         train(tmp_path, *words, **clock)
     speeds = [message.rpartition("speed: ")[2] for message in caplog.messages if "speed: " in message]
