@@ -50,6 +50,9 @@ def test_evaluation_takes_the_longest_first_and_equal_ones_in_order():
     batches = length_ordered_batches(np.array([2, 5, 2, 5, 9, 0]), batch_size=2, max_tokens=10)
     assert [batch.tolist() for batch in batches] == [[4], [1, 3], [0, 2], [5]]
     assert length_ordered_batches(np.zeros(0, np.int64), 2, 10) == []
+    assert np.concatenate(length_ordered_batches(np.arange(90) % 3, 7, 999)).tolist() == sorted(
+        range(90), key=lambda row: (-(row % 3), row)
+    )
     # Exactly as many tokens as allowed, and a single row beyond that.
     assert [batch.tolist() for batch in length_ordered_batches(np.array([5, 5, 5, 11]), 9, 10)] == [[3], [0, 1], [2]]
 
