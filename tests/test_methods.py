@@ -8,6 +8,10 @@ import numpy as np
 import paddle
 import pytest
 
+import run_c3
+import run_chid
+import run_cmrc2018
+from clue_utils import pipeline
 from clue_utils.classification import Classification, text_and_pair
 from clue_utils.models import load_tokenizer
 from clue_utils.tasks import TASKS
@@ -141,6 +145,40 @@ def test_heads_and_scores_are_as_wide_as_the_answers(tokenizer):
     }
     widths = {name: (method.num_outputs, method.width) for name, method in methods.items()}
     assert widths == {"TNEWS": (15, 15), "C3": (4, 4), "CHID": (10, 10), "CMRC2018": (2, 64)}
+
+
+SPAN = {"doc_stride": 128, "max_query_length": 64, "n_best_size": 20, "max_answer_length": 50}
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "task", "expected"),
+    [
+        (run_c3, "", "C3", {"max_seq_length": 512}),
+        (run_c3, "--max_seq_length 128", "C3", {"max_seq_length": 128}),
+        (run_chid, "", "CHID", {"max_seq_length": 64, "assignment": "joint"}),
+        (run_chid, "--assignment greedy", "CHID", {"max_seq_length": 64, "assignment": "greedy"}),
+        (run_cmrc2018, "", "CMRC2018", {"max_seq_length": 512} | SPAN),
+        (
+            run_cmrc2018,
+            "--doc_stride 9 --max_query_length 8 --n_best_size 7 --max_answer_length 6 --max_seq_length 99",
+            "CMRC2018",
+            {"max_seq_length": 99, "doc_stride": 9, "max_query_length": 8, "n_best_size": 7, "max_answer_length": 6},
+        ),
+    ],
+)
+def test_a_script_takes_its_flags_and_the_official_values(
+    monkeypatch, run_script, tokenizer, tmp_path, script, flags, task, expected
+):
+    executed = []
+    monkeypatch.setattr(pipeline, "execute", lambda *words: executed.append(words))
+    words = ("--model_name_or_path", "ernie-3.0-base-zh", "--do_predict", "--device", "cpu", "--output_dir", tmp_path)
+    status, out, err = run_script(script.main, *words, *flags.split())
+    assert status == 0 and f"task: {task}, " in out, err
+    ((args, of_task, device, build_method),) = executed
+    assert (of_task, device, args.do_predict) == (TASKS[task], "cpu", True)
+    method = build_method(tokenizer)
+    assert method.tokenizer is tokenizer and {name: getattr(method, name) for name in expected} == expected
+    assert run_script(script.main, *words, "--log_level", "error")[1] == ""
 
 
 # --- what is learnt -------------------------------------------------------------------------------------------------
