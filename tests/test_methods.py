@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -334,3 +335,68 @@ def test_a_question_s_answer_is_the_best_over_its_windows(tokenizer):
     assert method.answer(scores, records, features)["A"] == "甲"
     # Equal sums: the first window, there the first start, there the first end.
     assert method.answer(np.zeros_like(scores), records, features) == {"A": "甲", "B": "子"}
+
+
+def test_of_many_equal_sums_the_first_span_is_answered(tokenizer):
+    method = Cmrc2018(tokenizer, 128, 64, 8, 20, 50)
+    context = "".join(chr(0x4E00 + i) for i in range(100))
+    records = [span_record("A", context, context[0])]
+    features = Rows(method.encode(records[0]))
+    scores = np.zeros((1, method.width), np.float32)
+    scores[0, 2 * features[0]["context"] : 2 * features[0]["context"] + 20] = -1.0
+    assert len(features) == 1 and method.answer(scores, records, features) == {"A": context[10]}
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "size", "stride"), [(30, 10, 3), (31, 10, 7), (25, 8, 8), (40, 16, 5), (5, 9, 3)]
+)
+def test_a_token_s_best_window_is_that_of_maximum_context(tokenizer, num_tokens, size, stride):
+    """As BERT's run_squad.py defines it: the smaller of the contexts on both sides, and a hundredth of the length."""
+    method = Cmrc2018(tokenizer, size + 5, stride, 2, 20, 50)
+    context = "".join(chr(0x4E00 + i) for i in range(num_tokens))
+    features = method.encode(span_record("A", context, context[0]))
+    spans = [(row["char_begin"][0], row["char_end"][-1]) for row in features]
+    for number, ((begin, end), row) in enumerate(zip(spans, features, strict=True)):
+        for token in range(begin, end):
+            scores = [
+                min(token - b, e - 1 - token) + 0.01 * (e - b) if b <= token < e else float("-inf") for b, e in spans
+            ]
+            assert row["best"][token - begin] == (scores.index(max(scores)) == number)
+
+
+@pytest.mark.parametrize(("length", "left", "right"), [(64, 28, 28), (63, 27, 28), (33, 12, 13)])
+def test_the_room_around_a_blank_is_shared_out_evenly(tokenizer, length, left, right):
+    method = Chid(tokenizer, length, "joint")
+    (feature,) = method.encode({"content": ["天" * 99 + "#idiom000001#" + "地" * 99], "candidates": IDIOMS})
+    words = tokens_of(tokenizer, feature["input_ids"][0]).split()
+    assert words == "[CLS] 一 心 一 意 [SEP]".split() + ["天"] * left + ["[unused1]"] + ["地"] * right + ["[SEP]"]
+
+
+def test_a_long_idiom_takes_the_room_of_what_is_farthest_from_the_blank(tokenizer):
+    method = Chid(tokenizer, 20, "joint")
+    before, after = "甲乙丙丁戊己庚辛", "子丑寅卯辰巳午未"
+    record = {"content": [f"{before}#idiom000001#{after}"], "candidates": ["天地玄黄宇宙洪", "天地", *IDIOMS[2:]]}
+    (feature,) = method.encode(record)
+    rows = [tokens_of(tokenizer, ids).replace(" ", "") for ids in feature["input_ids"]]
+    # Twelve tokens around the blank, three less for the idiom: right, left and right again lose their last one.
+    assert rows[0] == "[CLS]天地玄黄宇宙洪[SEP]丁戊己庚辛[unused1]子丑寅卯[SEP]"
+    assert rows[1] == "[CLS]天地[SEP]丙丁戊己庚辛[unused1]子丑寅卯辰巳[SEP]"
+
+
+def test_blanks_of_three_records_are_assigned_apart(tokenizer):
+    records = [{"content": [f"#idiom{i:06}#"], "candidates": IDIOMS} for i in range(3)]
+    scores = np.zeros((3, 10), np.float32)
+    scores[:, 4] = 1.0
+    answers = Chid(tokenizer, 32, "joint").answer(scores, records, Columns())
+    assert answers == {f"#idiom{i:06}#": 4 for i in range(3)}
+
+
+def test_a_vocabulary_without_the_blank_s_mark_is_said(demo, tokenizer, tmp_path, caplog):
+    Chid(tokenizer, 32, "joint")
+    assert caplog.messages == []
+    folder = shutil.copytree(demo / "model", tmp_path / "model")
+    vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8")
+    (folder / "vocab.txt").write_text(vocabulary.replace("[unused1]\n", "[unused0]\n"), encoding="utf-8")
+    method = Chid(load_tokenizer(str(folder)), 32, "joint")
+    assert caplog.messages == ["the vocabulary has no [unused1]: blanks are marked with [UNK]"]
+    assert method.mark == method.tokenizer.unk_token_id
