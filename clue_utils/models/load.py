@@ -30,8 +30,8 @@ from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
 
-# Settings of ours in config.json: the epsilon of every layer normalisation where the checkpoint came from PyTorch
-# (PaddleNLP's encoders use 1e-5 whatever layer_norm_eps says, as did the published runs).
+# A setting of ours in config.json: the epsilon of every layer normalisation of a checkpoint that came from PyTorch, for
+# the architectures where PaddleNLP computes with 1e-5 whatever layer_norm_eps says.
 _EPSILON = "clue_layer_norm_eps"
 # How the logits of a row may differ between batches, relative to the largest: a wrong mask is off by a hundredth.
 _TOLERANCE = 1e-3
@@ -311,9 +311,10 @@ def _set_epsilon(source: Source, model: paddle.nn.Layer, is_torch: bool) -> None
         return
     if type(epsilon) is not float or not 0 < epsilon < 1:
         raise source.config.error(f"layer_norm_eps cannot be {show(epsilon)}")
-    setattr(model.config, _EPSILON, epsilon)
-    for layer in model.sublayers():
-        if isinstance(layer, paddle.nn.LayerNorm):
+    norms = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.LayerNorm)]
+    if any(layer._epsilon != epsilon for layer in norms):
+        setattr(model.config, _EPSILON, epsilon)
+        for layer in norms:
             layer._epsilon = epsilon
 
 
