@@ -54,7 +54,8 @@ LEFTOVERS = (".tmp", ".part")
 
 def phases() -> dict[str, tuple[Any, str]]:
     """Phase -> module and name of the function at whose calls a run is killed."""
-    from clue_utils import checkpoints, download, features, inference, models, results, training
+    from clue_utils import checkpoints, download, features, inference, results, training
+    from clue_utils.models import load
 
     return {
         "download": (download, "_version"),
@@ -63,7 +64,7 @@ def phases() -> dict[str, tuple[Any, str]]:
         "update": (training, "_backward"),
         "evaluate and predict": (inference, "to_tensors"),
         "checkpoint": (checkpoints, "save_file"),
-        "best model": (models, "give_default_permissions"),
+        "best model": (load, "give_default_permissions"),
         "result.json": (results, "write_text_atomically"),
         "rename": (os, "replace"),
         "zip": (zipfile.ZipFile, "write"),

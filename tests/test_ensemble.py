@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -215,18 +214,18 @@ def test_what_cannot_be_averaged_is_refused(tmp_path, model_dir, apply, run_scri
     assert "was fine-tuned for OCNLI" in refused([a, other], *LENGTH)
 
 
-def predict_and_zip(*words: Any) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHON": sys.executable}
+def predict_and_zip(python: Path, *words: Any) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHON": str(python)}
     command = ["bash", str(TOP / "scripts" / "predict_and_zip.sh"), *map(str, words)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
 
 
-def test_a_whole_model_is_predicted_checked_and_zipped(tmp_path, model_dir, data):
+def test_a_whole_model_is_predicted_checked_and_zipped(tmp_path, model_dir, data, warm_python):
     before = {path: path.stat().st_mtime_ns for path in model_dir.rglob("*") if path.is_file()}
     a, b = sorted((model_dir / "CMNLI").iterdir())
     output = tmp_path / "my submit.zip"
     words = (model_dir, "--output", output, f"cmnli={a},{b}", "--", "--data_dir", data, "--device", "cpu")
-    done = predict_and_zip(*words)
+    done = predict_and_zip(warm_python, *words)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert sorted(zipfile.ZipFile(output).namelist()) == ["cmnli_predict.json", "cmrc2018_predict.json"]
     assert f"CMNLI: {a} (accuracy " in done.stdout and f" and {b} (accuracy " in done.stdout
@@ -237,7 +236,7 @@ def test_a_whole_model_is_predicted_checked_and_zipped(tmp_path, model_dir, data
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_mistakes_of_predict_and_zip(tmp_path):
+def test_mistakes_of_predict_and_zip(tmp_path, warm_python):
     for words, line in (
         ((), "error: MODEL_DIR is missing"),
         ((tmp_path / "none",), f"error: {tmp_path / 'none'}: no such folder"),
@@ -246,5 +245,5 @@ def test_mistakes_of_predict_and_zip(tmp_path):
         ((tmp_path, f"TNEW={tmp_path}"), "error: unknown task 'TNEW'"),
         ((tmp_path, f"TNEWS={tmp_path / 'x'}"), f"error: TNEWS={tmp_path / 'x'}: no such folder"),
     ):
-        done = predict_and_zip(*words)
+        done = predict_and_zip(warm_python, *words)
         assert done.returncode == 2 and done.stderr.startswith(line) and done.stderr.count("\n") == 1, done

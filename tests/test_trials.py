@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +107,9 @@ def test_report_zip_and_pruning_go_by_one_reading(tmp_path, case):
 
 
 @pytest.mark.parametrize("case", ["the best kept no checkpoint", "a damaged record", "an impossible score"])
-def test_the_zip_says_what_it_passes_over(tmp_path, case):
+def test_the_zip_says_what_it_passes_over(tmp_path, case, warm_python):
     build, _, zipped, said = CASES[case]
     build(tmp_path)
     command = ["bash", str(TOP / "scripts/predict_and_zip.sh"), str(tmp_path)]
-    done = subprocess.run(command, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | {"PYTHON": str(warm_python)}, capture_output=True, text=True)
     assert said in done.stderr and f"TNEWS: {tmp_path / 'TNEWS' / str(zipped)} (accuracy " in done.stdout
