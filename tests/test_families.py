@@ -19,7 +19,7 @@ runtime.import_libraries()
 from clue_utils.models.export import export  # noqa: E402
 from clue_utils.models.families import FAMILIES, Family  # noqa: E402
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 60,
     "hidden_size": 16,
     "embedding_size": 16,
@@ -43,6 +43,11 @@ WRONG = {("gau_alpha", name) for name in TASK_NAMES} | {("squeezebert", "CMRC201
 
 
 CANNOT_BE_EXPORTED = {"roformer", "roformerv2", "convbert"}
+class Vocabulary:
+    """What ``models.check_fit`` asks of a tokenizer."""
+
+    def get_vocab(self) -> dict[str, int]:
+        return {"a": 0, "b": SIZES["vocab_size"] - 1}
 
 
 def make_encoder(family: Family, folder: Path) -> Path:
@@ -90,6 +95,7 @@ def test_every_architecture_gives_again_what_it_gave(tmp_path, family, task_name
             models.load_model(str(folder), task, 0.1, num_outputs, training=True)
         return
     model = models.load_model(str(folder), task, 0.1, num_outputs, training=True)
+    models.check_fit(model, Vocabulary(), 12)
     before = outputs(model, task_name)
     assert before.std() > 0 and (task_name != "CMRC2018" or np.abs(before[0] - before[1]).max() > 1e-3)
     model.save_pretrained(tmp_path / "saved", safe_serialization=True)

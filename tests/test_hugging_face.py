@@ -263,6 +263,18 @@ def test_a_head_that_was_trained_with_shifted_positions_is_refused(tmp_path):
     load(tmp_path, "C3", training=True)
 
 
+@pytest.mark.parametrize("positions", [1, 2, 8])
+def test_a_model_of_few_positions(tmp_path, positions):
+    name = "bert.embeddings.position_embeddings.weight"
+    weights = PLAIN | {name: PLAIN[name][:positions]}
+    folder = hf.write(tmp_path, weights, hf.make_config(max_position_embeddings=positions))
+    ids, mask = hf.make_rows((positions, 1))
+    model = load(folder)
+    np.testing.assert_allclose(logits_of(model, ids, mask), hf.bert_logits(weights, ids, mask), atol=1e-5)
+    with pytest.raises(UserError, match=f"the model has {positions} positions"):
+        models.check_fit(model, models.load_tokenizer(str(folder)), positions + 1)
+
+
 # --- the classes of a checkpoint -------------------------------------------------------------------------------------
 
 
@@ -322,14 +334,40 @@ def without(weights: hf.Weights, part: str) -> hf.Weights:
             "pooler.dense.weight is of i8: weights that are quantised",
         ),
         ({"x": np.zeros(600, np.float32)}, "the weights have no layers"),
+        (
+            PLAIN | {"bert.encoder.layers.0.norm1.bias": np.zeros(16, np.float32)},
+            "layer.0.attention.output.LayerNorm.bias and .*norm1.bias are the same parameter",
+        ),
+        (renamed(PLAIN, "bert.", "electra."), "config.json: of bert, but the weights are electra's"),
+        (renamed(PLAIN, "bert.", "roberta."), "config.json: of bert, but the weights are roberta's"),
+        (
+            PLAIN | {"bert.pooler.dense.weight": np.full((16, 16), np.inf, np.float32)},
+            "model.safetensors: bert.pooler.dense.weight holds NaN or infinity",
+        ),
+        ({name: value.astype(np.float64) * 1e300 for name, value in PLAIN.items()}, "holds NaN or infinity"),
+        ({name: value * np.float32(1e30) for name, value in PLAIN.items()}, "its scores are no finite numbers"),
     ],
-    ids=["norm", "words", "prefix", "query", "shape", "int8", "something else"],
+    ids="norm words prefix query shape int8 other twice electra roberta inf double huge".split(),
 )
 def test_an_encoder_that_did_not_come_from_the_file_is_refused(tmp_path, weights, line, training):
     folder = hf.write(tmp_path, weights)
     with pytest.raises(UserError, match=line) as error:
         load(folder, training=training)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("architecture", ["BertForQuestionAnswering", "BertForTokenClassification", None])
+@pytest.mark.parametrize(("task", "head"), [("AFQMC", "qa_outputs"), ("CMRC2018", "classifier")])
+def test_a_head_of_another_kind_is_refused_and_not_trained_on(tmp_path, task, head, architecture):
+    """Whose shape is alike: beginning and end of a span, and two classes."""
+    if architecture == "BertForQuestionAnswering" and task == "CMRC2018":
+        architecture = "BertForSequenceClassification"
+    weights = hf.make_weights(num_labels=2, head=head)
+    folder = hf.write(tmp_path, weights, hf.make_config(architectures=architecture and [architecture]))
+    with pytest.raises(UserError, match=rf"has no trained head for {task} \(classifier.weight, .* missing"):
+        load(folder, task)
+    drawn = load(folder, task, training=True).classifier.weight.numpy()
+    assert np.abs(drawn - weights[f"{head}.weight"].T).max() > 0.01
 
 
 def test_a_pooler_may_be_new_in_training_alone(tmp_path, caplog):
@@ -339,7 +377,8 @@ def test_a_pooler_may_be_new_in_training_alone(tmp_path, caplog):
     assert "37 of the encoder's 39 parameters" in caplog.text and "drawn at random: bert.pooler" in caplog.text
     with pytest.raises(UserError, match=r"has no trained head for TNEWS \(bert.pooler.dense.weight"):
         load(folder)
-    spans = hf.write(tmp_path / "spans", without(hf.make_weights(num_labels=2, head="qa_outputs"), "pooler"))
+    weights = without(hf.make_weights(num_labels=2, head="qa_outputs"), "pooler")
+    spans = hf.write(tmp_path / "spans", weights, hf.make_config(architectures=["BertForQuestionAnswering"]))
     load(spans, "CMRC2018")  # which does not use it
 
 
@@ -366,6 +405,8 @@ BAD_VALUES: list[tuple[str, Any]] = [
     *[(name, value) for name in (*SIZES, "max_position_embeddings") for value in (0, -1, NAN, True, "16", 1.5, HUGE)],
     *[("hidden_size", 1), ("hidden_size", 130), ("num_attention_heads", 3), ("num_attention_heads", 10**9)],
     *[("num_hidden_layers", 10**9), ("num_hidden_layers", 3), ("vocab_size", 21128), ("max_position_embeddings", 1024)],
+    *[(name, 10**400) for name in ("vocab_size", "initializer_range", "hidden_dropout_prob", "pad_token_id")],
+    *[("pool_act", value) for value in ("relu", 5)],
     *[("hidden_act", value) for value in ("class", "embedding", "cross_entropy", 5, "")],
     *[("initializer_range", value) for value in ("x", -1, NAN)],
     *[("pad_token_id", value) for value in (True, -1, 10**6, "0")],
@@ -380,7 +421,7 @@ BAD_VALUES: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), BAD_VALUES, ids=str)
+@pytest.mark.parametrize(("name", "value"), BAD_VALUES, ids=lambda value: f"{value!s:.20}")
 def test_a_value_that_cannot_be_is_one_line(tmp_path, name, value):
     hf.write(tmp_path, PLAIN, hf.make_config(**{name: value}))
     with pytest.raises(UserError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ _ACTIVATIONS = {name: name for name in ("gelu", "relu", "silu", "tanh", "gelu_ne
     "gelu_fast": "gelu_new",
 }
 _MAX_COUNT = 1 << 24
+# Architectures that checkpoints are published as one another of: they differ in their embeddings alone.
+_ALIKE = {"bert", "ernie", "roberta"}
 # Settings of Hugging Face that change what a model computes, and their values that change nothing here.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "quantization_config": (None, {}),
@@ -58,6 +59,11 @@ class Config:
         if type(value) is not int or not 1 <= value <= _MAX_COUNT:
             raise self.error(f"{name} cannot be {show(value)}: it is a whole number of at least 1")
         return value
+
+    def architectures(self) -> list[str]:
+        """The names of the classes that the checkpoint was written by."""
+        names = self.values.get("architectures")
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
     def labels(self) -> list[str] | None:
         """The names of the classes in order of their ids, or None where they say nothing (LABEL_0, 0)."""
@@ -111,20 +117,19 @@ def _flattened(values: dict[str, Any]) -> dict[str, Any]:
 def family_of(config: Config, prefixes: set[str]) -> Family:
     """The architecture of a checkpoint.
 
-    ``config.json`` says it by ``model_type`` or ``architectures``. The names of the weights have the last word: BERT's
-    are BERT's whatever the file says, as with the Chinese RoBERTa checkpoints, which say RoBERTa.
+    ``config.json`` says it by ``model_type`` or ``architectures``. Between BERT and its like the names of the weights
+    have the last word: Chinese RoBERTa is BERT, and so named, but says RoBERTa.
 
     Args:
         prefixes: first parts of the weights' names.
 
     Raises:
-        UserError: it is none of those that the scripts know.
+        UserError: it is none of those that the scripts know, or the names are those of another.
     """
     by_type = {family.model_type: family for family in FAMILIES}
     for each in FAMILIES:
         by_type.setdefault(each.base_class.config_class.model_type, each)  # PaddleNLP may call it otherwise
-    said, architectures = config.values.get("model_type"), config.values.get("architectures")
-    names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
+    said, names = config.values.get("model_type"), config.architectures()
     if said is None:
         # google-research/bert writes neither.
         family = _family_of_class(names[0]) if names else by_type["bert"]
@@ -134,10 +139,15 @@ def family_of(config: Config, prefixes: set[str]) -> Family:
         supported = ", ".join(family.model_type for family in FAMILIES)
         what = f"architectures {show(names)}" if said is None else f"model_type {show(said)}"
         raise config.error(f"{what} is not supported; supported are {supported}")
-    own = {family.torch_prefix, family.base_class.base_model_prefix}
-    if not prefixes & own:
-        return next((other for other in FAMILIES if other.torch_prefix in prefixes), family)
-    return family
+    if prefixes & {family.torch_prefix, family.base_class.base_model_prefix}:
+        return family
+    found = next((other for other in FAMILIES if other.torch_prefix in prefixes), family)
+    is_alike = {family.model_type, found.model_type} <= _ALIKE and found.model_type != "roberta"
+    if found is not family and not is_alike and (said is not None or names):
+        raise config.error(
+            f"says {family.model_type}, but the weights are named as {found.model_type}'s: of two models"
+        )
+    return found
 
 
 def _family_of_class(name: str) -> Family | None:
@@ -185,7 +195,11 @@ def _checked(config: Config, name: str, value: Any, example: Any) -> Any:
         if type(count) is not int or not 1 <= count <= _MAX_COUNT:
             raise config.error(f"{name} cannot be {show(value)}: it is a whole number of at least 1")
         return count
-    if name.endswith("_act") and name != "pool_act":
+    if name == "pool_act":
+        if value not in ("tanh", "linear"):  # PaddleNLP takes any other word for "linear"
+            raise config.error(f"pool_act {show(value)} is none of linear, tanh")
+        return value
+    if name.endswith("_act"):
         if not isinstance(value, str) or value not in _ACTIVATIONS:
             raise config.error(f"{name} {show(value)} is none of {', '.join(sorted(_ACTIVATIONS))}")
         return _ACTIVATIONS[value]
@@ -193,13 +207,13 @@ def _checked(config: Config, name: str, value: Any, example: Any) -> Any:
         # The scripts set dropouts themselves; null stands for "as the others".
         fits = value is None if "dropout" in name else False
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not fits and not (number and math.isfinite(value) and 0 <= value <= (1 if "dropout" in name else 100)):
+        if not fits and not (number and 0 <= value <= (1 if "dropout" in name else 100)):
             raise config.error(f"{name} cannot be {show(value)}")
         return value
     kinds = (int, float) if type(example) is float else (type(example),)
     free = example is None and (value is None or isinstance(value, (bool, int, float, str)))
     if not free and type(value) not in kinds:
-        raise config.error(f"{name} cannot be {show(value)}: it is of the kind of {show(example)}")
-    if isinstance(value, (int, float)) and not (math.isfinite(value) and abs(value) <= _MAX_COUNT):
+        raise config.error(f"{name} cannot be {show(value)}: expected something like {show(example)}")
+    if isinstance(value, (int, float)) and not abs(value) <= _MAX_COUNT:  # nor is NaN
         raise config.error(f"{name} cannot be {show(value)}")
     return value

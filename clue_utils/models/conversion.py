@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import paddle
 
+from clue_utils.errors import UserError, shorten
 from clue_utils.models.families import Family
 from clue_utils.models.weights import Weights
 
@@ -44,6 +45,9 @@ def find_origins(model: paddle.nn.Layer, family: Family, weights: Weights) -> tu
 
     Returns:
         Parameter -> its origin; whether the checkpoint is PyTorch's.
+
+    Raises:
+        UserError: two tensors of PyTorch's checkpoint are the same parameter of the encoder.
     """
     paddles = _as_paddle(model, family, weights)
     torchs = _as_torch(model, family, weights) if family.torch_prefix else {}
@@ -71,13 +75,19 @@ def _as_torch(model: paddle.nn.Layer, family: Family, weights: Weights) -> dict[
     theirs, ours = f"{family.torch_prefix}.", f"{model.base_model_prefix}."
     names = unwrapped(weights.shapes)
     is_bare = not any(name.startswith(theirs) for name in names)
+    is_span = type(model).__name__.endswith("ForQuestionAnswering")
     by_target: dict[str, str] = {}
     for name, source in names.items():
+        if name.startswith("classifier." if is_span else "qa_outputs."):
+            continue  # the head of another kind of task
         renamed = name
         for old, new in (*_OLDER, *family.renames):
             renamed = renamed.replace(old, new)
         if renamed.startswith(theirs):
             renamed = ours + renamed.removeprefix(theirs)
+        if renamed.startswith(ours) and renamed in by_target:
+            both = f"{shorten(by_target[renamed])} and {shorten(source)}"
+            raise UserError(f"{weights.files[0]}: {both} are the same parameter of the encoder; take one of them out")
         by_target[renamed] = source
         if is_bare:
             by_target.setdefault(ours + renamed, source)

@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,12 +67,14 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
     _check_encoder(source, family, model, origins, training)
     if not training:
         _refuse_shifted_positions(source, family)
-    order, keeps_head = _class_order(source, task, training) if task.kind == "classification" else (None, True)
+    order, keeps_head = None, _is_head_of(task, source)
+    if keeps_head and task.kind == "classification":
+        order, keeps_head = _class_order(source, task, training)
     drawn = _fill(source, model, origins, order, keeps_head)
     lost = [name for name in drawn if task.kind != "span" or "pooler" not in name]  # a pooler that spans do not use
     if lost and not training:
         raise UserError(
-            f"{name_or_path} has no trained head for {task.name} ({', '.join(lost[:4])} missing or of another shape): "
+            f"{name_or_path} has no trained head for {task.name} ({', '.join(lost[:4])} missing, or of another task): "
             "name the folder of a fine-tuned checkpoint, or fine-tune this one with --do_train"
         )
     _set_epsilon(source, model, is_torch)
@@ -85,9 +88,8 @@ def check_fit(model: paddle.nn.Layer, tokenizer: Any, max_seq_length: int) -> No
     Raises:
         UserError: sequences longer than the positions, or a vocabulary larger than the embedding.
     """
-    family = next(family for family in FAMILIES if family.model_type == model.config.model_type)
-    positions = getattr(model.config, "max_position_embeddings", None) or max_seq_length
-    positions -= family.first_position(model.config)
+    family = next(family for family in FAMILIES if isinstance(model.config, family.base_class.config_class))
+    positions = _num_positions(model, family)
     if max_seq_length > positions:
         raise UserError(f"--max_seq_length {max_seq_length}: the model has {positions} positions; pass at most that")
     if num_ids(tokenizer) > model.config.vocab_size:
@@ -95,6 +97,12 @@ def check_fit(model: paddle.nn.Layer, tokenizer: Any, max_seq_length: int) -> No
             f"the tokenizer knows {num_ids(tokenizer)} tokens but the model embeds {model.config.vocab_size}: "
             "vocab.txt and weights are not of one model"
         )
+
+
+def _num_positions(model: paddle.nn.Layer, family: Family) -> int:
+    """How many tokens a sequence can have."""
+    positions: int = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+    return positions - family.first_position(model.config)
 
 
 def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
@@ -268,6 +276,16 @@ def _fill(
     return drawn
 
 
+def _is_head_of(task: Task, source: Source) -> bool:
+    """Whether the head can be the task's: the classes in config.json are not those of another kind of task.
+
+    Their names and shapes are alike: of two classes, and of beginning and end; of classes of texts, and of tokens.
+    """
+    said = source.config.architectures()
+    kinds = {kind for kind in (*HEADS.values(), "ForTokenClassification") if any(name.endswith(kind) for name in said)}
+    return not kinds or HEADS[task.kind] in kinds
+
+
 def _class_order(source: Source, task: Task, training: bool) -> tuple[list[int] | None, bool]:
     """Where the task's classes are among those that the checkpoint's head was trained on, and whether they are at all.
 
@@ -334,7 +352,8 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
         )
         return
     has_choices = HEADS[task.kind] == "ForMultipleChoice"
-    num_rows, length, short = model.config.num_choices if has_choices else 2, 11, 5
+    num_rows, length = model.config.num_choices if has_choices else 2, min(11, _num_positions(model, family))
+    short = (length + 1) // 2
     pad, vocab_size = model.config.pad_token_id or 0, model.config.vocab_size
     ids = (pad + 1 + np.arange(num_rows * length) % (vocab_size - 1)).reshape(num_rows, length) % vocab_size
 
@@ -360,7 +379,9 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
         model.train()
     largest = max(float(np.abs(values).max()) for values in alone)
     off = max(float(np.abs(values - row[: len(values)]).max()) for values, row in zip(alone, together, strict=False))
-    if not np.isfinite(largest) or off > _TOLERANCE * max(largest, 1e-3):
+    if not np.isfinite([largest, off]).all():
+        raise UserError(f"{source.name}: its scores are no finite numbers: damaged weights, or of another model")
+    if off > _TOLERANCE * max(largest, 1e-3):
         raise UserError(
             f"{source.name}: refused, a text's scores depend on the other texts of its batch (by {off:.1g} of "
             f"{largest:.1g}): PaddleNLP's {family.model_type} computes something else than this architecture"

@@ -92,19 +92,25 @@ class Weights:
         """A tensor, float32.
 
         Raises:
-            UserError: it is made of something else than floating-point numbers.
+            UserError: it is made of something else than floating-point numbers, or of some that are not finite.
         """
         if self.kinds[name] not in _FLOATS.values():
             raise UserError(
                 f"{self._file_of[name]}: {name} is of {self.kinds[name]}: weights that are quantised or no "
                 "floating-point numbers cannot be fine-tuned; take the checkpoint in float32 or float16"
             )
-        if name in self._arrays:
-            return np.ascontiguousarray(self._arrays[name], np.float32)
+        with np.errstate(over="ignore"):  # of float64
+            value = np.ascontiguousarray(self._arrays[name] if name in self._arrays else self._read(name), np.float32)
+        if not np.isfinite(value).all():
+            raise UserError(f"{self._file_of[name]}: {name} holds NaN or infinity: copy it anew, or train it again")
+        return value
+
+    def _read(self, name: str) -> np.ndarray:
         is_bfloat16 = self.kinds[name] == "bfloat16"  # which NumPy has not
         with safe_open(str(self._file_of[name]), framework="paddle" if is_bfloat16 else "np") as tensors:
             value: Any = tensors.get_tensor(name)
-        return value.astype("float32").numpy() if is_bfloat16 else value.astype(np.float32)
+        array: np.ndarray = value.astype("float32").numpy() if is_bfloat16 else value
+        return array
 
 
 def has_weights(folder: Path) -> bool:
