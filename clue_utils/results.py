@@ -142,9 +142,11 @@ def read_result(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
         UserError: the file is not what the scripts write.
     """
     path = Path(folder) / RESULT_FILE
+    if not os.path.isfile(path):  # false also for what can be no path
+        return None
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); remove it or choose another folder") from None

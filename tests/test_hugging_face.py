@@ -293,11 +293,41 @@ def test_classes_in_another_order_are_put_in_the_task_s(tmp_path):
 def test_classes_that_say_nothing_are_in_the_task_s_order(tmp_path):
     weights = hf.make_weights(num_labels=3)
     ids, mask = hf.make_rows()
-    for i, names in enumerate((("LABEL_0", "LABEL_1", "LABEL_2"), ("0", "1", "2"))):
+    for i, names in enumerate((("LABEL_0", "LABEL_1", "LABEL_2"), ("0", "1", "2"), ("label_0", "label_1", "label_2"))):
         folder = hf.write(tmp_path / str(i), weights, labelled(*names))
         np.testing.assert_allclose(
             logits_of(load(folder, "CMNLI"), ids, mask), hf.bert_logits(weights, ids, mask), atol=1e-5
         )
+
+
+THREE = ["entailment", "neutral", "contradiction"]
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (THREE, None),
+        (None, {"neutral": 1, "contradiction": 2, "entailment": 0}),
+        ({}, {"neutral": 1, "contradiction": 2, "entailment": 0}),
+        ({"2": " Contradiction", "1": "NEUTRAL", "0": "Entailment "}, None),
+    ],
+)
+def test_forms_of_the_names_of_classes(tmp_path, names, ids):
+    weights = hf.make_weights(num_labels=3)
+    folder = hf.write(tmp_path, weights, hf.make_config(id2label=names, label2id=ids))
+    rows, mask = hf.make_rows()
+    expected = hf.bert_logits(weights, rows, mask)[:, [2, 0, 1]]
+    np.testing.assert_allclose(logits_of(load(folder, "CMNLI"), rows, mask), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "names", [5, "x", {"1": "a", "2": "b", "3": "c"}, {"0": "a", "1": None}, {"0": True}, {"x": "y" * 10**6}, [["a"]]]
+)
+def test_names_of_classes_that_are_none(tmp_path, names):
+    folder = hf.write(tmp_path, hf.make_weights(num_labels=3), hf.make_config(id2label=names))
+    with pytest.raises(UserError, match=r"config\.json: id2label cannot be") as error:
+        load(folder, "CMNLI")
+    assert len(str(error.value)) < 400
 
 
 def test_classes_of_another_task_are_refused_and_not_trained_on(tmp_path, caplog):
@@ -432,7 +462,22 @@ def test_a_value_that_cannot_be_is_one_line(tmp_path, name, value):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "5", "null", "{", '{"hidden_size": 16', "[" * 100_000, '"x"', "\x00", "é" * 2**20]
+    "content",
+    [
+        "",
+        "[]",
+        "5",
+        "null",
+        "{",
+        "{}",
+        '{"a":' + "9" * 5000 + "}",
+        '{"hidden_size": 16',
+        "[" * 100_000,
+        '"x"',
+        "\x00",
+        "é" * 2**20,
+        " " * (65 << 20),
+    ],
 )
 def test_a_configuration_that_is_none_is_one_line(tmp_path, content):
     hf.write(tmp_path, PLAIN)
@@ -467,3 +512,25 @@ def test_a_part_that_is_missing_is_named(tmp_path):
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match=r"model-00002-of-00002.safetensors: is missing"):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        5,
+        {},
+        {"weight_map": {}},
+        {"weight_map": []},
+        *(
+            {"weight_map": {"a": name}}
+            for name in (5, None, [1], "", "../x.safetensors", "x.bin", "a\nb.safetensors", "a" * 5000 + ".safetensors")
+        ),
+    ],
+    ids=lambda content: f"{content!s:.30}",
+)
+def test_an_index_that_is_none_is_one_line(tmp_path, content):
+    hf.write_settings(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"safetensors(\.index\.json)?: ") as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400

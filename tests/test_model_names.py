@@ -106,6 +106,28 @@ def test_a_name_that_is_nowhere_is_one_line(hub):
         word_embeddings("./nothing")
 
 
+NO_NAMES = dict.fromkeys(
+    ["", " ", "a\nb", "\0", "~/x", "a/b/c", "../x", "a b", "x:/y", "/" + "x" * 5000], "no such folder"
+)
+NO_NAMES |= {"model.zip": "model.zip: a file; name the folder", "x" * 5000: "neither a folder nor a model"}
+
+
+@pytest.mark.parametrize("load", [word_embeddings, models.load_tokenizer])
+@pytest.mark.parametrize(("name", "line"), NO_NAMES.items(), ids=lambda text: f"{text:.9}")
+def test_what_cannot_be_a_name_is_one_line(hub, tmp_path, monkeypatch, load, name, line):
+    monkeypatch.chdir(tmp_path)
+    Path("model.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match=line) as error:
+        load(name)
+    assert str(error.value).isprintable() and len(str(error.value)) < 500
+    assert not hub or line.startswith("neither")
+
+
+def test_names_of_paddlenlp_s_models_can_be_names():
+    for family in source.FAMILIES:
+        assert all(map(source._NAME.fullmatch, family.base_class.pretrained_init_configuration)), family
+
+
 def test_every_published_name_and_every_chinese_encoder_of_paddlenlp_is_known():
     runtime_names = "bert-wwm-chinese ernie-1.0 ernie-gram-zh hfl/rbt6 nezha-base-chinese albert-chinese-tiny".split()
     runtime_names += "roformer-chinese-base roformer_v2_chinese_char_base tinybert-4l-312d-zh ppminilm-6l-768h".split()

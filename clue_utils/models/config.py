@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clue_utils.errors import UserError, shorten, show
+from clue_utils.errors import UserError, show
 from clue_utils.models.families import FAMILIES, Family
+from clue_utils.models.vocabulary import read_object
 
 # PaddleNLP and Hugging Face; PaddleNLP before 2.5; google-research/bert.
 CONFIG_FILES = ("config.json", "model_config.json", "bert_config.json")
-_MAX_BYTES = 1 << 20
 
 # What the layers call their activation -> PaddleNLP's word for it. The two forms of GELU differ by up to 1e-3.
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
@@ -66,16 +65,30 @@ class Config:
         return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
     def labels(self) -> list[str] | None:
-        """The names of the classes in order of their ids, or None where they say nothing (LABEL_0, 0)."""
-        by_id = self.values.get("id2label")
-        if not isinstance(by_id, dict) or not by_id:
+        """The names of the classes in order of their ids, or None where they say nothing (LABEL_0, 0).
+
+        Raises:
+            UserError: they are no names of classes from 0 on.
+        """
+        names, ids = self.values.get("id2label"), self.values.get("label2id")
+        if (
+            not names
+            and isinstance(ids, dict)
+            and sorted(map(repr, ids.values())) == sorted(map(repr, range(len(ids))))
+        ):
+            names = sorted(ids, key=ids.__getitem__)
+        if not names:
             return None
-        names = [by_id.get(str(i)) for i in range(len(by_id))]
-        if not all(isinstance(name, (str, int)) for name in names):
-            return None
+        if isinstance(names, dict):
+            names = [names.get(str(i)) for i in range(len(names))]
+        if not isinstance(names, list) or not all(type(name) in (str, int) for name in names):
+            raise self.error(
+                f"id2label cannot be {show(self.values['id2label'])}: it gives the classes 0, 1, ... names"
+            )
         texts = [str(name) for name in names]
         numbers = [str(i) for i in range(len(texts))]
-        return None if texts in (numbers, [f"LABEL_{number}" for number in numbers]) else texts
+        says_nothing = [text.removeprefix("LABEL_").removeprefix("label_") for text in texts] == numbers
+        return None if says_nothing else texts
 
 
 def read_config(folder: Path) -> Config:
@@ -87,15 +100,7 @@ def read_config(folder: Path) -> Config:
     path = next((folder / name for name in CONFIG_FILES if (folder / name).is_file()), None)
     if path is None:
         raise UserError(f"{folder}: no config.json; it stands beside the weights where the model was published")
-    if path.stat().st_size > _MAX_BYTES:
-        raise UserError(f"{path}: larger than any configuration")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({shorten(error, 80)})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object")
-    config = Config(path, _flattened(values))
+    config = Config(path, _flattened(read_object(path)))
     for name, neutral in _NEUTRAL.items():
         if config.values.get(name) not in neutral:
             raise config.error(f"{name} {show(config.values[name])} is not supported")
@@ -145,7 +150,7 @@ def family_of(config: Config, prefixes: set[str]) -> Family:
     is_alike = {family.model_type, found.model_type} <= _ALIKE and found.model_type != "roberta"
     if found is not family and not is_alike and (said is not None or names):
         raise config.error(
-            f"says {family.model_type}, but the weights are named as {found.model_type}'s: of two models"
+            f"of {family.model_type}, but the weights are {found.model_type}'s: use the files of one model"
         )
     return found
 
@@ -178,6 +183,9 @@ def encoder_settings(config: Config, family: Family) -> dict[str, Any]:
         for name, example in examples.items()
         if name in given and (name == "pad_token_id" or not name.endswith("_token_id"))
     }
+    for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+        if examples.get(name) is not None and name not in settings:
+            raise config.error(f"no {name}, which the weights alone do not say: copy the file of the model anew")
     heads, hidden = settings.get("num_attention_heads"), settings.get("hidden_size")
     if heads and hidden and hidden % heads:
         raise config.error(f"num_attention_heads {heads} does not divide hidden_size {hidden}")

@@ -57,8 +57,8 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
     trained_on = (read_result(name_or_path) or {}).get("task", task.name)
     if not training and trained_on != task.name:
         raise UserError(
-            f"{name_or_path} was fine-tuned for {trained_on}: it has no head for {task.name}; name a checkpoint "
-            f"fine-tuned for that, or fine-tune this one with --do_train"
+            f"{name_or_path} was fine-tuned for {shorten(trained_on)}: it has no head for {task.name}; name a "
+            "checkpoint fine-tuned for that, or fine-tune this one with --do_train"
         )
     source = sources.find(name_or_path)
     family = _family_of(source)
@@ -367,6 +367,8 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
         output: np.ndarray = logits(model, batch).numpy()
         return output.reshape(num_rows, -1)
 
+    if length < 1:
+        raise source.config.error("max_position_embeddings leaves no position for a token")
     was_training = model.training
     model.eval()
     with paddle.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from clue_utils.errors import UserError, shorten
 from clue_utils.models.config import CONFIG_FILES, Config, read_config
 from clue_utils.models.families import FAMILIES, Family
 from clue_utils.models.weights import INDEX, WEIGHTS_FILES, Weights, has_weights, list_parts, open_weights
+
+# What a model can be called: "bert-base-chinese", "hfl/rbt3".
+_NAME = re.compile(r"\w[\w.+-]*(/[\w.+-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -116,19 +120,22 @@ def readable_errors(name: str) -> Iterator[None]:
     """Turn whatever a download ends with into one line.
 
     Raises:
-        UserError: in place of any other exception.
+        UserError: in place of any other exception but what the file system forbids.
     """
-    if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise UserError(f"{name}: no such folder")
+    shown = shorten(name, 200) or "''"
+    if os.path.exists(name) and not os.path.isdir(name):
+        raise UserError(f"{shown}: a file; name the folder that it is in, with all files of the model")
+    if not os.path.isdir(name) and not _NAME.fullmatch(name):
+        raise UserError(f"{shown}: no such folder")
     try:
         yield
-    except UserError:
+    except (UserError, PermissionError):
         raise
     except Exception as error:  # PaddleNLP's own, and those of several network libraries
         while error.__context__ is not None and isinstance(error.__context__, Exception):
             error = error.__context__  # the first, which says what happened
         reason = shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", 120)
         raise UserError(
-            f"{name}: neither a folder nor a model that could be downloaded ({reason}); "
+            f"{shown}: neither a folder nor a model that could be downloaded ({reason}); "
             "check the name and the network, or name a folder with the model's files"
         ) from error

@@ -154,7 +154,7 @@ def _read_text(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"{path}: no such file; {_SAME_MODEL}")
     if path.stat().st_size > _MAX_BYTES:
-        raise UserError(f"{path}: larger than {_MAX_BYTES >> 20} MB, which no vocabulary is; {_SAME_MODEL}")
+        raise UserError(f"{path}: larger than {_MAX_BYTES >> 20} MB, which no such file is; {_SAME_MODEL}")
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from clue_utils.errors import UserError, shorten
 from clue_utils.models.pickles import read_paddle_pickle, read_torch_pickle
+from clue_utils.models.vocabulary import read_object
 from clue_utils.results import WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
@@ -155,17 +155,16 @@ def list_parts(index: Path, must_exist: bool = True) -> list[Path]:
         UserError: it names something else, or cannot be read.
     """
     suffix = Path(index.name.removesuffix(INDEX)).suffix
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        safe = all(name == Path(name).name and name.endswith(suffix) for name in names)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{index}: not an index of weights ({shorten(error, 80)})") from None
-    if not safe:
-        raise UserError(f"{index}: refused, it names files that are no {suffix} files of this folder")
-    for name in names:
-        if must_exist and not (index.parent / name).is_file():
-            raise UserError(f"{index.parent / name}: is missing, {index.name} lists it")
-    return [index.parent / name for name in names]
+    parts = read_object(index).get("weight_map")
+    names = list(parts.values()) if isinstance(parts, dict) else []
+    is_safe = (isinstance(name, str) and name == Path(name).name and name.endswith(suffix) for name in names)
+    if not names or not all(is_safe):
+        raise UserError(f"{index}: refused, it names none, or others than {suffix} files of this folder")
+    files = [index.parent / name for name in sorted(set(names))]
+    for file in files if must_exist else ():
+        if len(file.name) > 255 or not file.is_file():
+            raise UserError(f"{index.parent / shorten(file.name)}: is missing, {index.name} lists it")
+    return files
 
 
 def require_safe_shards(folder: Path) -> None:
