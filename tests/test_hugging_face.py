@@ -224,9 +224,11 @@ def test_positions_of_chinese_roberta_begin_at_0(tmp_path, form):
     models.check_fit(model, models.load_tokenizer(str(tmp_path if form == "PyTorch" else tmp_path / "ours")), 512)
 
 
-def test_positions_of_english_roberta_begin_behind_the_padding(tmp_path):
+@pytest.mark.parametrize("pad_token_id", [1, None])
+def test_positions_of_english_roberta_begin_behind_the_padding(tmp_path, pad_token_id):
+    architectures = ["RobertaForQuestionAnswering"]
     config = hf.make_config(
-        model_type="roberta", architectures=["RobertaForQuestionAnswering"], pad_token_id=1, type_vocab_size=1
+        model_type="roberta", architectures=architectures, pad_token_id=pad_token_id, type_vocab_size=1
     )
     weights = hf.make_weights("roberta.", num_labels=2, head="qa_outputs")
     weights["roberta.embeddings.token_type_embeddings.weight"] = weights[

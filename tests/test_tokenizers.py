@@ -135,8 +135,6 @@ def sentencepiece_model(tmp_path_factory) -> bytes:
     [
         ("ErnieMTokenizer", "sentencepiece.bpe.model"),
         ("AlbertEnglishTokenizer", "spiece.model"),
-        ("XLMRobertaTokenizer", "sentencepiece.bpe.model"),
-        ("RemBertTokenizer", "sentencepiece.model"),
     ],
 )
 def test_a_saved_tokenizer_of_sentencepiece_too(nlp, load, make, tmp_path, sentencepiece_model, name, file):

@@ -50,15 +50,6 @@ class Config:
     def error(self, message: str) -> UserError:
         return UserError(f"{self.path}: {message}")
 
-    def get_count(self, name: str) -> int | None:
-        """A number of layers, units and the like; None where the file does not say."""
-        value = self.values.get(name)
-        if value is None:
-            return None
-        if type(value) is not int or not 1 <= value <= _MAX_COUNT:
-            raise self.error(f"{name} cannot be {show(value)}: it is a whole number of at least 1")
-        return value
-
     def architectures(self) -> list[str]:
         """The names of the classes that the checkpoint was written by."""
         names = self.values.get("architectures")
@@ -199,10 +190,9 @@ def _checked(config: Config, name: str, value: Any, example: Any) -> Any:
     if name.endswith(("_size", "_embeddings", "_heads", "_layers", "_groups", "_group_num")) or name == "num_layers":
         if value is None and example is None:
             return None
-        count = config.get_count(name) if name in config.values else value
-        if type(count) is not int or not 1 <= count <= _MAX_COUNT:
-            raise config.error(f"{name} cannot be {show(value)}: it is a whole number of at least 1")
-        return count
+        if type(value) is not int or not 1 <= value <= _MAX_COUNT:
+            raise config.error(f"{name} cannot be {show(value)}: it is a whole number from 1 to {_MAX_COUNT:,}")
+        return value
     if name == "pool_act":
         if value not in ("tanh", "linear"):  # PaddleNLP takes any other word for "linear"
             raise config.error(f"pool_act {show(value)} is none of linear, tanh")

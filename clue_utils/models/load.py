@@ -137,6 +137,8 @@ def _family_of(source: Source) -> Family:
     is_torch = any("LayerNorm" in name for name in names)
     if family.model_type == "roberta" and not is_torch and source.config.values.get("pad_token_id", 0) == 0:
         return next(family for family in FAMILIES if family.model_type == "bert")
+    if family.model_type == "roberta" and is_torch:
+        source.config.values.setdefault("pad_token_id", 1)  # Hugging Face's default, where PaddleNLP has 0
     return family
 
 

@@ -22,11 +22,11 @@ from paddlenlp.transformers import AddedToken, AutoTokenizer, PretrainedTokenize
 from paddlenlp.transformers.auto.tokenizer import TOKENIZER_MAPPING_NAMES
 
 from clue_utils.errors import UserError
+from clue_utils.models.config import CONFIG_FILES
 from clue_utils.models.source import readable_errors, unshadowed
 from clue_utils.models.vocabulary import Added, added_tokens, read_object, read_tokenizer_json, read_vocabulary
 
 VOCABULARY, SETTINGS, SPECIAL, FAST = "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json"
-CONFIGS = ("config.json", "bert_config.json", "model_config.json")  # of today, of Google's, of PaddleNLP 2.0 to 2.2
 # The tokenizers of the encoders that are supported: of word pieces (vocab.txt), and of sentencepiece.
 _WORD_PIECES = (
     "BertTokenizer ErnieTokenizer ErnieGramTokenizer ElectraTokenizer RobertaChineseTokenizer AlbertChineseTokenizer "
@@ -34,7 +34,7 @@ _WORD_PIECES = (
     "ConvBertTokenizer MobileBertTokenizer SqueezeBertTokenizer DistilBertTokenizer NystromformerTokenizer "
     "GAUAlphaTokenizer SkepTokenizer"
 ).split()
-_SENTENCE_PIECES = "ErnieMTokenizer AlbertEnglishTokenizer XLMRobertaTokenizer RemBertTokenizer".split()
+_SENTENCE_PIECES = ("ErnieMTokenizer", "AlbertEnglishTokenizer")
 # Two kinds of tokenizer go by one name in these families; the files tell which it is.
 _BY_FILES = {
     "albert": ("AlbertChineseTokenizer", "AlbertEnglishTokenizer"),
@@ -119,7 +119,7 @@ def _unsupported(name: str) -> str:
     name = name if name.isprintable() else ascii(name)
     return (
         f"its tokenizer is {name:.60}, which is not supported; take a model of word pieces (BERT, ERNIE, RoBERTa, "
-        "ELECTRA and the like, with vocab.txt), ERNIE-M, ALBERT, XLM-R or RemBERT"
+        "ELECTRA and the like, with vocab.txt), ERNIE-M or ALBERT"
     )
 
 
@@ -184,7 +184,7 @@ class _Folder:
     @functools.cached_property
     def model(self) -> dict[str, Any]:
         """The configuration of the model, read where tokenizer_config.json does not say enough."""
-        return next((read_object(self.folder / name) for name in CONFIGS if (self.folder / name).exists()), {})
+        return next((read_object(self.folder / name) for name in CONFIG_FILES if (self.folder / name).exists()), {})
 
     def _class_name(self) -> str:
         """The name of PaddleNLP's class: as the folder says, else by the type of the model and the files."""
