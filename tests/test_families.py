@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from clue_utils import models, runtime
 from clue_utils.errors import UserError
@@ -101,6 +103,17 @@ def test_every_architecture_gives_again_what_it_gave(tmp_path, family, task_name
     model.save_pretrained(tmp_path / "saved", safe_serialization=True)
     again = models.load_model(str(tmp_path / "saved"), task, 0.1, num_outputs, training=False)
     np.testing.assert_array_equal(outputs(again, task_name), before)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+def test_memory_is_not_taken_for_sizes_far_from_those_of_the_weights(tmp_path, family):
+    name = f"{family.base_class.base_model_prefix}.encoder.layers.0.bias"
+    save_file({name: np.zeros(4000, np.float32)}, str(tmp_path / "model.safetensors"))
+    config = {"model_type": family.model_type, **SIZES, "num_hidden_layers": 1}
+    for size in ("hidden_size", "intermediate_size"):
+        (tmp_path / "config.json").write_text(json.dumps(config | {size: 4000}))
+        with pytest.raises(UserError, match=rf"config\.json: .*{size} 4000.*: the weights are far smaller"):
+            models.load_model(str(tmp_path), TASKS["TNEWS"], 0.1, 15, training=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)

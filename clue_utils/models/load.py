@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import os
 import re
 import sys
@@ -209,6 +210,10 @@ def _check_sizes(source: Source, family: Family, settings: Mapping[str, Any]) ->
         raise source.config.error(
             f"num_hidden_layers is {claimed}, but the weights have {max(layers) + 1 if layers else 'no'} layers"
         )
+    hidden, inner = settings.get("hidden_size", 1), settings.get("intermediate_size", 1)
+    # A layer has a matrix of these sizes, in the thriftiest architectures a fourth of one; ALBERT's layers are one.
+    if (claimed if layers else 1) * hidden * max(hidden, inner) > 4 * sum(map(math.prod, shapes.values())):
+        raise source.config.error(f"hidden_size {hidden}, intermediate_size {inner}: the weights are far smaller")
     if layers and claimed <= max(layers):
         logger.warning("%s: of %d layers the first %d are used", source.name, max(layers) + 1, claimed)
 
