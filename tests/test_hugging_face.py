@@ -449,6 +449,7 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("is_decoder", True),
     ("pruned_heads", {"0": [1]}),
     ("layer_norm_eps", 0.0),
+    ("layer_norm_eps", 0.9),
     ("layer_norm_eps", "1e-12"),
 ]
 

@@ -334,8 +334,8 @@ def _set_epsilon(source: Source, model: paddle.nn.Layer, is_torch: bool) -> None
     epsilon = source.config.values.get("layer_norm_eps", 1e-12) if is_torch else source.config.values.get(_EPSILON)
     if epsilon is None:
         return
-    if type(epsilon) is not float or not 0 < epsilon < 1:
-        raise source.config.error(f"layer_norm_eps cannot be {show(epsilon)}")
+    if type(epsilon) is not float or not 0 < epsilon <= 1e-3:  # Paddle computes with no larger one
+        raise source.config.error(f"{'layer_norm_eps' if is_torch else _EPSILON} cannot be {show(epsilon)}")
     norms = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.LayerNorm)]
     if any(layer._epsilon != epsilon for layer in norms):
         setattr(model.config, _EPSILON, epsilon)
