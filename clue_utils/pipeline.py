@@ -79,6 +79,7 @@ class Pipeline:
         self.args, self.task = args, task
         # Read before anything is trained: rather refused now than after hours.
         self._tests = _load_tests(task, args.data_dir) if args.do_predict else []
+        models.require_architecture(args.model_name_or_path)
         self.tokenizer = models.load_tokenizer(args.model_name_or_path, getattr(args, "do_lower_case", None))
         tokenization.require_support(self.tokenizer, task)
         self.method = build_method(self.tokenizer)

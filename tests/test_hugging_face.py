@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import struct
@@ -13,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import hugging_face as hf
+import run_clue_classifier
 from clue_utils import models
 from clue_utils.errors import UserError
 from clue_utils.models import heads
@@ -134,6 +136,32 @@ def test_a_form_of_weights_gives_the_same_logits(torch, tmp_path, form):  # noqa
     np.testing.assert_allclose(logits_of(load(folder), ids, mask), hf.bert_logits(weights, ids, mask), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", hf.PUBLISHED)
+def test_a_published_layout_gives_the_logits_of_its_weights(torch, tmp_path, monkeypatch, name):  # noqa: F811
+    model = hf.PUBLISHED[name]
+    folder = hf.write(tmp_path / "model", model.stored, model.config)
+    (folder / "tokenizer_config.json").unlink()
+    for file, content in model.files.items():
+        (folder / f"{file}.json").write_text(json.dumps(content))
+    if model.is_pickle:
+        (folder / "model.safetensors").unlink()
+        write_stream(folder / "pytorch_model.bin", model.stored)
+    tokenizer = models.load_tokenizer(str(folder))
+    assert tokenizer.tokenize("A á[MASK]") == [*("aa" if model.lower_case else "Aá"), "[MASK]"]
+    ids, mask = hf.make_rows()
+    expected = hf.bert_logits(model.weights, ids, mask, **model.how)
+    task = "TNEWS"
+    if len(model.config.get("id2label", {})) == 7:
+        with pytest.raises(UserError, match=r"no trained head for TNEWS \(classifier.weight"):
+            load(folder)
+        monkeypatch.setitem(TASKS, task, dataclasses.replace(TASKS[task], labels=tuple(hf.NEWS)))
+    elif "id2label" in model.config:
+        task, expected = "CMNLI", expected[:, [0, 2, 1]]  # contradiction, entailment, neutral
+    loaded = load(folder, task)
+    models.check_fit(loaded, tokenizer, 512)
+    np.testing.assert_allclose(logits_of(loaded, ids, mask), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("task_types", [0, 3])
 def test_ernie_s_layout(tmp_path, task_types):
     weights = hf.make_weights("ernie.", task_types=task_types)
@@ -152,7 +180,7 @@ def test_ernie_s_layout(tmp_path, task_types):
 def test_the_tanh_form_of_gelu(tmp_path):
     model = load(hf.write(tmp_path / "first", PLAIN, hf.make_config(hidden_act="gelu_new")))
     ids, mask = hf.make_rows()
-    expected = hf.bert_logits(PLAIN, ids, mask, tanh_gelu=True)
+    expected = hf.bert_logits(PLAIN, ids, mask, act="gelu_new")
     np.testing.assert_allclose(logits_of(model, ids, mask), expected, atol=1e-5)
     assert np.abs(expected - hf.bert_logits(PLAIN, ids, mask)).max() > 1e-4
 
@@ -175,7 +203,7 @@ def test_what_is_saved_is_what_was_loaded(tmp_path):
     weights["bert.embeddings.token_type_embeddings.weight"] = np.zeros((2, hf.HIDDEN), np.float32)
     folder = hf.write(tmp_path / "theirs", weights, hf.make_config(hidden_act="gelu_new"))
     ids, mask = hf.make_rows()
-    expected = hf.bert_logits(weights, ids, mask, tanh_gelu=True)
+    expected = hf.bert_logits(weights, ids, mask, act="gelu_new")
     model = load(folder)
     np.testing.assert_allclose(logits_of(model, ids, mask), expected, atol=1e-4)
     models.save_model(model, models.load_tokenizer(str(folder)), tmp_path / "ours")
@@ -412,6 +440,24 @@ def test_a_pooler_may_be_new_in_training_alone(tmp_path, caplog):
     weights = without(hf.make_weights(num_labels=2, head="qa_outputs"), "pooler")
     spans = hf.write(tmp_path / "spans", weights, hf.make_config(architectures=["BertForQuestionAnswering"]))
     load(spans, "CMRC2018")  # which does not use it
+
+
+@pytest.mark.parametrize("model_type", ["xlm-roberta", "deberta-v2", "modernbert", "roc_bert", "xlnet"])
+def test_an_architecture_is_refused_before_its_tokenizer_is_read(demo, tmp_path, model_type):
+    """Which may be one that the scripts have, or say something that leads astray."""
+    folder = hf.write(tmp_path / "model", PLAIN, hf.make_config(model_type=model_type))
+    (folder / "vocab.txt").unlink()
+    flags = f"--task_name TNEWS --model_name_or_path {folder} --data_dir {demo}/data --output_dir {tmp_path}/out"
+    with pytest.raises(UserError, match=rf"config.json: model_type '{model_type}' is not supported; supported are"):
+        run_clue_classifier.main([*flags.split(), "--device", "cpu", "--do_train"])
+
+
+def test_nezha_s_form_in_pytorch_is_refused_as_such(tmp_path):
+    """Its configuration lacks settings that PaddleNLP's model needs."""
+    weights = without(hf.make_weights("nezha."), "position_embeddings")
+    config = hf.make_config(model_type="nezha", architectures=["NezhaForPreTraining"], max_relative_position=64)
+    with pytest.raises(UserError, match=r"model.safetensors: nezha cannot be read in PyTorch's form; take PaddleNLP's"):
+        load(hf.write(tmp_path, weights, config), training=True)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ class Storage:
 class TorchPickler(pickle.Pickler):
     def persistent_id(self, value: Any) -> Any:
         if isinstance(value, Storage):
-            return "storage", sys.modules["torch"].FloatStorage, value.key, "cpu", value.array.size
+            kind = {"f": "FloatStorage", "i": "LongStorage"}[value.array.dtype.kind]
+            return "storage", getattr(sys.modules["torch"], kind), value.key, "cpu", value.array.size
         return None
 
 
@@ -56,9 +57,10 @@ def torch(monkeypatch):
     def named(name: str, module: str) -> Any:
         return type(name, (), {"__module__": module, "__qualname__": name})
 
-    for module, name in (("torch", "FloatStorage"), ("torch._utils", "_rebuild_tensor_v2")):
+    for module, names in (("torch", ("FloatStorage", "LongStorage")), ("torch._utils", ("_rebuild_tensor_v2",))):
         fake = types.ModuleType(module)
-        setattr(fake, name, named(name, module))
+        for name in names:
+            setattr(fake, name, named(name, module))
         monkeypatch.setitem(sys.modules, module, fake)
 
 

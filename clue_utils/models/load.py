@@ -21,7 +21,7 @@ import paddle.nn.functional as F
 from clue_utils import runtime
 from clue_utils.errors import UserError, shorten, show
 from clue_utils.models import source as sources
-from clue_utils.models.config import encoder_settings, family_of
+from clue_utils.models.config import encoder_settings, family_of, read_config
 from clue_utils.models.conversion import Origin, find_origins, stored_shape, unwrapped
 from clue_utils.models.families import FAMILIES, HEADS, Family
 from clue_utils.models.heads import logits, span_logits
@@ -81,6 +81,17 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
     _set_epsilon(source, model, is_torch)
     _check_rows(source, family, model, task)
     return model
+
+
+def require_architecture(name_or_path: str) -> None:
+    """Refuse a folder whose config.json names an architecture that is not supported, before more of it is read.
+
+    Raises:
+        UserError: it does, or it has no such file.
+    """
+    with sources.unshadowed(name_or_path) as folder:
+        if os.path.isdir(folder):
+            family_of(read_config(Path(folder)), set())
 
 
 def check_fit(model: paddle.nn.Layer, tokenizer: Any, max_seq_length: int) -> None:
@@ -148,6 +159,11 @@ def _build(source: Source, family: Family, task: Task, dropout: float, num_outpu
     head_class = family.head_class(task.kind)
     if head_class is None:
         raise UserError(f"{source.name}: {family.model_type} has no head for {task.name}; take another model for it")
+    if source.weights.format == "pt" and not family.torch_prefix:
+        raise UserError(
+            f"{source.weights.files[0]}: {family.model_type} cannot be read in PyTorch's form; take PaddleNLP's "
+            "form of the checkpoint"
+        )
     settings = encoder_settings(source.config, family)
     _check_sizes(source, family, settings)
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
