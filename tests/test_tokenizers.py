@@ -445,6 +445,26 @@ def test_settings_that_cannot_be_are_refused(refused, file, content, line):
 
 
 @pytest.mark.parametrize(
+    ("settings", "pieces"),
+    [
+        ({}, "a ##b e 中 文"),
+        ({"do_lower_case": True, "strip_accents": None}, "a ##b e 中 文"),
+        ({"do_lower_case": False}, "A ##b é 中 文"),
+        ({"do_lower_case": False, "strip_accents": True}, "A ##b e 中 文"),
+        ({"strip_accents": False}, "a ##b é 中 文"),
+        ({"tokenize_chinese_chars": False}, "a ##b e ##中 ##文"),
+        ({"do_lower_case": False, "strip_accents": False, "tokenize_chinese_chars": False}, "A ##b é ##中 ##文"),
+    ],
+)
+def test_case_accents_and_ideographs_are_as_transformers_treats_them(load, make, settings, pieces):
+    """The pieces are those of its BertTokenizer."""
+    vocab = [*SPECIAL, *"A a ##b é e 中 文 ##中 ##文".split()]
+    tokenizer = load(make(vocab, tokenizer_config=settings))
+    assert tokenizer.tokenize("Ab é中文") == pieces.split()
+    assert tokenizer.convert_ids_to_tokens(PieceIds(tokenizer)("Ab é中文")) == pieces.split()
+
+
+@pytest.mark.parametrize(
     ("file", "content"),
     [
         ("tokenizer_config", {"vocab_file": 5}),
