@@ -75,6 +75,11 @@ FOLDERS: dict[str, tuple[hf.Weights, dict[str, Any], Any]] = {
     "metadata of another framework": (PLAIN, hf.make_config(), {"format": "np"}),
     "of DataParallel": (renamed(PLAIN, "^", "module."), hf.make_config(), {"format": "pt"}),
     "of torch.compile in DataParallel": (renamed(PLAIN, "^", "module._orig_mod."), hf.make_config(), None),
+    "no prefix, as BertModel is saved": (
+        renamed(PLAIN, "^bert\\.", ""),
+        hf.make_config(architectures=["BertModel"], id2label={"0": "LABEL_0"}, bos_token_id=0),
+        {"format": "pt"},
+    ),
     "gamma and beta": (OLDER, hf.make_config(), {"format": "pt"}),
     "hfl's RoBERTa": (
         PLAIN,
