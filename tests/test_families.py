@@ -45,6 +45,8 @@ WRONG = {("gau_alpha", name) for name in TASK_NAMES} | {("squeezebert", "CMRC201
 
 
 CANNOT_BE_EXPORTED = {"roformer", "roformerv2", "convbert"}
+
+
 class Vocabulary:
     """What ``models.check_fit`` asks of a tokenizer."""
 
