@@ -70,14 +70,14 @@ def make_encoder(family: Family, folder: Path) -> Path:
     return folder
 
 
-def outputs(model: Any, task_name: str) -> np.ndarray:
+def outputs(model: Any, task_name: str, segment: int = 0) -> np.ndarray:
     import paddle
 
     ids = np.arange(5, 29).reshape(2, 12) % 50
     if task_name == "C3":
         ids = np.stack([ids, ids + 1, ids + 2, ids + 3], 1)
     batch = {name: paddle.to_tensor(array) for name, array in (("input_ids", ids), ("attention_mask", ids * 0 + 1))}
-    batch["token_type_ids"] = batch["input_ids"] * 0
+    batch["token_type_ids"] = batch["input_ids"] * 0 + segment
     model.eval()
     with paddle.no_grad():
         if task_name == "CMRC2018":
@@ -102,6 +102,8 @@ def test_every_architecture_gives_again_what_it_gave(tmp_path, family, task_name
     models.check_fit(model, Vocabulary(), 12)
     before = outputs(model, task_name)
     assert before.std() > 0 and (task_name != "CMRC2018" or np.abs(before[0] - before[1]).max() > 1e-3)
+    if "token_type_ids" in heads.input_names(model):
+        assert np.abs(outputs(model, task_name, segment=1) - before).max() > 1e-3
     model.save_pretrained(tmp_path / "saved", safe_serialization=True)
     again = models.load_model(str(tmp_path / "saved"), task, 0.1, num_outputs, training=False)
     np.testing.assert_array_equal(outputs(again, task_name), before)
@@ -126,6 +128,7 @@ def test_dropout_reaches_encoder_and_head(tmp_path, family):
     if (family.model_type, "TNEWS") in WRONG:
         pytest.skip("refused")
     model = models.load_model(str(make_encoder(family, tmp_path)), TASKS["TNEWS"], 0.25, 15, training=True)
+    assert model.training
     rates = {layer.p for layer in model.sublayers() if isinstance(layer, paddle.nn.Dropout)}
     attentions = [layer.self_attn for layer in model.sublayers() if hasattr(layer, "self_attn")]
     rates |= {attention.dropout for attention in attentions if isinstance(attention.dropout, float)}
@@ -155,3 +158,92 @@ def test_an_exported_model_computes_the_same_or_is_refused(tmp_path, family):
         assert not (tmp_path / "inference").exists()
     else:
         assert family.model_type not in CANNOT_BE_EXPORTED
+
+
+# Paddle's names -> PyTorch's, as transformers 5 has them.
+LAYER_NAMES = {
+    "encoder.layers.": "encoder.layer.",
+    "self_attn.q_proj": "attention.self.query",
+    "self_attn.k_proj": "attention.self.key",
+    "self_attn.v_proj": "attention.self.value",
+    "self_attn.out_proj": "attention.output.dense",
+    "linear1": "intermediate.dense",
+    "linear2": "output.dense",
+    "norm1": "attention.output.LayerNorm",
+    "norm2": "output.LayerNorm",
+    "layer_norm": "LayerNorm",
+}
+SPANS = {"classifier": "qa_outputs"}
+TORCH_NAMES: dict[tuple[str, str], dict[str, str]] = {
+    ("electra", "TNEWS"): LAYER_NAMES,
+    ("electra", "CMRC2018"): LAYER_NAMES | SPANS,
+    ("electra", "C3"): LAYER_NAMES | {"sequence_summary.dense": "sequence_summary.summary"},
+    ("roformer", "CMRC2018"): LAYER_NAMES | SPANS,
+    ("albert", "TNEWS"): {"transformer": "albert", ".layer_norm": ".LayerNorm"},
+    ("albert", "CMRC2018"): {"transformer": "albert", ".layer_norm": ".LayerNorm"},
+    ("megatron-bert", "TNEWS"): {"megatronbert": "bert", "layer_norm": "ln"},
+    ("distilbert", "TNEWS"): {
+        "encoder.layers.": "transformer.layer.",
+        **{f"self_attn.{part}_proj": f"attention.{part}_lin" for part in ("q", "k", "v", "out")},
+        "norm1": "sa_layer_norm",
+        "norm2": "output_layer_norm",
+        "linear1": "ffn.lin1",
+        "linear2": "ffn.lin2",
+        "embeddings.layer_norm": "embeddings.LayerNorm",
+    },
+}
+TORCH_NAMES["distilbert", "CMRC2018"] = TORCH_NAMES["distilbert", "TNEWS"] | SPANS
+
+
+@pytest.mark.parametrize(("model_type", "task_name"), TORCH_NAMES, ids=str)
+def test_the_names_and_matrices_of_pytorch_give_the_same(tmp_path, model_type, task_name, caplog):
+    import paddle
+
+    family, task = next(family for family in FAMILIES if family.model_type == model_type), TASKS[task_name]
+    num_outputs = len(task.labels) or 4
+    make_encoder(family, tmp_path / "encoder")
+    model = models.load_model(str(tmp_path / "encoder"), task, 0.1, num_outputs, training=True)
+    for layer in model.sublayers():
+        if isinstance(layer, paddle.nn.LayerNorm):
+            layer._epsilon = 1e-3
+    linear = {f"{name}.weight" for name, layer in model.named_sublayers() if isinstance(layer, paddle.nn.Linear)}
+    weights = {}
+    for name, parameter in model.named_parameters():
+        theirs = name
+        for old, new in TORCH_NAMES[model_type, task_name].items():
+            theirs = theirs.replace(old, new)
+        array = parameter.numpy()
+        weights[theirs] = np.ascontiguousarray(array.T if name in linear else array)
+    folder = tmp_path / "torch"
+    folder.mkdir()
+    save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    config = json.loads((tmp_path / "encoder/config.json").read_text())
+    changes = {"model_type": model_type, "layer_norm_eps": 1e-3, "id2label": dict(enumerate(task.labels))}
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    again = models.load_model(str(folder), task, 0.1, num_outputs, training=False)
+    np.testing.assert_allclose(outputs(again, task_name), outputs(model, task_name), atol=1e-5)
+    again.save_pretrained(tmp_path / "saved", safe_serialization=True)
+    saved = models.load_model(str(tmp_path / "saved"), task, 0.1, num_outputs, training=False)
+    np.testing.assert_array_equal(outputs(saved, task_name), outputs(again, task_name))
+
+
+@pytest.mark.parametrize("fine_tuned", [False, True])
+@pytest.mark.parametrize("model_type", ["ernie_gram", "nezha", "ppminilm"])
+def test_a_nested_configuration_names_the_architecture(tmp_path, model_type, fine_tuned):
+    """As PaddleNLP before 2.5 wrote it, of an encoder alone and of encoder and head."""
+    family = next(family for family in FAMILIES if family.model_type == model_type)
+    folder = make_encoder(family, tmp_path / "model")
+    model = models.load_model(str(folder), TASKS["TNEWS"], 0.1, 15, training=True)
+    if fine_tuned:
+        model.save_pretrained(folder, safe_serialization=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").unlink()
+    names = {name: config[name] for name in (*SIZES, *EXTRAS.get(model_type, {})) if name in config}
+    nested: dict[str, Any] = names | {"init_class": f"{family.name}Model"}
+    if fine_tuned:
+        head = {"num_classes": 15, "init_class": f"{family.name}ForSequenceClassification"}
+        nested = {"init_args": [nested], **head}
+    (folder / "model_config.json").write_text(json.dumps(nested))
+    again = models.load_model(str(folder), TASKS["TNEWS"], 0.1, 15, training=not fine_tuned)
+    again.classifier.set_state_dict(model.classifier.state_dict())
+    np.testing.assert_array_equal(outputs(again, "TNEWS"), outputs(model, "TNEWS"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -192,7 +193,7 @@ def test_the_tanh_form_of_gelu(tmp_path):
 
 @pytest.mark.parametrize("config_file", ["bert_config.json", "model_config.json"])
 def test_names_that_the_configuration_has_had(tmp_path, config_file):
-    config = hf.make_config(model_type=None, architectures=None)
+    config = hf.make_config(model_type=None, architectures=None, layer_norm_eps=None, pad_token_id=None)
     if config_file == "model_config.json":  # nested, as PaddleNLP before 2.5 wrote it
         config = {"init_args": [config | {"init_class": "BertModel"}], "init_class": "BertForSequenceClassification"}
         config["num_classes"] = 15
@@ -220,6 +221,61 @@ def test_a_saved_checkpoint_names_its_classes(tmp_path):
     models.save_model(load(folder), models.load_tokenizer(str(folder)), tmp_path / "ours")
     config = json.loads((tmp_path / "ours/config.json").read_text())
     assert config["id2label"]["4"] == "104" and config["label2id"]["116"] == 14
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("gelu_pytorch_tanh", "gelu_new"), ("gelu_fast", "gelu_new"), ("swish", "silu"), ("relu", None), ("tanh", None)],
+)
+def test_an_activation_is_the_one_that_is_named(tmp_path, name, other):
+    ids, mask = hf.make_rows()
+
+    def found(activation: str) -> np.ndarray:
+        folder = hf.write(tmp_path / activation, PLAIN, hf.make_config(hidden_act=activation))
+        return logits_of(load(folder), ids, mask)
+
+    assert np.abs(found(name) - found("gelu")).max() > 1e-5
+    if other:
+        np.testing.assert_array_equal(found(name), found(other))
+
+
+# --- what Paddle wrote -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "pad"), [("Bert", 0), ("Ernie", 0), ("ErnieGram", 0), ("Roberta", 1)])
+def test_paddle_s_checkpoints_compute_what_paddlenlp_does(tmp_path, name, pad):
+    """Also by the epsilon of its layer normalisations, felt where embeddings are small: ERNIE-Gram has its own."""
+    import paddle
+    from paddlenlp import transformers
+
+    settings = hf.make_config(embedding_size=hf.HIDDEN, model_type=None, architectures=None, pad_token_id=pad)
+    config = getattr(transformers, f"{name}Config")(**settings, num_labels=15)
+    theirs = getattr(transformers, f"{name}ForSequenceClassification")(config)
+    paddle.seed(4)
+    for parameter_name, parameter in theirs.named_parameters():
+        scale = 1e-3 if "_embeddings." in parameter_name else 0.5
+        parameter.set_value(paddle.randn(parameter.shape) * scale)
+    theirs.eval()
+    theirs.save_pretrained(tmp_path, safe_serialization=True)
+    ids, mask = hf.make_rows()
+    np.testing.assert_allclose(logits_of(load(tmp_path), ids, mask), logits_of(theirs, ids, mask), atol=1e-6)
+
+
+def test_a_checkpoint_is_saved_with_its_weights_last_and_readable_as_other_files_are(tmp_path, monkeypatch):
+    """They are what says that a checkpoint is there."""
+    folder, moved = hf.write(tmp_path / "theirs", PLAIN), []
+
+    def replace(source: str, target: Path) -> None:
+        moved.append(target.name)
+        os.rename(source, target)
+
+    model, tokenizer = load(folder), models.load_tokenizer(str(folder))
+    monkeypatch.setattr(os, "replace", replace)
+    models.save_model(model, tokenizer, tmp_path / "ours")
+    assert moved[-1] == "model.safetensors" and set(moved) == set(os.listdir(tmp_path / "ours"))
+    (tmp_path / "new").touch()
+    modes = {path.stat().st_mode for path in (tmp_path / "ours").iterdir()}
+    assert modes == {(tmp_path / "new").stat().st_mode}
 
 
 # --- Chinese RoBERTa -------------------------------------------------------------------------------------------------
@@ -271,6 +327,7 @@ def test_positions_of_english_roberta_begin_behind_the_padding(tmp_path, pad_tok
     model = load(folder, "CMRC2018")
     with pytest.raises(UserError, match="--max_seq_length 511: the model has 510 positions"):
         models.check_fit(model, models.load_tokenizer(str(folder)), 511)
+    models.check_fit(model, models.load_tokenizer(str(folder)), 510)
     import paddle
 
     ids, mask = hf.make_rows((6,))
@@ -375,6 +432,75 @@ def test_classes_of_another_task_are_refused_and_not_trained_on(tmp_path, caplog
     assert "the head is drawn at random" in caplog.text
 
 
+# --- sizes and classes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["PyTorch", "Paddle"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("hidden_size", 8), ("intermediate_size", 31), ("vocab_size", len(hf.VOCABULARY) - 1)],
+        *[("type_vocab_size", 3), ("max_position_embeddings", 511)],
+    ],
+)
+def test_a_size_that_is_not_the_tensor_s_names_both(tmp_path, name, value, form):
+    folder = hf.write(tmp_path / "model", PLAIN)
+    if form == "Paddle":
+        load(folder).save_pretrained(tmp_path / "model", safe_serialization=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {name: value}))
+    with pytest.raises(UserError, match=rf"config.json: {name} is {value}, but bert\..* has {config[name]}$"):
+        load(folder, training=True)
+
+
+def test_the_first_layers_of_more_can_be_used(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(hf, "LAYERS", 1)
+    ids, mask = hf.make_rows()
+    folder = hf.write(tmp_path, PLAIN, hf.make_config(num_hidden_layers=1))
+    with caplog.at_level("INFO"):
+        model = load(folder, training=True)
+    np.testing.assert_allclose(logits_of(model, ids, mask), hf.bert_logits(PLAIN, ids, mask), atol=1e-5)
+    assert "of 2 layers the first 1 are used" in caplog.text and "at random" not in caplog.text
+    folder = hf.write(tmp_path, PLAIN, hf.make_config(num_hidden_layers=3))
+    with pytest.raises(UserError, match="num_hidden_layers is 3, but the weights have 2 layers"):
+        load(folder)
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(tmp_path):
+    folder, words = hf.write(tmp_path, PLAIN), len(hf.VOCABULARY)
+    model = load(folder)
+    models.check_fit(model, models.load_tokenizer(str(folder)), 16)
+    with open(folder / "vocab.txt", "a", encoding="utf-8") as file:
+        file.write("龘\n")
+    with pytest.raises(UserError, match=f"the tokenizer knows {words + 1} tokens but the model embeds {words}"):
+        models.check_fit(model, models.load_tokenizer(str(folder)), 16)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        (("Entailment ", "neutral", "contradiction"), [2, 0, 1]),
+        (("contradiction", "entailment", "NEUTRAL"), [0, 1, 2]),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), [0, 1, 2]),
+        ((0, 1, 2), [0, 1, 2]),
+    ],
+)
+def test_a_head_keeps_its_classes_also_where_it_is_trained_on(tmp_path, names, order, training):
+    weights = hf.make_weights(num_labels=3)
+    folder = hf.write(tmp_path, weights, labelled(*names))
+    ids, mask = hf.make_rows()
+    expected = hf.bert_logits(weights, ids, mask)[:, order]
+    np.testing.assert_allclose(logits_of(load(folder, "CMNLI", training), ids, mask), expected, atol=1e-5)
+
+
+def test_a_head_of_another_number_of_classes_is_drawn_anew_or_refused(tmp_path):
+    folder = hf.write(tmp_path, PLAIN)
+    assert load(folder, "CMNLI", training=True).classifier.weight.shape == [hf.HIDDEN, 3]
+    with pytest.raises(UserError, match=r"no trained head for CMNLI \(classifier.weight, classifier.bias missing"):
+        load(folder, "CMNLI")
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -471,6 +597,8 @@ def test_nezha_s_form_in_pytorch_is_refused_as_such(tmp_path):
         (["tf_model.h5"], "tf_model.h5: TensorFlow's weights cannot be read; take the PyTorch or Paddle form"),
         (["bert_model.ckpt.index", "bert_model.ckpt.meta"], "bert_model.ckpt.index: TensorFlow's"),
         (["flax_model.msgpack"], "Flax's weights cannot be read"),
+        (["model.onnx"], "ONNX's weights cannot be read"),
+        (["model.gguf"], "GGUF's weights cannot be read"),
         ([], "no weights in this folder"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import importlib
+import json
 import os
 import shutil
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from clue_utils import models, tasks
 from clue_utils.errors import UserError
@@ -80,6 +82,20 @@ def test_a_model_is_downloaded_once(demo, hub, tmp_path, name, caplog):
     hub.clear()
     np.testing.assert_array_equal(word_embeddings(name), expected)
     assert not any(command == "GET" for command, _ in hub)
+
+
+def test_a_model_in_parts_is_downloaded_whole(demo, hub, tmp_path):
+    """Its index is preferred to the pickle beside it."""
+    weights = load_file(str(demo / "model/model.safetensors"))
+    places = {name: f"model-{i % 2 + 1:05}-of-00002.safetensors" for i, name in enumerate(sorted(weights))}
+    for place in set(places.values()):
+        save_file(
+            {name: weights[name] for name in places if places[name] == place}, tmp_path / "hub" / COMMUNITY / place
+        )
+    index = json.dumps({"metadata": {}, "weight_map": places})
+    (tmp_path / "hub" / COMMUNITY / "model.safetensors.index.json").write_text(index)
+    np.testing.assert_array_equal(word_embeddings(COMMUNITY), word_embeddings(str(demo / "model")))
+    assert not any(path.endswith(".pdparams") for _, path in hub)
 
 
 def test_a_name_wins_over_a_folder_without_weights(demo, hub, tmp_path, monkeypatch):
