@@ -174,6 +174,15 @@ LAYER_NAMES = {
     "layer_norm": "LayerNorm",
 }
 SPANS = {"classifier": "qa_outputs"}
+# Of a configuration; the others are Paddle's.
+TORCH_SETTINGS = {
+    "distilbert": {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+    }
+}
 TORCH_NAMES: dict[tuple[str, str], dict[str, str]] = {
     ("electra", "TNEWS"): LAYER_NAMES,
     ("electra", "CMRC2018"): LAYER_NAMES | SPANS,
@@ -217,7 +226,9 @@ def test_the_names_and_matrices_of_pytorch_give_the_same(tmp_path, model_type, t
     folder = tmp_path / "torch"
     folder.mkdir()
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    settings = TORCH_SETTINGS.get(model_type, {})
     config = json.loads((tmp_path / "encoder/config.json").read_text())
+    config = {settings.get(name, name): value for name, value in config.items()}
     changes = {"model_type": model_type, "layer_norm_eps": 1e-3, "id2label": dict(enumerate(task.labels))}
     (folder / "config.json").write_text(json.dumps(config | changes))
     again = models.load_model(str(folder), task, 0.1, num_outputs, training=False)
