@@ -239,6 +239,24 @@ def test_an_activation_is_the_one_that_is_named(tmp_path, name, other):
         np.testing.assert_array_equal(found(name), found(other))
 
 
+@pytest.mark.parametrize(
+    ("index", "part", "line"),
+    [
+        ("model.safetensors", "model-1.safetensors", None),
+        ("model.safetensors", "model-1.pdparams", "it names files that are no .safetensors files of this folder"),
+        ("model.safetensors", "../model-1.safetensors", "it names files that are no .safetensors files of this folder"),
+        ("model_state.pdparams", "model-1.pdparams", "it names files that are no safetensors"),
+    ],
+)
+def test_parts_that_a_library_would_unpickle_are_refused(tmp_path, index, part, line):
+    (tmp_path / f"{index}.index.json").write_text(json.dumps({"weight_map": {"a": part}}))
+    if line is None:
+        models.require_safe_shards(tmp_path)
+    else:
+        with pytest.raises(UserError, match=rf"{index}.index.json: refused, {line}"):
+            models.require_safe_shards(tmp_path)
+
+
 # --- what Paddle wrote -----------------------------------------------------------------------------------------------
 
 
@@ -619,6 +637,7 @@ BAD_VALUES: list[tuple[str, Any]] = [
     *[(name, 10**400) for name in ("vocab_size", "initializer_range", "hidden_dropout_prob", "pad_token_id")],
     *[("pool_act", value) for value in ("relu", 5)],
     *[("hidden_act", value) for value in ("class", "embedding", "cross_entropy", 5, "")],
+    *[("fuse", value) for value in (1.5, "no")],
     *[("initializer_range", value) for value in ("x", -1, NAN)],
     *[("pad_token_id", value) for value in (True, -1, 10**6, "0")],
     *[("hidden_dropout_prob", value) for value in (NAN, 2, "x")],
