@@ -177,7 +177,7 @@ class Words:
     """What a fingerprint is taken of."""
 
     def __init__(self, vocab=("a", "b"), mask="[MASK]", do_lower_case=True, **basic: Any) -> None:
-        self._vocab, self.special_tokens_map = vocab, {"mask_token": mask}
+        self._vocab, self.special_tokens_map, self.truncation_side = vocab, {"mask_token": mask}, "right"
         self.do_lower_case, self.basic_tokenizer = do_lower_case, SimpleNamespace(**basic)
 
     def get_vocab(self) -> dict[str, int]:
@@ -189,6 +189,8 @@ class OtherWords(Words):
 
 
 def test_a_fingerprint_is_of_class_vocabulary_and_every_setting():
+    cut_on_the_left = Words()
+    cut_on_the_left.truncation_side = "left"
     tokenizers = [
         Words(),
         OtherWords(),
@@ -197,6 +199,7 @@ def test_a_fingerprint_is_of_class_vocabulary_and_every_setting():
         Words(do_lower_case=False),
         Words(tokenize_chinese_chars=True),
         Words(tokenize_chinese_chars=False),
+        cut_on_the_left,
         Words(never_split={"x", "y"}),
     ]
     assert len({tokenizer_fingerprint(tokenizer) for tokenizer in tokenizers}) == len(tokenizers)

@@ -119,7 +119,9 @@ def test_an_answer_at_a_window_s_end_or_cut_by_it(method, length):
     for feature in features:
         covered = context[feature["char_begin"][0] : feature["char_end"][-1]]
         assert bool(feature["start"]) == ("北京市" in covered)
-        assert len(feature["input_ids"]) == len(feature["token_type_ids"]) <= 32
+        rest = len(feature["input_ids"]) - feature["context"]  # with the mark that ends it
+        assert len(feature["input_ids"]) <= 32
+        assert feature["token_type_ids"] == [0] * feature["context"] + [1] * rest
 
 
 def test_an_answer_longer_than_every_window_is_learnt_nowhere(method):

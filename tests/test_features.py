@@ -39,10 +39,10 @@ class Method:
 
 @pytest.fixture
 def build(tokenizer, tmp_path):
-    def build(method, num_records=3000, num_proc=1):
+    def build(method, num_records=3000, num_proc=1, overwrite=False):
         rows = [{"number": i} for i in range(num_records)]
         records = Records(tasks.get_task("TNEWS"), "dev", rows, (), f"{num_records}", 0)
-        return build_features(records, method, tokenizer, tmp_path / "cache", num_proc)
+        return build_features(records, method, tokenizer, tmp_path / "cache", num_proc, overwrite)
 
     return build
 
@@ -76,6 +76,8 @@ def test_a_damaged_cache_is_said_and_built_again(build, tmp_path, caplog, monkey
     assert rows(build(method)) == expected and method.calls == 3000
     assert f"{path}: damaged" in caplog.text
     assert rows(build(method)) == expected and method.calls == 3000
+    caplog.clear()
+    assert rows(build(method, overwrite=True)) == expected and method.calls == 6000 and not caplog.text
 
 
 def test_a_process_that_is_killed_is_one_line_and_leaves_nothing(build, tmp_path):
