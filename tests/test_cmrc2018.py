@@ -170,12 +170,12 @@ def test_the_best_allowed_span_is_answered(method):
     row = record("甲乙丙丁戊己庚辛", "乙丙")
     features = Rows(m.encode(row))
     context = features[0]["context"]
-    far = {(0, context + 1, 0): 5.0, (0, context + 6, 1): 5.0}  # six tokens: too long
-    near = {(0, context + 3, 1): 4.0}
+    far = {(0, context + 1, 0): 5.0, (0, context + 5, 1): 5.0}  # five tokens: one too many
+    near = {(0, context + 4, 1): 4.0}
     before = {(0, context, 1): 9.0}  # an end before the start
     question = {(0, 1, 0): 9.0, (0, 1, 1): 9.0}  # not in the context
     scores = scores_for(m, features, at=far | near | before | question)
-    assert m.answer(scores, [row], features) == {"Q": "乙丙丁"}
+    assert m.answer(scores, [row], features) == {"Q": "乙丙丁戊"}
 
 
 def test_no_allowed_span_gives_the_official_placeholder(method):
