@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 runtime.tune_cpu()
 # No test finds data but where it says.
 REAL_RECORDS = os.environ.pop("CLUE_DATA_DIR", "")
+os.environ.pop("PYTHON", None)  # names the interpreter that .venv is made with; the scripts take it for the one to run
 # A shell that runs the tests in the background has its children ignore interrupts, which some tests are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -18,6 +18,7 @@ from clue_utils.tasks import TASKS
 
 runtime.import_libraries()
 
+from clue_utils.models.config import Config, encoder_settings  # noqa: E402
 from clue_utils.models.export import export  # noqa: E402
 from clue_utils.models.families import FAMILIES, Family  # noqa: E402
 
@@ -258,3 +259,11 @@ def test_a_nested_configuration_names_the_architecture(tmp_path, model_type, fin
     again = models.load_model(str(folder), TASKS["TNEWS"], 0.1, 15, training=not fine_tuned)
     again.classifier.set_state_dict(model.classifier.state_dict())
     np.testing.assert_array_equal(outputs(again, "TNEWS"), outputs(model, "TNEWS"))
+
+
+def test_settings_by_hugging_face_s_names():
+    family = next(family for family in FAMILIES if family.model_type == "distilbert")
+    said = {"vocab_size": 46, "dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 64}
+    settings = encoder_settings(Config("config.json", said | {"activation": "relu"}), family)
+    assert settings["hidden_act"] == "relu"
+    assert [settings[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")] == [16, 3, 2]

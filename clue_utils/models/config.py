@@ -168,6 +168,7 @@ def encoder_settings(config: Config, family: Family) -> dict[str, Any]:
         for name, value in published.items():
             examples.setdefault(name, value)
     aliases = {old: new for old, new in config_class.attribute_map.items() if new in examples}
+    aliases.update(family.setting_names)
     given = {aliases.get(name, name): value for name, value in config.values.items()}
     settings = {
         name: _checked(config, name, given[name], example)

@@ -59,6 +59,7 @@ class Family:
         name: what PaddleNLP's classes begin with.
         torch_prefix: the first part of an encoder's names in PyTorch; "": PyTorch's checkpoints cannot be read.
         renames: from PyTorch's names to Paddle's, beside the prefix.
+        setting_names: Hugging Face's names of settings that PaddleNLP's configuration does not know as its own.
         may_be_missing: regular expression of the encoder's parameters that a checkpoint may lack: the pooler, which
             fine-tuning can begin anew, and what takes no part in the computation.
         sees_padding: a row's scores depend on the padding of its batch by design (convolutions over tokens).
@@ -71,6 +72,7 @@ class Family:
     name: str
     torch_prefix: str = ""
     renames: Renames = ()
+    setting_names: Mapping[str, str] = field(default_factory=dict)
     may_be_missing: str = r"\bpooler\."
     sees_padding: bool = False
     first_position: Callable[[Any], int] = lambda _: 0
@@ -157,7 +159,7 @@ FAMILIES = (
     Family("ppminilm", "PPMiniLM"),
     Family("skep", "Skep"),
     Family("gau_alpha", "GAUAlpha"),
-    Family("distilbert", "DistilBert", "distilbert", _DISTIL),
+    Family("distilbert", "DistilBert", "distilbert", _DISTIL, setting_names={"activation": "hidden_act"}),
     Family("mobilebert", "MobileBert"),
     Family("squeezebert", "SqueezeBert"),
     Family("convbert", "ConvBert", sees_padding=True),
