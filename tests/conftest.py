@@ -20,8 +20,8 @@ from warm_python import WarmPython
 # One thread for each process, as several run side by side; sums also come out the same on any number of processors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 runtime.tune_cpu()
-# No test finds data but where it says.
-REAL_RECORDS = os.environ.pop("CLUE_DATA_DIR", "")
+# No test finds data but where it says; the workers, which are started after this, find the real records all the same.
+REAL_RECORDS = os.environ.setdefault("CLUE_TEST_RECORDS", os.environ.pop("CLUE_DATA_DIR", ""))
 os.environ.pop("PYTHON", None)  # names the interpreter that .venv is made with; the scripts take it for the one to run
 # A shell that runs the tests in the background has its children ignore interrupts, which some tests are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
