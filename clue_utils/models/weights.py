@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -106,11 +107,20 @@ class Weights:
         return value
 
     def _read(self, name: str) -> np.ndarray:
-        is_bfloat16 = self.kinds[name] == "bfloat16"  # which NumPy has not
-        with safe_open(str(self._file_of[name]), framework="paddle" if is_bfloat16 else "np") as tensors:
+        if self.kinds[name] == "bfloat16":
+            return self._read_bfloat16(name)
+        with safe_open(str(self._file_of[name]), framework="np") as tensors:
             value: Any = tensors.get_tensor(name)
-        array: np.ndarray = value.astype("float32").numpy() if is_bfloat16 else value
-        return array
+        return np.asarray(value, np.float32)
+
+    def _read_bfloat16(self, name: str) -> np.ndarray:
+        """A tensor of a type that NumPy has not: the upper halves of float32 numbers."""
+        with open(self._file_of[name], "rb") as stream:
+            header_bytes = int.from_bytes(stream.read(8), "little")
+            begin, end = json.loads(stream.read(header_bytes))[name]["data_offsets"]
+            stream.seek(8 + header_bytes + begin)
+            halves = np.frombuffer(stream.read(end - begin), "<u2")
+        return (halves.astype("<u4") << 16).view("<f4").reshape(self.shapes[name])
 
 
 def has_weights(folder: Path) -> bool:
