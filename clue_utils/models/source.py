@@ -29,11 +29,9 @@ class Source:
 
     Attributes:
         name: what the user calls it.
-        folder: where its files are; None: its configuration comes with PaddleNLP.
     """
 
     name: str
-    folder: Path | None
     config: Config
     weights: Weights
 
@@ -46,7 +44,7 @@ def find(name_or_path: str) -> Source:
     """
     with unshadowed(name_or_path) as source:
         if os.path.isdir(source):
-            return Source(name_or_path, Path(source), read_config(Path(source)), open_weights(Path(source)))
+            return Source(name_or_path, read_config(Path(source)), open_weights(Path(source)))
         with readable_errors(name_or_path):
             known = known_as(source)
             return _download(source) if known is None else _download_known(source, known)
@@ -64,7 +62,7 @@ def _download_known(name: str, family: Family) -> Source:
     else:
         config = Config(name, settings | {"model_type": family.model_type})
     address = family.base_class.pretrained_resource_files_map["model_state"][name]
-    return Source(name, None, config, Weights([Path(_fetch(name, [address]))]))
+    return Source(name, config, Weights([Path(_fetch(name, [address]))]))
 
 
 def _download(name: str) -> Source:
@@ -76,7 +74,7 @@ def _download(name: str) -> Source:
         weights = Weights(list_parts(found))
     else:
         weights = Weights([found])
-    return Source(name, config.parent, read_config(config.parent), weights)
+    return Source(name, read_config(config.parent), weights)
 
 
 def _fetch(name: str, files: list[str]) -> str:

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -110,8 +109,8 @@ class Weights:
         if self.kinds[name] == "bfloat16":
             return self._read_bfloat16(name)
         with safe_open(str(self._file_of[name]), framework="np") as tensors:
-            value: Any = tensors.get_tensor(name)
-        return np.asarray(value, np.float32)
+            value: np.ndarray = tensors.get_tensor(name)
+        return value
 
     def _read_bfloat16(self, name: str) -> np.ndarray:
         """A tensor of a type that NumPy has not: the upper halves of float32 numbers."""
