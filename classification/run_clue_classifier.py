@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from clue_utils import arguments, runtime, tasks
+from clue_utils import cli, environment, ranks, settings, tasks
 from clue_utils.errors import UserError
 
 EXAMPLE = """\
@@ -13,8 +13,8 @@ example:
 """
 
 
-def build_parser() -> arguments.Parser:
-    parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
     group = parser.add_argument_group("task")
     group.add_argument(
         "--task_name",
@@ -22,24 +22,25 @@ def build_parser() -> arguments.Parser:
         metavar="TASK",
         help=f"one of {', '.join(tasks.CLASSIFICATION_TASKS)}, in any letter case",
     )
-    arguments.add_shared(parser)
+    settings.add_shared(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    runtime.configure_logging(args.log_level)
+    cli.configure_logging(args.log_level)
     task = tasks.get_task(args.task_name)
     if task.kind != "classification":
         raise UserError(f"--task_name {task.name} is a reading task: run {task.script}")
-    arguments.resolve(args, task, runtime.world_size())
-    device = runtime.start(args)
+    settings.resolve(args, task, ranks.world_size())
+    device = environment.start(args)
 
-    from clue_utils.classification import Classification  # after the settings that Paddle reads when it is imported
-    from clue_utils.pipeline import execute
+    # After the settings that Paddle reads when it is imported.
+    from clue_utils.training.classification import Classification
+    from clue_utils.training.session import execute
 
     execute(args, task, device, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

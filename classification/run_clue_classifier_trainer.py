@@ -9,12 +9,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from clue_utils import arguments, runtime, tasks
+from clue_utils import cli, environment, ranks, settings, tasks
 from clue_utils.errors import UserError
 
 # Paddle reads these settings when it is imported, and PaddleNLP's TrainingArguments is where the flags come from.
-runtime.tune_cpu()
-runtime.run(runtime.import_libraries)
+environment.tune_cpu()
+cli.run(environment.import_libraries)
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
@@ -22,15 +22,16 @@ from paddle.distributed import fleet  # noqa: E402
 from paddlenlp.utils.log import logger as paddlenlp_logger  # noqa: E402
 
 from clue_utils import models  # noqa: E402
-from clue_utils.classification import Classification  # noqa: E402
-from clue_utils.features import Collate  # noqa: E402
+from clue_utils.device import seed_all  # noqa: E402
+from clue_utils.features.batches import Collate  # noqa: E402
+from clue_utils.files import locked  # noqa: E402
 from clue_utils.models.export import export  # noqa: E402
 from clue_utils.models.heads import input_names  # noqa: E402
-from clue_utils.pipeline import Pipeline  # noqa: E402
-from clue_utils.results import locked  # noqa: E402
-from clue_utils.stopping import StopRequest  # noqa: E402
-from clue_utils.trainer import ClueTrainer  # noqa: E402
-from clue_utils.trainer_arguments import (  # noqa: E402
+from clue_utils.training.classification import Classification  # noqa: E402
+from clue_utils.training.session import Pipeline  # noqa: E402
+from clue_utils.training.stopping import StopRequest  # noqa: E402
+from clue_utils.training.trainer import ClueTrainer  # noqa: E402
+from clue_utils.training.trainer_arguments import (  # noqa: E402
     as_plain_arguments,
     complete,
     parse_arguments,
@@ -64,13 +65,13 @@ def to_batch(rows: list[dict[str, Any]], collate: Collate, inputs: list[str]) ->
 
 def main(argv: list[str] | None = None) -> None:
     flags = parse_arguments(argv, __doc__)
-    runtime.configure_logging("info")
+    cli.configure_logging("info")
     task = task_of(flags.dataset)
     args = as_plain_arguments(flags)
-    arguments.resolve(args, task, runtime.world_size())
+    settings.resolve(args, task, ranks.world_size())
     complete(flags, args)
-    device = runtime.start(args)
-    if runtime.world_size() > 1:
+    device = environment.start(args)
+    if ranks.world_size() > 1:
         # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.
         fleet.init(is_collective=True, strategy=fleet.DistributedStrategy())
     with locked(Path(args.output_dir)):
@@ -84,7 +85,7 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
     trains = flags.do_train and not run.is_trained
     dev = pipeline.load_split("dev") if flags.do_train or flags.do_eval else None
     train = pipeline.load_split("train").features if trains else None
-    runtime.seed_all(args.seed)  # a new head is drawn at random
+    seed_all(args.seed)  # a new head is drawn at random
     source = str(run.folder) if run.is_trained and flags.do_train else args.model_name_or_path
     model = pipeline.load_model(source, training=trains)
     paddlenlp_logger.set_level("INFO")
@@ -103,7 +104,7 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
             metrics = trainer.fit(flags.resume_from_checkpoint, stop)
         trainer.save_metrics("train", metrics)
         trainer.save_state()
-        if runtime.rank() == 0:
+        if ranks.rank() == 0:
             models.save_model(model, pipeline.tokenizer, run.folder)
         run.write(status="trained", num_steps=trainer.state.max_steps)
     elif flags.do_train:
@@ -114,10 +115,10 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
         run.write(evaluation={name.removeprefix("eval_"): value for name, value in metrics.items()})
     if flags.do_predict:
         pipeline.predict([model])
-    if flags.do_export and runtime.rank() == 0:
+    if flags.do_export and ranks.rank() == 0:
         export(model, run.folder / EXPORT_NAME)
     run.finish(device)
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

@@ -1,4 +1,4 @@
-"""What ends a run early: a user's mistake, or a signal. ``runtime.run`` makes one line of either."""
+"""What ends a run early: a user's mistake, or a signal. ``cli.run`` makes one line of either."""
 
 import reprlib
 import signal

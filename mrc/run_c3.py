@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clue_utils import arguments, runtime, tasks
+from clue_utils import cli, environment, ranks, settings, tasks
 from clue_utils.errors import UserError
 from clue_utils.tasks import MAX_CHOICES
 
 if TYPE_CHECKING:
-    from clue_utils.data import Records
-    from clue_utils.features import Feature, Features
-    from clue_utils.submission import Answers
+    from clue_utils.data.examples import Records
+    from clue_utils.features.store import Feature, Features
+    from clue_utils.leaderboard.write import Answers
 
 # What official code puts in the place of choices that a question does not have.
 MISSING_CHOICE = "无效答案"
@@ -42,14 +42,13 @@ def truncated_lengths(context: int, question: int, choice: int, limit: int) -> t
 
 
 class C3:
-    """``[CLS] context [SEP] question [SEP] choice [SEP]`` for each of four choices; satisfies ``pipeline.Method``."""
+    """``[CLS] context [SEP] question [SEP] choice [SEP]`` for each of four choices; satisfies ``method.Method``."""
 
     num_outputs = width = MAX_CHOICES
 
     def __init__(self, tokenizer: Any, max_seq_length: int) -> None:
-        from clue_utils.inference import cross_entropy_loss
-        from clue_utils.models.heads import logits
-        from clue_utils.tokenization import PieceIds
+        from clue_utils.features.tokenization import PieceIds
+        from clue_utils.models.heads import cross_entropy_loss, logits
 
         if max_seq_length < 8:
             raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a question: pass at least 8")
@@ -90,8 +89,7 @@ class C3:
 
         The latter is the rule of the official script and of the published scores: a filler may be taken for the answer.
         """
-        from clue_utils.evaluation import accuracy
-        from clue_utils.inference import cross_entropy
+        from clue_utils.scores.accuracy import accuracy, cross_entropy
 
         labels = features.column("label")
         return {
@@ -110,23 +108,23 @@ def _best_choice(scores: np.ndarray, features: Features) -> np.ndarray:
     return np.where(missing, -np.inf, scores).argmax(axis=1)
 
 
-def build_parser() -> arguments.Parser:
-    parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
-    arguments.add_shared(parser)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
+    settings.add_shared(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    runtime.configure_logging(args.log_level)
+    cli.configure_logging(args.log_level)
     task = tasks.get_task("C3")
-    arguments.resolve(args, task, runtime.world_size())
-    device = runtime.start(args)
+    settings.resolve(args, task, ranks.world_size())
+    device = environment.start(args)
 
-    from clue_utils.pipeline import execute  # after the settings that Paddle reads when it is imported
+    from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
     execute(args, task, device, lambda tokenizer: C3(tokenizer, args.max_seq_length))
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

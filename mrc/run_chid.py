@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clue_utils import arguments, runtime, tasks
+from clue_utils import cli, environment, ranks, settings, tasks
+from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
-from clue_utils.readers import blanks
 from clue_utils.tasks import ASSIGNMENT_RULES, BLANK, NUM_CANDIDATES
 
 if TYPE_CHECKING:
-    from clue_utils.data import Records
-    from clue_utils.features import Feature, Features
-    from clue_utils.submission import Answers
+    from clue_utils.data.examples import Records
+    from clue_utils.features.store import Feature, Features
+    from clue_utils.leaderboard.write import Answers
 
 logger = logging.getLogger("clue_utils.chid")
 
@@ -34,21 +34,20 @@ example:
 
 
 class Chid:
-    """``[CLS] idiom [SEP] left [unused1] right [SEP]`` for ten idioms a blank; satisfies ``pipeline.Method``.
+    """``[CLS] idiom [SEP] left [unused1] right [SEP]`` for ten idioms a blank; satisfies ``method.Method``.
 
     Windows follow CLUE's official preprocessing (``CHID_preprocess.py``): at most ``max_seq_length - 8`` tokens around
     the blank, half on each side, what one side does not need going to the other; segment ids are all 0.
 
     Args:
-        assignment: how candidates are given to the blanks of a record, see ``evaluation.assign_candidates``.
+        assignment: how candidates are given to the blanks of a record, see ``chid.assign_candidates``.
     """
 
     num_outputs = width = NUM_CANDIDATES
 
     def __init__(self, tokenizer: Any, max_seq_length: int, assignment: str) -> None:
-        from clue_utils.inference import cross_entropy_loss
-        from clue_utils.models.heads import logits
-        from clue_utils.tokenization import PieceIds
+        from clue_utils.features.tokenization import PieceIds
+        from clue_utils.models.heads import cross_entropy_loss, logits
 
         if max_seq_length < 10:
             raise UserError(f"--max_seq_length {max_seq_length} leaves no room around a blank: pass at least 10")
@@ -113,8 +112,7 @@ class Chid:
         return [cls, *idiom, sep, *left, self.mark, *right, sep][: self.max_seq_length]
 
     def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
-        from clue_utils.evaluation import accuracy
-        from clue_utils.inference import cross_entropy
+        from clue_utils.scores.accuracy import accuracy, cross_entropy
 
         labels = features.column("label")
         return {"loss": cross_entropy(scores, labels), "accuracy": accuracy(self._assign(scores, records), labels)}
@@ -125,15 +123,15 @@ class Chid:
 
     def _assign(self, scores: np.ndarray, records: Records) -> np.ndarray:
         """Candidates for all blanks, each used once within its record whatever batch its blanks were in."""
-        from clue_utils.evaluation import assign_candidates
+        from clue_utils.scores.chid import assign_candidates
 
         ends = np.cumsum([len(blanks(record)) for record in records])
         return np.concatenate([assign_candidates(part, self.assignment) for part in np.split(scores, ends[:-1])])
 
 
-def build_parser() -> arguments.Parser:
-    parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
-    arguments.add_shared(parser)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
+    settings.add_shared(parser)
     parser.add_argument_group("CHID").add_argument(
         "--assignment",
         choices=ASSIGNMENT_RULES,
@@ -145,15 +143,15 @@ def build_parser() -> arguments.Parser:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    runtime.configure_logging(args.log_level)
+    cli.configure_logging(args.log_level)
     task = tasks.get_task("CHID")
-    arguments.resolve(args, task, runtime.world_size(), extra={"assignment": ASSIGNMENT_RULES[0]})
-    device = runtime.start(args)
+    settings.resolve(args, task, ranks.world_size(), extra={"assignment": ASSIGNMENT_RULES[0]})
+    device = environment.start(args)
 
-    from clue_utils.pipeline import execute  # after the settings that Paddle reads when it is imported
+    from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
     execute(args, task, device, lambda tokenizer: Chid(tokenizer, args.max_seq_length, args.assignment))
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

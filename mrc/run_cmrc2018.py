@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clue_utils import arguments, runtime, tasks
+from clue_utils import cli, environment, ranks, settings, tasks
 from clue_utils.errors import UserError
 
 if TYPE_CHECKING:
     import paddle
 
-    from clue_utils.data import Records
-    from clue_utils.features import Feature, Features
+    from clue_utils.data.examples import Records
+    from clue_utils.features.store import Feature, Features
     from clue_utils.models.heads import Tensors
 
 # Some gold starts of the official files are late by up to this many characters.
@@ -97,7 +97,7 @@ def repaired_start(context: str, answer: dict[str, Any]) -> int | None:
 
 
 class Cmrc2018:
-    """``[CLS] question [SEP] window of the context [SEP]``, start and end of the answer; satisfies ``pipeline.Method``.
+    """``[CLS] question [SEP] window of the context [SEP]``, start and end of the answer; satisfies ``method.Method``.
 
     Args:
         doc_stride: tokens between the starts of two windows of one context.
@@ -207,8 +207,8 @@ class Cmrc2018:
         return paddle.stack(_span_logits(model, batch), axis=-1).flatten(1)
 
     def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
-        from clue_utils.evaluation import cmrc2018_scores, squad_scores
-        from clue_utils.inference import cross_entropy
+        from clue_utils.scores.accuracy import cross_entropy
+        from clue_utils.scores.cmrc2018 import cmrc2018_scores, squad_scores
 
         starts = cross_entropy(scores[:, 0::2], features.column("start"))
         ends = cross_entropy(scores[:, 1::2], features.column("end"))
@@ -269,9 +269,9 @@ def _span_logits(model: paddle.nn.Layer, batch: Tensors) -> tuple[paddle.Tensor,
     return start_logits + padding, end_logits + padding
 
 
-def build_parser() -> arguments.Parser:
-    parser = arguments.Parser(description=__doc__, epilog=EXAMPLE)
-    arguments.add_shared(parser)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
+    settings.add_shared(parser)
     group = parser.add_argument_group("CMRC2018")
     meanings = {
         "doc_stride": "tokens between the starts of two windows of one context",
@@ -280,10 +280,10 @@ def build_parser() -> arguments.Parser:
         "max_answer_length": "tokens of an answer at the most",
     }
     for name, meaning in meanings.items():
-        group.add_argument(f"--{name}", type=arguments.positive_int, help=f"{meaning} (default: {DEFAULTS[name]})")
+        group.add_argument(f"--{name}", type=cli.positive_int, help=f"{meaning} (default: {DEFAULTS[name]})")
     group.add_argument(
         "--do_lower_case",
-        type=arguments.boolean,
+        type=cli.boolean,
         nargs="?",
         const=True,
         metavar="{true,false}",
@@ -294,16 +294,16 @@ def build_parser() -> arguments.Parser:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    runtime.configure_logging(args.log_level)
+    cli.configure_logging(args.log_level)
     task = tasks.get_task("CMRC2018")
-    arguments.resolve(args, task, runtime.world_size(), extra={**DEFAULTS, "do_lower_case": None})
-    device = runtime.start(args)
+    settings.resolve(args, task, ranks.world_size(), extra={**DEFAULTS, "do_lower_case": None})
+    device = environment.start(args)
 
-    from clue_utils.pipeline import execute  # after the settings that Paddle reads when it is imported
+    from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
-    settings = {name: getattr(args, name) for name in DEFAULTS}
-    execute(args, task, device, lambda tokenizer: Cmrc2018(tokenizer, args.max_seq_length, **settings))
+    own = {name: getattr(args, name) for name in DEFAULTS}
+    execute(args, task, device, lambda tokenizer: Cmrc2018(tokenizer, args.max_seq_length, **own))
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clue_utils import runtime, tasks
-from clue_utils.arguments import Parser, positive_int
+from clue_utils import cli, environment, tasks
+from clue_utils.cli import Parser, positive_int
 from clue_utils.errors import UserError
 
 TOP = Path(__file__).resolve().parent.parent
@@ -153,7 +153,7 @@ class Bench:
         report.unlink(missing_ok=True)
         environment = os.environ | {"CLUE_CACHE_DIR": str(cache)}
         if system == "pytorch":
-            from clue_utils.inference import max_tokens
+            from clue_utils.training.predict import max_tokens
 
             extra = {"kind": task.kind, "num_outputs": len(task.labels), "max_tokens": max_tokens()}
             features = [max((cache / "features").glob(f"{task.name.lower()}-{split}-*.arrow"), key=_age)
@@ -318,8 +318,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder (default: %(default)s)")
     args = parser.parse_args(argv)
     chosen = [tasks.get_task(name) for name in args.tasks]
-    runtime.tune_cpu()
-    runtime.import_libraries()
+    environment.tune_cpu()
+    environment.import_libraries()
     systems = [*(() if args.no_plain else ("plain",)), "ours", *(("pytorch",) if args.pytorch else ())]
     if args.no_model and args.pytorch:
         raise UserError("--no_model compares plain and ours: leave out --pytorch")
@@ -359,7 +359,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def describe(args: Any, results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     """The tables in Markdown."""
-    versions = ", ".join(f"{name} {version}" for name, version in runtime.versions().items())
+    versions = ", ".join(f"{name} {version}" for name, version in environment.versions().items())
     lines = [
         f"ERNIE, {args.layers} layers of {args.hidden_size}, random weights; {args.steps} updates, evaluated twice; "
         f"at most {args.records} records a split; {args.rounds} rounds. {platform.machine()}, {os.cpu_count()} cores; "
@@ -376,4 +376,4 @@ def describe(args: Any, results: dict[str, dict[str, list[dict[str, Any]]]]) -> 
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

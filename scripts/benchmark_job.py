@@ -67,29 +67,31 @@ def swap(owner: Any, **functions: Any) -> None:
 
 def make_plain(batch_size: int) -> None:
     """Take out what this project does for speed."""
-    from clue_utils import cpu, features, inference, pipeline, tokenization
+    from clue_utils.features import build, tokenization
+    from clue_utils.models import cpu_layers
+    from clue_utils.training import predict, session
 
-    swap(cpu, tune=lambda: None, speed_up=lambda model: None)
+    swap(cpu_layers, tune=lambda: None, speed_up=lambda model: None)
     swap(tokenization.PieceIds, __call__=tokenization.PieceIds._ask)
-    build = features.build_features
+    build_features = build.build_features
 
-    def build_features(records: Any, method: Any, tokenizer: Any, cache: Path, *_: Any) -> Any:
+    def build_alone(records: Any, method: Any, tokenizer: Any, cache: Path, *_: Any) -> Any:
         if method.settings()["method"] == "classification":
             return Encoded(records, method)
-        return build(records, method, tokenizer, cache, 1, True)
+        return build_features(records, method, tokenizer, cache, 1, True)
 
     def file_order(sizes: np.ndarray, *_: int) -> list[np.ndarray]:
         return [np.arange(i, min(i + batch_size, len(sizes))) for i in range(0, len(sizes), batch_size)]
 
-    swap(pipeline, build_features=build_features)
-    swap(inference, length_ordered_batches=file_order)
+    swap(session, build_features=build_alone)
+    swap(predict, length_ordered_batches=file_order)
 
 
 def remove_model() -> None:
     """Let losses be one and logits zero at no cost, so that what remains is what the loops themselves cost."""
     import paddle
 
-    from clue_utils import pipeline
+    from clue_utils.training import session
 
     def compute_loss(_: Any, model: Any, batch: Any) -> Any:
         return paddle.ones([len(batch["input_ids"])]) + 0 * model.parameters()[-1].sum()
@@ -98,7 +100,7 @@ def remove_model() -> None:
         columns = batch["input_ids"].shape[1]  # choices of a question, or tokens
         return paddle.zeros([len(batch["input_ids"]), min(columns, owner.method.width)])
 
-    swap(pipeline.Pipeline, _compute_loss=compute_loss, _forward=forward)
+    swap(session.Pipeline, _compute_loss=compute_loss, _forward=forward)
 
 
 def main() -> None:
@@ -107,15 +109,16 @@ def main() -> None:
     if no_model:
         script, *flags = flags
     sys.path[:0] = [str(TOP), str(TOP / "classification"), str(TOP / "mrc")]
-    from clue_utils import runtime
+    from clue_utils import cli, device, environment, ranks
 
     if mode == "plain":
-        swap(runtime, cpu_settings=lambda *_: {"OMP_NUM_THREADS": "1"})
-    runtime.tune_cpu()
-    runtime.import_libraries()
+        swap(cli, cpu_settings=lambda *_: {"OMP_NUM_THREADS": "1"})
+    environment.tune_cpu()
+    environment.import_libraries()
     import paddle
 
-    from clue_utils import data, pipeline, training
+    from clue_utils.data import examples
+    from clue_utils.training import loop, session
 
     if mode == "plain":
         make_plain(int(flags[flags.index("--batch_size") + 1]))
@@ -123,8 +126,8 @@ def main() -> None:
         remove_model()
     cost: dict[str, Any] = {"features": 0.0, "evaluations": [], "tokens": 0, "padded_tokens": 0, "updates": 0}
 
-    load, evaluate, advance = data.load_records, training.evaluate_and_log, training._Meter.advance
-    build, fit = vars(pipeline)["build_features"], vars(pipeline)["fit"]
+    load, evaluate, advance = examples.load_records, loop.evaluate_and_log, loop._Meter.advance
+    build, fit = vars(session)["build_features"], vars(session)["fit"]
 
     def load_some(task: Any, name: str, *rest: Any) -> Any:
         records = load(task, name, *rest)
@@ -146,8 +149,8 @@ def main() -> None:
         def counted_collate(rows: Any) -> Any:
             batch = collate(rows)
             # Of this process, as many times as there are processes.
-            cost["tokens"] += int(batch["attention_mask"].sum()) * runtime.world_size()
-            cost["padded_tokens"] += batch["attention_mask"].size * runtime.world_size()
+            cost["tokens"] += int(batch["attention_mask"].sum()) * ranks.world_size()
+            cost["padded_tokens"] += batch["attention_mask"].size * ranks.world_size()
             return batch
 
         fit(model, train, counted_collate, *rest, **more)
@@ -157,13 +160,13 @@ def main() -> None:
         cost["updates"] += 1
         advance(meter)
 
-    swap(data, load_records=load_some)
-    swap(pipeline, build_features=timed_build, evaluate_and_log=timed_evaluate, fit=counted_fit)
-    swap(training, evaluate_and_log=timed_evaluate)
-    swap(training._Meter, advance=noted_advance)
+    swap(examples, load_records=load_some)
+    swap(session, build_features=timed_build, evaluate_and_log=timed_evaluate, fit=counted_fit)
+    swap(loop, evaluate_and_log=timed_evaluate)
+    swap(loop._Meter, advance=noted_advance)
     importlib.import_module(Path(script).stem).main(flags)
 
-    if runtime.rank() != 0:
+    if ranks.rank() != 0:
         return
     output = Path(flags[flags.index("--output_dir") + 1])
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
@@ -171,7 +174,7 @@ def main() -> None:
     cost |= {
         "seconds": time.time() - BEGIN,
         "steps_per_second": len(trained) / sum(1 / line["steps_per_second"] for line in trained),
-        "peak_memory": runtime.peak_memory_bytes("cpu"),
+        "peak_memory": device.peak_memory_bytes("cpu"),
         "matrix_rate": measure_matrix_rate(paddle.ones([2048, 2048])),
         "losses": [line["loss"] for line in trained],
         "metrics": [

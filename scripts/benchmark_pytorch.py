@@ -31,8 +31,13 @@ from transformers import (  # noqa: E402
 )
 
 from benchmark_job import measure_matrix_rate  # noqa: E402
-from clue_utils import runtime  # noqa: E402
-from clue_utils.features import Features, collate, length_ordered_batches, shuffled_batches  # noqa: E402
+from clue_utils import device  # noqa: E402
+from clue_utils.features.batches import (  # noqa: E402
+    collate,
+    length_ordered_batches,
+    shuffled_batches,
+)
+from clue_utils.features.store import Features  # noqa: E402
 
 CLASSES = {
     "classification": BertForSequenceClassification,
@@ -142,7 +147,7 @@ def main() -> None:
         "updates": num_steps,
         "steps_per_second": num_steps / training,
         "seconds": time.time() - BEGIN,
-        "peak_memory": runtime.peak_memory_bytes("cpu"),
+        "peak_memory": device.peak_memory_bytes("cpu"),
         "matrix_rate": measure_matrix_rate(torch.ones(2048, 2048)),
     }
     Path(report).write_text(json.dumps(cost))

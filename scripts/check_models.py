@@ -19,8 +19,8 @@ from pathlib import Path
 import demo_data
 import demo_words
 import make_demo
-from clue_utils import runtime, tasks
-from clue_utils.arguments import Parser
+from clue_utils import cli, environment, published, tasks
+from clue_utils.cli import Parser
 from clue_utils.errors import UserError
 
 TOP = Path(__file__).resolve().parent.parent
@@ -87,7 +87,7 @@ def try_task(task_name: str, model: Path, data: Path, output: Path) -> tuple[flo
     words += ["--model_name_or_path", str(model), "--data_dir", str(data), "--output_dir", str(output)]
     words += ["--do_train", "--do_predict", "--max_steps", "1", "--logging_steps", "1"]
     words += ["--batch_size", "2", "--gradient_accumulation_steps", "2"]
-    with runtime.timed() as seconds:
+    with cli.timed() as seconds:
         done = subprocess.run(
             [sys.executable, str(TOP / task.script), *words], capture_output=True, text=True, check=False
         )
@@ -99,11 +99,11 @@ def try_task(task_name: str, model: Path, data: Path, output: Path) -> tuple[flo
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__, epilog="example: bash scripts/check_models.sh --models ernie-3.0-base-zh")
-    published = [model.name for model in tasks.PUBLISHED_MODELS]
-    parser.add_argument("--models", nargs="+", default=published, metavar="NAME", help="(default: all nine)")
+    every = [model.name for model in published.PUBLISHED_MODELS]
+    parser.add_argument("--models", nargs="+", default=every, metavar="NAME", help="(default: all nine)")
     args = parser.parse_args(argv)
-    runtime.tune_cpu()
-    runtime.import_libraries()
+    environment.tune_cpu()
+    environment.import_libraries()
     heads = [f"{name} at {tasks.TASKS[name].max_seq_length}: seconds, GiB" for name in TASK_NAMES]
     print("| model | config | " + " | ".join(heads) + " |")
     print("|---|---|" + "---|" * len(TASK_NAMES), flush=True)
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
         lengthen(data)
         os.environ["CLUE_CACHE_DIR"] = str(Path(temporary, "cache"))
         for name in args.models:
-            config = next((model.config for model in tasks.PUBLISHED_MODELS if model.name == name), "")
+            config = next((model.config for model in published.PUBLISHED_MODELS if model.name == name), "")
             folder = Path(temporary, "model")
             make_random_model(name, folder)
             cells = []
@@ -133,4 +133,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from clue_utils import prediction_check, runtime, submission_check
-from clue_utils.arguments import Parser
+from clue_utils import cli
+from clue_utils.cli import Parser
 from clue_utils.errors import UserError
+from clue_utils.leaderboard import check_zip, file_names
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,19 +24,19 @@ def main(argv: list[str] | None = None) -> None:
         "(default: $CLUE_DATA_DIR, else what has been downloaded, else the sizes of the official test sets)",
     )
     args = parser.parse_args(argv)
-    runtime.configure_logging("error")  # the output is about the zip, not about the data
-    report = submission_check.check_zip(args.zip, args.data_dir)
+    cli.configure_logging("error")  # the output is about the zip, not about the data
+    report = check_zip.check_zip(args.zip, args.data_dir)
     for line in report.problems + [f"note: {note}" for note in report.notes]:
         print(line)
     if report.problems:
         number = len(report.problems)
         raise UserError(f"{args.zip}: {number} problem{'s' if number > 1 else ''}, listed above; do not submit it")
     print(f"{'task':<13}{'test set':<10}{'predictions':>11}  {'file':<25}compared with")
-    for name, (task, split) in prediction_check.known_files().items():
+    for name, (task, split) in file_names.known_files().items():
         if name in report.counts:
             print(f"{task.name:<13}{split:<10}{report.counts[name]:>11,}  {name:<25}{report.compared[name]}")
     print(f"{args.zip}: {len(report.counts)} files, no problem found")
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

@@ -144,8 +144,8 @@ scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 folder="$("$PYTHON" -c 'import sys
 from pathlib import Path
-from clue_utils import grid
-print(grid.model_folder(Path(sys.argv[1]), sys.argv[2]))' "$RESULTS_DIR" "$model")"
+from clue_utils.grid import search_space
+print(search_space.model_folder(Path(sys.argv[1]), sys.argv[2]))' "$RESULTS_DIR" "$model")"
 mkdir -p "$folder"
 if [ -n "$hosts" ]; then
   # A host that cannot work would fail trials as fast as they come.
@@ -230,7 +230,7 @@ while kill -0 "$progress_pid" 2>/dev/null; do wait "$progress_pid" || true; done
 import sys
 from pathlib import Path
 
-from clue_utils.grid import LOG_FILE, Trial
+from clue_utils.grid.search_space import LOG_FILE, Trial
 
 joblog, folder, total = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 _, *lines = joblog.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 
-from clue_utils import grid, runtime, tasks
-from clue_utils.arguments import Parser, non_negative_int, positive_float, positive_int, proportion
+from clue_utils import cli, tasks
+from clue_utils.cli import Parser, non_negative_int, positive_float, positive_int, proportion
 from clue_utils.errors import UserError
+from clue_utils.grid import search_space
 
 EXAMPLE = """\
 examples:
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         "before it, which in the grid's order have a learning rate of their own",
     )
     args = parser.parse_args(argv)
-    trials = grid.list_trials(args.tasks, args.learning_rates, args.batch_sizes, args.dropouts, args.seeds)
+    trials = search_space.list_trials(args.tasks, args.learning_rates, args.batch_sizes, args.dropouts, args.seeds)
     chosen = [trial for trial in trials if args.cards in (None, trial.num_cards)]
     if not chosen:
         raise UserError(f"no trial: none of {' '.join(args.tasks)} takes {args.cards} cards")
@@ -52,10 +53,10 @@ def main(argv: list[str] | None = None) -> None:
     print("\n".join(lines))
 
 
-def _settings(trial: grid.Trial) -> list[str]:
+def _settings(trial: search_space.Trial) -> list[str]:
     """Learning rate, batch size, dropout and seed as the trial's folder is named."""
     return trial.folder.partition("/")[2].split("_")
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from clue_utils import runtime
-from clue_utils.arguments import Parser, non_negative_int, positive_int
+from clue_utils import cli, environment
+from clue_utils.cli import Parser, non_negative_int, positive_int
 from clue_utils.errors import UserError
 from clue_utils.tasks import TASKS, Task
 from demo_data import make_data, sizes_for
@@ -60,7 +60,7 @@ def make_model(folder: Path, seed: int = 0) -> None:
     Raises:
         UserError: PaddlePaddle or PaddleNLP cannot be imported.
     """
-    runtime.import_libraries()
+    environment.import_libraries()
     import paddle
     from paddlenlp.transformers import ErnieConfig, ErnieModel, ErnieTokenizer
 
@@ -166,4 +166,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clue_utils import arguments, grid, results, runtime, tasks
+from clue_utils import cli, record, settings, tasks
 from clue_utils.errors import UserError
+from clue_utils.grid import search_space
 
 # Said by the trial itself, so that folder and content agree.
 OWN_FLAGS = "model_name_or_path output_dir device do_train do_eval batch_size learning_rate dropout seed".split()
@@ -29,11 +30,11 @@ def require_same_settings(
     """
     flags.model_name_or_path, flags.do_train = args.model, True
     flags.batch_size = args.batch_size // num_processes
-    arguments.resolve(flags, task, num_processes)
+    settings.resolve(flags, task, num_processes)
     recorded = {"model_name_or_path": earlier.get("model"), "max_steps": earlier.get("max_steps")}
     recorded |= earlier["hyper_parameters"]
-    for name in ("model_name_or_path", "max_steps", *arguments.HYPER_PARAMETERS):
-        is_compared = name == "model_name_or_path" or name not in (*OWN_FLAGS, *results.FREE_TO_CHANGE)
+    for name in ("model_name_or_path", "max_steps", *settings.HYPER_PARAMETERS):
+        is_compared = name == "model_name_or_path" or name not in (*OWN_FLAGS, *record.FREE_TO_CHANGE)
         value = getattr(flags, name)
         if is_compared and name in recorded and value != recorded[name]:
             raise UserError(
@@ -46,30 +47,33 @@ def main() -> None:
     """Words: the number of cards given, those of run_trial.sh, and after "--" the flags for the task's script."""
     begin = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     words, extra = sys.argv[1:begin], sys.argv[begin + 1 :]
-    parser = arguments.Parser(prog="run_trial.sh", description=__doc__)
-    number = {"batch_size": arguments.positive_int, "seed": arguments.non_negative_int, "cards": arguments.positive_int}
-    number |= {"learning_rate": arguments.positive_float, "dropout": arguments.proportion, "given": int}
+    parser = cli.Parser(prog="run_trial.sh", description=__doc__)
+    number = {"batch_size": cli.positive_int, "seed": cli.non_negative_int, "cards": cli.positive_int}
+    number |= {"learning_rate": cli.positive_float, "dropout": cli.proportion, "given": int}
     for name in "given model task learning_rate batch_size dropout seed cards".split():
         parser.add_argument(name, type=number.get(name, str))
     args = parser.parse_args(words)
     task = tasks.get_task(args.task)
-    trial = grid.Trial(task.name, args.learning_rate, args.batch_size, args.dropout, args.seed, args.cards)
-    folder = grid.model_folder(Path(os.environ.get("RESULTS_DIR") or grid.RESULTS_DIR), args.model) / trial.folder
+    trial = search_space.Trial(task.name, args.learning_rate, args.batch_size, args.dropout, args.seed, args.cards)
+    folder = (
+        search_space.model_folder(Path(os.environ.get("RESULTS_DIR") or search_space.RESULTS_DIR), args.model)
+        / trial.folder
+    )
 
-    shared = arguments.Parser()
-    arguments.add_shared(shared)
+    shared = cli.Parser()
+    settings.add_shared(shared)
     flags, _ = shared.parse_known_args(["--model_name_or_path", "", *extra])
     for name in OWN_FLAGS:
         if getattr(flags, name):
             raise UserError(f"--{name} is set by the trial itself: leave it out after --")
 
-    processes = grid.num_processes(args.batch_size, max(1, min(args.cards, args.given)))
+    processes = search_space.num_processes(args.batch_size, max(1, min(args.cards, args.given)))
     note = ""
     if args.given and processes < args.cards:
         note = f"{args.cards} cards wanted, {args.given} given: "
         note += f"{processes} of them with {args.batch_size // processes} records each, {args.batch_size} in all"
 
-    earlier = results.read_result(folder) or {}
+    earlier = record.read_result(folder) or {}
     parts = earlier.get("hyper_parameters", {}).get("gradient_accumulation_steps", "")
     ending = ""
     if earlier.get("status") == "finished":
@@ -83,7 +87,7 @@ def main() -> None:
         ending,
         trial.folder,
         folder,
-        folder / grid.LOG_FILE,
+        folder / search_space.LOG_FILE,
         task.script,
         processes,
         args.batch_size // processes,
@@ -92,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

@@ -52,11 +52,11 @@ trap 'rm -f "$PLAN"' EXIT
 import sys
 from pathlib import Path
 
-from clue_utils import runtime
+from clue_utils import cli
 from clue_utils.errors import UserError
-from clue_utils.results import read_result
+from clue_utils.record import read_result
 from clue_utils.tasks import TASKS, get_task
-from clue_utils.trials import read_trials, winner
+from clue_utils.grid.outcomes import read_trials, winner
 
 
 def score(folder):
@@ -107,7 +107,7 @@ def main():
             sys.stdout.write(f"{field}\0")
 
 
-runtime.run(main)
+cli.run(main)
 END
 
 NAMES=() LEFT_OUT=()

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from clue_utils import runtime, tasks
-from clue_utils.arguments import Parser
+from clue_utils import cli, published, tasks
+from clue_utils.cli import Parser
 from clue_utils.errors import UserError
-from clue_utils.report import setting_text
-from clue_utils.results import write_text_atomically
+from clue_utils.files import write_text_atomically
+from clue_utils.report.collect import setting_text
 
 TOP = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README_en.md")
@@ -30,7 +30,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def scores() -> str:
     """The published scores: accuracy, and EM/F1 of the looser metric for CMRC2018, in percent."""
     rows = []
-    for model in tasks.PUBLISHED_MODELS:
+    for model in published.PUBLISHED_MODELS:
         cells = [
             f"{score.value:.2f}" + (f"/{score.f1:.2f}" if score.f1 is not None else "")
             for score in model.scores.values()
@@ -44,7 +44,7 @@ def hyper_parameters() -> str:
     searched = {task.name for task in tasks.TASKS.values() if len(task.dropouts) > 1}
     rows = [
         [f"`{model.name}`", *(setting_text(best, task in searched) for task, best in model.best_runs.items())]
-        for model in tasks.PUBLISHED_MODELS
+        for model in published.PUBLISHED_MODELS
     ]
     return markdown(["model", *tasks.TASKS], rows)
 
@@ -114,4 +114,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

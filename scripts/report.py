@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clue_utils import grid, report, report_html, report_tables, results, runtime, trials
-from clue_utils.arguments import Parser
+from clue_utils import cli, files
+from clue_utils.cli import Parser
+from clue_utils.grid import outcomes, search_space
+from clue_utils.report import collect, page, tables
 
 PAGE = "report.html"
 
@@ -25,7 +27,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "models", nargs="*", metavar="MODEL", help="a folder with <task>/<run>/result.json, or a model's name"
     )
     parser.add_argument(
-        "--results", type=Path, default=Path(grid.RESULTS_DIR), help="the folder of all models (default: %(default)s)"
+        "--results",
+        type=Path,
+        default=Path(search_space.RESULTS_DIR),
+        help="the folder of all models (default: %(default)s)",
     )
     parser.add_argument(
         "--output", type=Path, help="where the files go (default: the folder report beside the first model's)"
@@ -33,34 +38,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     # An earlier report is no model: results/* may be given though it lies among them.
     models = [model for model in args.models if not Path(model, PAGE).is_file()]
-    reports = report.read_models(models, args.results)
+    reports = collect.read_models(models, args.results)
     output = args.output or reports[0].folder.parent / "report"
     for model in reports:
         for warning in model.damages + model.doubts:
             print(f"warning: {warning}", file=sys.stderr)
 
-    for table in (report_tables.score_table(reports), report_tables.setting_table(reports)):
-        print(report_tables.as_text(table))
+    for table in (tables.score_table(reports), tables.setting_table(reports)):
+        print(tables.as_text(table))
     for model in reports:
-        for table in (report_tables.uncertainty_table(model), report_tables.cost_table(model)):
+        for table in (tables.uncertainty_table(model), tables.cost_table(model)):
             if table.rows:
-                print(report_tables.as_text(table, model.name))
+                print(tables.as_text(table, model.name))
         for outcome in model.with_status("failed"):
             print(f"failed: {model.name}/{outcome.folder}: {outcome.reason}")
         if model.with_status("failed"):
             print()
-    for note in report_tables.notes(reports):
+    for note in tables.notes(reports):
         print(note)
 
     output.mkdir(parents=True, exist_ok=True)
     for name, text in (
-        ("report.md", report_tables.to_markdown(reports)),
-        ("scores.csv", report_tables.to_csv(reports)),
-        (PAGE, report_html.to_html(reports)),
+        ("report.md", tables.to_markdown(reports)),
+        ("scores.csv", tables.to_csv(reports)),
+        (PAGE, page.to_html(reports)),
     ):
-        results.write_text_atomically(output / name, text)
-    print(f"\nreport.md, scores.csv and {PAGE} are in {trials.clean(output)}")
+        files.write_text_atomically(output / name, text)
+    print(f"\nreport.md, scores.csv and {PAGE} are in {outcomes.clean(output)}")
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clue_utils import runtime, submission
-from clue_utils.arguments import Parser
+from clue_utils import cli
+from clue_utils.cli import Parser
 from clue_utils.errors import UserError
+from clue_utils.leaderboard import write
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,16 +24,16 @@ def main(argv: list[str] | None = None) -> None:
         "--with_diagnostics", action="store_true", help="put the predictions of the diagnostics set in too"
     )
     args = parser.parse_args(argv)
-    runtime.configure_logging("error")  # the output is about the zip, not about the data
+    cli.configure_logging("error")  # the output is about the zip, not about the data
     for path in args.folders:
         if not path.exists():
             raise UserError(f"{path}: no such folder")
     folders = [path for path in args.folders if path.is_dir()]  # results/* names files beside them, too
-    counts = submission.zip_predictions(folders, args.output, args.data_dir, args.with_diagnostics)
+    counts = write.zip_predictions(folders, args.output, args.data_dir, args.with_diagnostics)
     for name, count in counts.items():
         print(f"{name}: {count} predictions")
     print(f"{len(counts)} files in {args.output}")
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main)

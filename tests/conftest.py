@@ -14,12 +14,12 @@ from filelock import FileLock
 
 import demo_data
 import make_demo
-from clue_utils import runtime
+from clue_utils import cli, environment
 from warm_python import WarmPython
 
 # One thread for each process, as several run side by side; sums also come out the same on any number of processors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-runtime.tune_cpu()
+environment.tune_cpu()
 # No test finds data but where it says; the workers, which are started after this, find the real records all the same.
 REAL_RECORDS = os.environ.setdefault("CLUE_TEST_RECORDS", os.environ.pop("CLUE_DATA_DIR", ""))
 os.environ.pop("PYTHON", None)  # names the interpreter that .venv is made with; the scripts take it for the one to run
@@ -30,7 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """``-n auto``: a worker for each processor that ``taskset`` and the like leave us; none for a single one."""
-    processors = runtime.num_processors()
+    processors = environment.num_processors()
     return processors if processors > 1 else 0
 
 
@@ -71,7 +71,7 @@ def own_cache(shared_folder: Path) -> None:
 @pytest.fixture(scope="session")
 def demo(shared_folder: Path) -> Path:
     """The demo folder that the project makes itself: ``model`` and ``data``. Tests write nothing there."""
-    runtime.import_libraries()
+    environment.import_libraries()
     folder = shared_folder / "shared-demo"
     with FileLock(f"{folder}.lock"):
         if not (folder / make_demo.MANIFEST).exists():
@@ -113,7 +113,7 @@ def run_script() -> Callable[..., tuple[int, str, str]]:
         status = 0
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                runtime.run(lambda: main([str(word) for word in words]))
+                cli.run(lambda: main([str(word) for word in words]))
             except SystemExit as end:
                 status = int(end.code or 0)
         return status, out.getvalue(), err.getvalue()

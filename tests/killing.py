@@ -36,7 +36,7 @@ from typing import Any
 TOP = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TOP / folder) for folder in ("", "classification", "mrc", "scripts")]
 
-from clue_utils import runtime, tasks  # noqa: E402
+from clue_utils import environment, tasks  # noqa: E402
 
 # Script, task, and flags that keep a run short.
 SCRIPTS = (
@@ -54,18 +54,21 @@ LEFTOVERS = (".tmp", ".part")
 
 def phases() -> dict[str, tuple[Any, str]]:
     """Phase -> module and name of the function at whose calls a run is killed."""
-    from clue_utils import checkpoints, download, features, inference, results, training
+    from clue_utils import record
+    from clue_utils.data import download
+    from clue_utils.features import build
     from clue_utils.models import load
+    from clue_utils.training import checkpoints, loop, predict
 
     return {
         "download": (download, "_version"),
         "unpack": (download, "_unpack_file"),
-        "encode": (features, "_arrow"),
-        "update": (training, "_backward"),
-        "evaluate and predict": (inference, "to_tensors"),
+        "encode": (build, "_arrow"),
+        "update": (loop, "_backward"),
+        "evaluate and predict": (predict, "to_tensors"),
         "checkpoint": (checkpoints, "save_file"),
         "best model": (load, "give_default_permissions"),
-        "result.json": (results, "write_text_atomically"),
+        "result.json": (record, "write_text_atomically"),
         "rename": (os, "replace"),
         "zip": (zipfile.ZipFile, "write"),
     }
@@ -178,11 +181,13 @@ def kill_runs(num_kills: int, seed: int) -> list[tuple[str, str, bool]]:
         top = Path(temporary)
         import make_demo
 
-        status = in_a_process(lambda: (runtime.import_libraries(), make_demo.make_demo(top / "demo", records=RECORDS)))  # type: ignore
+        status = in_a_process(
+            lambda: (environment.import_libraries(), make_demo.make_demo(top / "demo", records=RECORDS))
+        )  # type: ignore
         assert status == 0
-        runtime.import_libraries()
+        environment.import_libraries()
         address = serve(top / "archives")
-        from clue_utils import download
+        from clue_utils.data import download
 
         download._PLAIN_HOSTS = frozenset({"127.0.0.1"})
         for _, name, _ in SCRIPTS:
@@ -262,7 +267,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="(default: a new one)")
     args = parser.parse_args()
     print(f"seed {args.seed}")
-    runtime.tune_cpu()
+    environment.tune_cpu()
     rows = kill_runs(args.kills, args.seed)
     kills = Counter(phase for _, killed, _ in rows for phase in killed.split(", "))
     same = Counter(phase for _, killed, ok in rows if ok for phase in killed.split(", "))

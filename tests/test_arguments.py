@@ -15,7 +15,7 @@ import run_c3
 import run_chid
 import run_clue_classifier
 import run_cmrc2018
-from clue_utils import arguments
+from clue_utils import settings
 from clue_utils.errors import UserError
 from clue_utils.tasks import TASKS
 
@@ -24,7 +24,7 @@ TOP = Path(__file__).parent.parent
 
 def parse(*words: str, task: str = "TNEWS", cards: int = 1):
     args = run_clue_classifier.build_parser().parse_args(["--task_name", task, "--model_name_or_path", "x", *words])
-    arguments.resolve(args, TASKS[task], cards)
+    settings.resolve(args, TASKS[task], cards)
     return args
 
 
@@ -54,7 +54,7 @@ def test_a_published_model_brings_its_own_best_run():
     args = run_clue_classifier.build_parser().parse_args(
         "--task_name CLUEWSC2020 --do_train --model_name_or_path ernie-1.0".split()
     )
-    arguments.resolve(args, TASKS["CLUEWSC2020"], 1)
+    settings.resolve(args, TASKS["CLUEWSC2020"], 1)
     assert (args.learning_rate, args.batch_size, args.dropout) == (2e-5, 8, 0.0)
 
 
@@ -72,7 +72,7 @@ def test_a_published_model_brings_its_own_best_run():
 )
 def test_the_published_batch_is_shared_out_over_the_cards(caplog, task, words, cards, each, warning):
     args = run_c3.build_parser().parse_args(["--model_name_or_path", *words.split()])
-    arguments.resolve(args, TASKS[task], cards)
+    settings.resolve(args, TASKS[task], cards)
     assert args.batch_size == each
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(lines) == bool(warning) and all(re.search(warning, line) for line in lines)
@@ -84,12 +84,12 @@ def test_a_checkpoint_s_values_come_before_the_registry_s(tmp_path):
     args = run_clue_classifier.build_parser().parse_args(
         ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"]
     )
-    arguments.resolve(args, TASKS["TNEWS"], 1)
+    settings.resolve(args, TASKS["TNEWS"], 1)
     assert (args.max_seq_length, args.sources["max_seq_length"]) == (64, "checkpoint")
     other = run_clue_classifier.build_parser().parse_args(
         ["--task_name", "csl", "--model_name_or_path", str(tmp_path), "--do_train"]
     )
-    arguments.resolve(other, TASKS["CSL"], 1)
+    settings.resolve(other, TASKS["CSL"], 1)
     assert other.max_seq_length == 256
 
 
@@ -100,20 +100,20 @@ def test_a_part_of_an_epoch_hinders_only_further_training(tmp_path):
             ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), action]
         )
         with pytest.raises(UserError, match="num_train_epochs") if is_refused else contextlib.nullcontext():
-            arguments.resolve(args, TASKS["TNEWS"], 1)
+            settings.resolve(args, TASKS["TNEWS"], 1)
 
 
 def test_settings_of_one_script_are_part_of_the_run(tmp_path):
     settings = {"assignment": "greedy", "max_seq_length": 32}
     (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": settings}))
     args = run_chid.build_parser().parse_args(["--model_name_or_path", str(tmp_path), "--do_predict"])
-    arguments.resolve(args, TASKS["CHID"], 1, extra={"assignment": "joint"})
+    settings.resolve(args, TASKS["CHID"], 1, extra={"assignment": "joint"})
     assert (args.assignment, args.sources["assignment"]) == ("greedy", "checkpoint")
     assert "assignment" in args.hyper_parameters
     (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": {"assignment": "lucky"}}))
     args = run_chid.build_parser().parse_args(["--model_name_or_path", str(tmp_path), "--do_predict"])
     with pytest.raises(UserError, match="assignment cannot be 'lucky'"):
-        arguments.resolve(args, TASKS["CHID"], 1, extra={"assignment": "joint"})
+        settings.resolve(args, TASKS["CHID"], 1, extra={"assignment": "joint"})
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
         ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"]
     )
     with pytest.raises(UserError, match="result.json.*max_seq_length"):
-        arguments.resolve(args, TASKS["TNEWS"], 1)
+        settings.resolve(args, TASKS["TNEWS"], 1)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import run_clue_classifier
-from clue_utils import arguments, download, results, tasks
+from clue_utils import record, settings, tasks
+from clue_utils.data import download
 from clue_utils.errors import UserError
 from clue_utils.models import pickles
 
@@ -188,11 +189,11 @@ def read_pickle(content: bytes) -> Callable[[Path], None]:
 def go_on_with_another_run(folder: Path) -> None:
     names = [f"setting_{i}" for i in range(99)]
     before, now = dict.fromkeys(names, [LONG]), dict.fromkeys(names, 1)
-    results._require_same_run(folder, before, now | {"hyper_parameters": {}})
+    record._require_same_run(folder, before, now | {"hyper_parameters": {}})
 
 
 def take_a_hyper_parameter(folder: Path) -> None:
-    arguments._checked(argparse.Namespace(model_name_or_path=folder, do_train=True), "dropout", [LONG], 0.1)
+    settings._checked(argparse.Namespace(model_name_or_path=folder, do_train=True), "dropout", [LONG], 0.1)
 
 
 @pytest.mark.parametrize(

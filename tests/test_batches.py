@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 
 from clue_utils import tasks
-from clue_utils.data import Records
-from clue_utils.features import (
+from clue_utils.data.examples import Records
+from clue_utils.features.batches import (
     batches_per_epoch,
-    build_features,
     collate,
     length_grouped_batches,
     length_ordered_batches,
     shuffled_batches,
-    tokenizer_fingerprint,
 )
+from clue_utils.features.build import build_features, tokenizer_fingerprint
 from clue_utils.models import load_tokenizer
 
 

@@ -6,9 +6,9 @@ import check_models
 import demo_data
 import run_c3
 import run_cmrc2018
-from clue_utils.classification import Classification
-from clue_utils.data import load_records
+from clue_utils.data.examples import load_records
 from clue_utils.tasks import TASKS
+from clue_utils.training.classification import Classification
 
 SETTINGS = {"doc_stride": 128, "max_query_length": 64, "n_best_size": 20, "max_answer_length": 50}
 

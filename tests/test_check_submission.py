@@ -17,8 +17,8 @@ import pytest
 
 import check_submission
 import demo_data
-from clue_utils import prediction_check, submission, submission_check
 from clue_utils.errors import UserError
+from clue_utils.leaderboard import check_file, check_zip, file_names, write
 from clue_utils.tasks import DIAGNOSTICS
 
 TOP = Path(__file__).parent.parent
@@ -36,14 +36,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def good(data: Path) -> Files:
     """All fourteen files for the demo's test sets."""
     files = {}
-    for name, (task, split) in prediction_check.submission_files().items():
-        ids, _ = prediction_check.expected_ids(task, split, data)
+    for name, (task, split) in file_names.submission_files().items():
+        ids, _ = check_file.expected_ids(task, split, data)
         assert ids is not None
         label = {"classification": task.labels[:1], "multiple_choice": [1], "span": ["甲"], "cloze": [3]}[task.kind][0]
         answers: Any = [(id_, label) for id_ in ids]
         if task.kind in ("span", "cloze"):
             answers = dict(answers)
-        files[name] = submission.format_predictions(task, answers).encode()
+        files[name] = write.format_predictions(task, answers).encode()
     return files
 
 
@@ -207,8 +207,8 @@ def test_every_problem_is_named_not_only_the_first(tmp_path, data, good, run_scr
 
 def test_many_of_one_kind_are_counted():
     text = b"".join(b'{"id": %d, "label": "x"}\n' % i for i in range(3000))
-    report = prediction_check.Report()
-    prediction_check.check_prediction(OCNLI, text, OCNLI, report, range(3000))
+    report = check_file.Report()
+    check_file.check_prediction(OCNLI, text, OCNLI, report, range(3000))
     assert len(report.problems) == 11
     assert report.problems[-1] == f"{OCNLI}: label: 2,990 more like these"
 
@@ -218,9 +218,9 @@ def test_without_data_the_official_sizes_count(tmp_path, monkeypatch):
     lines = [b'{"id": %d, "label": "neutral"}' % i for i in range(3000)]
     for count, wrong in ((3000, None), (2999, "2,999 predictions, but the official test set has 3,000")):
         path = write_zip(tmp_path / f"{count}.zip", {OCNLI: b"\n".join(lines[:count])})
-        report = submission_check.check_zip(path)
+        report = check_zip.check_zip(path)
         assert report.problems == ([f"{OCNLI}: {wrong}", f"{OCNLI}: id 2999 is missing"] if wrong else [])
-    report = submission_check.check_zip(write_zip(tmp_path / "c.zip", {CMRC: b'{"DEV_0_QUERY_0": "a"}'}))
+    report = check_zip.check_zip(write_zip(tmp_path / "c.zip", {CMRC: b'{"DEV_0_QUERY_0": "a"}'}))
     assert names(report.problems, f"{CMRC}: 1 predictions, but the official test set has 2,000")
     assert names(report.problems, f"{CMRC}: 'DEV_0_QUERY_0' is not a question id such as TEST_0_QUERY_0")
 
@@ -263,10 +263,10 @@ def test_a_damaged_zip(tmp_path, data, good, run_script, change):
 
 
 def test_absurd_sizes(tmp_path, data, run_script, monkeypatch):
-    path = write_zip(tmp_path / "submit.zip", {"csl_predict.json": b" " * (prediction_check.MAX_FILE_BYTES + 1)})
+    path = write_zip(tmp_path / "submit.zip", {"csl_predict.json": b" " * (check_file.MAX_FILE_BYTES + 1)})
     assert path.stat().st_size < 10**6
     assert run_check(run_script, path, data)[0] == ["csl_predict.json: more than 8 MB: not a prediction file"]
-    monkeypatch.setattr(submission_check, "MAX_ZIP_BYTES", path.stat().st_size - 1)
+    monkeypatch.setattr(check_zip, "MAX_ZIP_BYTES", path.stat().st_size - 1)
     (problem,) = run_check(run_script, path, data)[0]
     assert names([problem], "submit.zip: more than 0 MB: not a zip of prediction files alone")
     monkeypatch.undo()
@@ -307,7 +307,7 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
 @pytest.mark.parametrize("case", HOSTILE)
 def test_absurd_content_is_refused_in_little_memory(tmp_path, run_script, monkeypatch, case):
     monkeypatch.delenv("CLUE_DATA_DIR", raising=False)
-    monkeypatch.setattr(prediction_check, "MAX_PREDICTIONS", 5000)
+    monkeypatch.setattr(check_file, "MAX_PREDICTIONS", 5000)
     name, content, pattern = HOSTILE[case]
     path = write_zip(tmp_path / "submit.zip", {name: content})
     tracemalloc.start()
@@ -332,7 +332,7 @@ def test_zipping_reads_no_more_of_a_file_than_it_takes_to_refuse_it(tmp_path):
     with (tmp_path / TNEWS).open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(UserError, match=f"{TNEWS}: more than 8 MB: not a prediction file"):
-        submission.zip_predictions([tmp_path], tmp_path / "submit.zip")
+        write.zip_predictions([tmp_path], tmp_path / "submit.zip")
 
 
 def test_a_zip_that_unpacks_without_bound(tmp_path, run_script):
@@ -345,11 +345,11 @@ def test_a_zip_that_unpacks_without_bound(tmp_path, run_script):
 
 def test_many_wrong_answers_are_looked_for_only_as_far_as_they_are_named(monkeypatch):
     searched = []
-    monkeypatch.setattr(prediction_check, "_line_of", lambda content, key: searched.append(key))
+    monkeypatch.setattr(check_file, "_line_of", lambda content, key: searched.append(key))
     answers = {f"#idiom{i:06d}#": 99 for i in range(5000)}
-    report = prediction_check.Report()
-    prediction_check.check_prediction("chid11_predict.json", json.dumps(answers).encode(), "f", report)
-    assert len(searched) == prediction_check.MAX_LINES and "4,990 more like these" in "".join(report.problems)
+    report = check_file.Report()
+    check_file.check_prediction("chid11_predict.json", json.dumps(answers).encode(), "f", report)
+    assert len(searched) == check_file.MAX_LINES and "4,990 more like these" in "".join(report.problems)
 
 
 def test_no_such_zip_or_data(tmp_path, good, run_script):
@@ -366,21 +366,21 @@ def test_the_diagnostics_are_known_and_optional(tmp_path):
     folder = tmp_path / "data" / DIAGNOSTICS.folder
     folder.mkdir(parents=True)
     (folder / "diagnostics_test.json").write_text(pairs)
-    text = submission.format_predictions(DIAGNOSTICS, [(0, "neutral"), (1, "entailment")]).encode()
-    assert submission_check.check_zip(write_zip(tmp_path / "a.zip", {name: text}), folder.parent).problems == []
+    text = write.format_predictions(DIAGNOSTICS, [(0, "neutral"), (1, "entailment")]).encode()
+    assert check_zip.check_zip(write_zip(tmp_path / "a.zip", {name: text}), folder.parent).problems == []
     wrong = text.replace(b"neutral", b"maybe")
-    report = submission_check.check_zip(write_zip(tmp_path / "b.zip", {name: wrong}), folder.parent)
+    report = check_zip.check_zip(write_zip(tmp_path / "b.zip", {name: wrong}), folder.parent)
     assert names(report.problems, f"{name}:1: label 'maybe' is not one of")
 
 
 def test_zipping_compares_with_the_test_files(tmp_path, data, good):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "csl_predict.json").write_bytes(good["csl_predict.json"])
-    zipped = submission.zip_predictions([tmp_path / "a"], tmp_path / "submit.zip", data)
+    zipped = write.zip_predictions([tmp_path / "a"], tmp_path / "submit.zip", data)
     assert zipped == {"csl_predict.json": 4}
     (tmp_path / "a" / "csl_predict.json").write_bytes(good["csl_predict.json"].replace(b'"id": 1', b'"id": 71'))
     with pytest.raises(UserError, match=r"csl_predict.json:2: id 71 is not in the test file \(and 1 more"):
-        submission.zip_predictions([tmp_path / "a"], tmp_path / "submit.zip", data)
+        write.zip_predictions([tmp_path / "a"], tmp_path / "submit.zip", data)
 
 
 def test_answers_without_loading_paddle():

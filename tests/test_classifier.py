@@ -8,9 +8,10 @@ import re
 import pytest
 
 import run_clue_classifier
-from clue_utils import data, models, tasks
-from clue_utils.classification import text_and_pair
+from clue_utils import models, tasks
+from clue_utils.data import examples
 from clue_utils.tasks import TASKS
+from clue_utils.training.classification import text_and_pair
 from make_demo import training_flags
 
 TRAIN_LINE = re.compile(
@@ -196,7 +197,7 @@ def test_marked_spans_may_meet_and_overlap(noun, pronoun, marked):
 def test_spans_of_real_records_are_marked_as_the_official_reader_does(clue_data_dir):
     number = 0
     for split in TASKS["CLUEWSC2020"].splits:
-        for record in data.load_records(TASKS["CLUEWSC2020"], split, clue_data_dir):
+        for record in examples.load_records(TASKS["CLUEWSC2020"], split, clue_data_dir):
             spans = ((record["target"][f"span{i}_index"], len(record["target"][f"span{i}_text"])) for i in (1, 2))
             letters = list(record["text"])
             for (begin, length), (left, right) in zip(spans, ("__", "[]"), strict=True):

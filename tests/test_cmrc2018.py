@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import run_cmrc2018
-from clue_utils.data import load_records
+from clue_utils.data.examples import load_records
 from clue_utils.errors import UserError
-from clue_utils.evaluation import cmrc2018_scores
-from clue_utils.features import build_features
+from clue_utils.features.build import build_features
+from clue_utils.scores.cmrc2018 import cmrc2018_scores
 from clue_utils.tasks import TASKS
 from run_cmrc2018 import NO_ANSWER, Cmrc2018, OffsetTokenizer, repaired_start
 

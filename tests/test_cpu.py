@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from clue_utils import cpu
+from clue_utils.models import cpu_layers
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (2, 3, 5), (2, 2, 3, 5)])
@@ -25,9 +25,9 @@ def test_the_linear_layer_is_paddles_to_the_rounding_of_sums(shape):
             return [y.numpy(), model(x).numpy(), *gradients]
 
     expected = run()
-    cpu.speed_up(model)
+    cpu_layers.speed_up(model)
     found = run()
-    assert [type(layer) for layer in model] == [cpu.Linear, paddle.nn.GELU, cpu.Linear]
+    assert [type(layer) for layer in model] == [cpu_layers.Linear, paddle.nn.GELU, cpu_layers.Linear]
     assert [parameter.name for parameter in model.parameters()] == names
     for mine, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
@@ -55,10 +55,10 @@ def test_a_model_learns_as_with_paddles_layers():
             return float(loss), model(ids, attention_mask=mask).numpy(), gradients
 
     expected_loss, expected_logits, expected = run()
-    cpu.speed_up(model)
+    cpu_layers.speed_up(model)
     loss, logits, gradients = run()
     kinds = {type(layer) for layer in model.sublayers()}
-    assert {cpu.Linear, cpu.LayerNorm, cpu.TransformerEncoder} <= kinds
+    assert {cpu_layers.Linear, cpu_layers.LayerNorm, cpu_layers.TransformerEncoder} <= kinds
     assert loss == pytest.approx(expected_loss, abs=1e-6)
     np.testing.assert_allclose(logits, expected_logits, atol=1e-5)
     assert gradients.keys() == expected.keys()
@@ -68,5 +68,5 @@ def test_a_model_learns_as_with_paddles_layers():
 
 def test_a_layer_without_bias_stays_as_it_is():
     model = paddle.nn.Sequential(paddle.nn.Linear(5, 7, bias_attr=False))
-    cpu.speed_up(model)
+    cpu_layers.speed_up(model)
     assert type(model[0]) is paddle.nn.Linear

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from clue_utils import data
-from clue_utils.data import load_records
+from clue_utils.data import examples
+from clue_utils.data.examples import load_records
 from clue_utils.errors import UserError
 from clue_utils.tasks import TASKS
 
@@ -481,11 +481,11 @@ def test_cache_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.delenv("CLUE_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
-    assert data.cache_dir() == Path("/home/someone/.cache/clue_benchmark")
+    assert examples.cache_dir() == Path("/home/someone/.cache/clue_benchmark")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert data.cache_dir() == Path("/xdg/clue_benchmark")
+    assert examples.cache_dir() == Path("/xdg/clue_benchmark")
     monkeypatch.setenv("CLUE_CACHE_DIR", "~/c")
-    assert data.cache_dir() == Path("/home/someone/c")
+    assert examples.cache_dir() == Path("/home/someone/c")
 
 
 def test_nothing_found(tmp_path):
@@ -568,6 +568,6 @@ def test_starts_without_heavy_packages():
         "import sys, clue_utils.data\n"
         "print([name for name in ('paddle', 'paddlenlp', 'numpy', 'datasets') if name in sys.modules])"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(examples.__file__).parents[1])}
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True).stdout == "[]\n"

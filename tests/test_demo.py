@@ -12,7 +12,7 @@ import pytest
 
 import demo_data
 import make_demo
-from clue_utils.data import load_records
+from clue_utils.data.examples import load_records
 from clue_utils.errors import UserError
 from clue_utils.tasks import CLASSIFICATION_TASKS, NO_LABEL, TASKS
 

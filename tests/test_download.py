@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from clue_utils import download
+from clue_utils.data import download
 from clue_utils.errors import UserError
 from clue_utils.tasks import TASKS, Archive
 from killing import kill_before_change

@@ -92,7 +92,7 @@ def evaluation(folder: Path) -> dict[str, float]:
 
 
 def test_the_mean_is_of_probabilities_and_keeps_each_row_s_level():
-    from clue_utils.ensemble import average_logits
+    from clue_utils.training.ensemble import average_logits
 
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 5, 3)).astype(np.float32) * 4
@@ -106,7 +106,7 @@ def test_the_mean_is_of_probabilities_and_keeps_each_row_s_level():
 
 
 def test_equal_members_give_their_own_logits_and_missing_columns_stay_missing():
-    from clue_utils.ensemble import average_logits
+    from clue_utils.training.ensemble import average_logits
 
     rng = np.random.default_rng(1)
     logits = (rng.normal(size=(50, 8)) * 20).astype(np.float32)
@@ -139,7 +139,7 @@ def test_a_checkpoint_with_itself_is_itself(tmp_path, model_dir, apply, script):
 
 
 def test_two_checkpoints_are_averaged(tmp_path, model_dir, apply, monkeypatch):
-    from clue_utils import ensemble
+    from clue_utils.training import ensemble
 
     averaged: list[tuple[list[np.ndarray], np.ndarray]] = []
     original = ensemble.average_logits

@@ -14,9 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from clue_utils import evaluation, tasks
+from clue_utils import tasks
 from clue_utils.errors import UserError
-from clue_utils.evaluation import accuracy, assign_candidates, cmrc2018_scores, squad_scores
+from clue_utils.scores import cmrc2018
+from clue_utils.scores.accuracy import accuracy
+from clue_utils.scores.chid import assign_candidates
+from clue_utils.scores.cmrc2018 import cmrc2018_scores, squad_scores
 
 
 def official(prediction: str, *golds: str) -> tuple[float, float]:
@@ -305,7 +308,7 @@ WORDS = {
 
 def test_words() -> None:
     for run, expected in WORDS.items():
-        assert evaluation._words(run) == [word for word in expected.split("|") if word], run
+        assert cmrc2018._words(run) == [word for word in expected.split("|") if word], run
 
 
 @pytest.mark.usefixtures("nltk_of_the_time")
@@ -315,7 +318,7 @@ def test_words_are_those_of_nltk(questions: list[Question]) -> None:
         run
         for question in questions
         for text in (question.context, *question.golds)
-        for run in re.split("[\u4e00-\u9fa5]", evaluation._without_marks(text))
+        for run in re.split("[\u4e00-\u9fa5]", cmrc2018._without_marks(text))
     }
     pieces = [*"  .'(),%–\"", "...", ", ", "a", "12", "3,5", "don't", "dog's", "cannot", "u.s."]
     runs.update("".join(rng.choices(pieces, k=rng.randrange(1, 8))) for _ in range(20_000))
@@ -323,7 +326,7 @@ def test_words_are_those_of_nltk(questions: list[Question]) -> None:
         start, end = sorted(rng.choices(range(len(run) + 1), k=2))
         for part in (run, run[start:end]):
             if not re.search("'[smd]'|,,", part):
-                assert evaluation._words(part) == second_words(part), part
+                assert cmrc2018._words(part) == second_words(part), part
 
 
 # --- CHID -----------------------------------------------------------------------------------------------------------

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from clue_utils import models, runtime
+from clue_utils import environment, models
 from clue_utils.errors import UserError
 from clue_utils.models import heads
 from clue_utils.tasks import TASKS
 
-runtime.import_libraries()
+environment.import_libraries()
 
 from clue_utils.models.config import Config, encoder_settings  # noqa: E402
 from clue_utils.models.export import export  # noqa: E402

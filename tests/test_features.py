@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clue_utils import features, tasks
-from clue_utils.data import Records
+from clue_utils import tasks
+from clue_utils.data.examples import Records
 from clue_utils.errors import UserError
-from clue_utils.features import build_features, collate, length_ordered_batches
+from clue_utils.features import build as feature_cache
+from clue_utils.features.batches import collate, length_ordered_batches
+from clue_utils.features.build import build_features
 
 TOP = Path(__file__).parent.parent
 
@@ -129,7 +131,7 @@ def test_a_cache_that_others_have_filled_need_not_be_writable(build, tmp_path, m
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(features, "FileLock", refuse)
+    monkeypatch.setattr(feature_cache, "FileLock", refuse)
     assert rows(build(method)) == expected and method.calls == 0
     with pytest.raises(UserError, match=f"{tmp_path}/cache: cannot keep features there .*CLUE_CACHE_DIR"):
         build(method, num_records=10)
@@ -180,7 +182,7 @@ def test_features_are_a_sequence(build):
 
 def test_features_of_an_earlier_format_are_not_used(build, monkeypatch):
     with monkeypatch.context() as earlier:
-        earlier.setattr(features, "_CACHE_FORMAT", features._CACHE_FORMAT - 1)
+        earlier.setattr(feature_cache, "_CACHE_FORMAT", feature_cache._CACHE_FORMAT - 1)
         build(Method())
     method = Method()
     build(method)

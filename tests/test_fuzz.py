@@ -21,8 +21,10 @@ import run_c3
 import run_chid
 import run_clue_classifier
 import run_cmrc2018
-from clue_utils import data, prediction_check, submission, submission_check, tasks
+from clue_utils import tasks
+from clue_utils.data import examples
 from clue_utils.errors import UserError
+from clue_utils.leaderboard import check_file, check_zip, file_names, write
 
 EXAMPLES = int(os.environ.get("FUZZ", "25"))
 quick = settings(
@@ -83,7 +85,7 @@ def folder(tmp_path_factory):
 
 
 def method_of(task, tokenizer):
-    from clue_utils.classification import Classification
+    from clue_utils.training.classification import Classification
 
     if task.kind == "classification":
         return Classification(task, tokenizer, 32)
@@ -124,7 +126,7 @@ def test_records(name, folder, tokenizer, tmp_path_factory, choice: random.Rando
         where = choice.choice([*places(document)])
         path.write_text(json.dumps(changed(document, where, new if new is not list or where else None)), "utf-8")
     try:
-        records = data.load_records(task, split, target.parent)
+        records = examples.load_records(task, split, target.parent)
     except UserError as error:
         line = str(error).replace(str(target.parent), "")
         assert line.isprintable() and path.name in line and len(line) <= LONGEST, line
@@ -191,12 +193,12 @@ def test_results_in_a_report(result, run_script, tmp_path_factory, choice, new):
 def predictions(folder):
     """File name -> content and answers by id, of valid prediction files."""
     files = {}
-    for name, (task, split) in prediction_check.submission_files().items():
-        ids, _ = prediction_check.expected_ids(task, split, folder)
+    for name, (task, split) in file_names.submission_files().items():
+        ids, _ = check_file.expected_ids(task, split, folder)
         label = {"classification": task.labels[:1], "multiple_choice": [1], "span": ["甲"], "cloze": [3]}[task.kind][0]
         answers = [(id_, label) for id_ in ids]
         answers = dict(answers) if task.kind in ("span", "cloze") else answers
-        files[name] = (submission.format_predictions(task, answers).encode(), ids)
+        files[name] = (write.format_predictions(task, answers).encode(), ids)
     return files
 
 
@@ -220,11 +222,11 @@ def test_prediction_files(predictions, choice, noise, new):
             where = choice.choice([*places(value)])
             lines = [json.dumps(changed(value, where, new if new is not list or where else None)).encode()]
         broken = b"\n".join(lines) + b"\n"
-    report = prediction_check.Report()
-    prediction_check.check_prediction(name, broken, name, report, ids)
+    report = check_file.Report()
+    check_file.check_prediction(name, broken, name, report, ids)
     assert all(line.isprintable() and len(line) <= LONGEST for line in report.problems), report.problems
     if not report.problems:  # accepted: then all it may have changed is answers, for other allowed ones
-        task, _ = prediction_check.submission_files()[name]
+        task, _ = file_names.submission_files()[name]
         if task.kind in ("span", "cloze"):
             answers = json.loads(broken)
         else:
@@ -250,7 +252,7 @@ def test_zips(predictions, tmp_path_factory, choice, noise):
     begin = choice.randrange(len(good))
     path.write_bytes(good[:begin] + noise + good[begin + choice.choice([0, len(noise)]) :])
     try:
-        report = submission_check.check_zip(path)
+        report = check_zip.check_zip(path)
     except UserError as error:
         assert str(path) in str(error)
         return

@@ -12,8 +12,9 @@ import pytest
 from paddlenlp import transformers
 
 from clue_utils import models
-from clue_utils.tasks import PUBLISHED_MODELS, TASKS
-from clue_utils.training import build_optimizer
+from clue_utils.published import PUBLISHED_MODELS
+from clue_utils.tasks import TASKS
+from clue_utils.training.loop import build_optimizer
 
 FAMILIES = ("Ernie", "ErnieGram", "Bert", "Roberta")
 SIZES = {

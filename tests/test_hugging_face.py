@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 import hugging_face as hf
 import run_clue_classifier
-from clue_utils import models, runtime
+from clue_utils import device, models
 from clue_utils.errors import UserError
 from clue_utils.models import heads
 from clue_utils.tasks import TASKS
@@ -138,7 +138,7 @@ def test_a_form_of_weights_gives_the_same_logits(torch, tmp_path, form):  # noqa
         else:
             weights, content = to_bfloat16(PLAIN)
             (folder / "model.safetensors").write_bytes(content)
-    runtime.set_device("cpu")  # with its settings of Paddle, under which not every kernel is there
+    device.set_device("cpu")  # with its settings of Paddle, under which not every kernel is there
     ids, mask = hf.make_rows()
     np.testing.assert_allclose(logits_of(load(folder), ids, mask), hf.bert_logits(weights, ids, mask), atol=1e-5)
 

@@ -13,10 +13,10 @@ import pytest
 import run_c3
 import run_chid
 import run_cmrc2018
-from clue_utils import pipeline
-from clue_utils.classification import Classification, text_and_pair
 from clue_utils.models import load_tokenizer
 from clue_utils.tasks import TASKS
+from clue_utils.training import session
+from clue_utils.training.classification import Classification, text_and_pair
 from run_c3 import C3
 from run_chid import Chid
 from run_cmrc2018 import Cmrc2018
@@ -160,7 +160,7 @@ def test_a_script_takes_its_flags_and_the_official_values(
     monkeypatch, run_script, tokenizer, tmp_path, script, flags, task, expected
 ):
     executed = []
-    monkeypatch.setattr(pipeline, "execute", lambda *words: executed.append(words))
+    monkeypatch.setattr(session, "execute", lambda *words: executed.append(words))
     words = ("--model_name_or_path", "ernie-3.0-base-zh", "--do_predict", "--device", "cpu", "--output_dir", tmp_path)
     status, out, err = run_script(script.main, *words, *flags.split())
     assert status == 0 and f"task: {task}, " in out, err

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from clue_utils import models, tasks
+from clue_utils import models, published
 from clue_utils.errors import UserError
 from clue_utils.models import source
 from clue_utils.tasks import TASKS
@@ -148,6 +148,6 @@ def test_every_published_name_and_every_chinese_encoder_of_paddlenlp_is_known():
     runtime_names = "bert-wwm-chinese ernie-1.0 ernie-gram-zh hfl/rbt6 nezha-base-chinese albert-chinese-tiny".split()
     runtime_names += "roformer-chinese-base roformer_v2_chinese_char_base tinybert-4l-312d-zh ppminilm-6l-768h".split()
     runtime_names += "chinese-electra-base ernie-m-base skep_ernie_1.0_large_ch nystromformer-base-zh".split()
-    for name in [*runtime_names, *(model.name for model in tasks.PUBLISHED_MODELS)]:
+    for name in [*runtime_names, *(model.name for model in published.PUBLISHED_MODELS)]:
         assert source.is_known_name(name), name
     assert not source.is_known_name("models/tnews")

@@ -7,9 +7,11 @@ import json
 import pytest
 
 import run_clue_classifier
-from clue_utils import classification, grid, tasks
-from clue_utils.prediction_check import submission_files
+from clue_utils import tasks
+from clue_utils.grid import search_space
+from clue_utils.leaderboard.file_names import submission_files
 from clue_utils.tasks import Archive, Split, Task
+from clue_utils.training import classification
 
 # What would stand in clue_utils/tasks.py.
 REVIEWS = Task(
@@ -72,5 +74,5 @@ def test_it_is_trained_evaluated_and_predicted(reviews, run_script, demo, tmp_pa
 
 
 def test_grid_and_submission_know_it(reviews):
-    assert len(grid.list_trials(["reviews"])) == 12
+    assert len(search_space.list_trials(["reviews"])) == 12
     assert submission_files()["reviews_predict.json"] == (REVIEWS, "test")

@@ -16,11 +16,12 @@ import numpy as np
 import paddle
 import pytest
 
-from clue_utils import arguments, runtime, tasks, training
+from clue_utils import cli, ranks, settings, tasks
 from clue_utils.errors import Stopped, UserError
-from clue_utils.features import length_grouped_batches
-from clue_utils.results import Run
-from clue_utils.training import evaluate_and_log, fit, step_seed
+from clue_utils.features.batches import length_grouped_batches
+from clue_utils.record import Run
+from clue_utils.training import loop
+from clue_utils.training.loop import evaluate_and_log, fit, step_seed
 
 NUM_ROWS, NUM_INPUTS, NUM_OUTPUTS = 20, 4, 3
 BETA1, BETA2 = 0.9, 0.999
@@ -123,11 +124,11 @@ def adamw(
 
 def arguments_of(folder: Path, *words: str) -> Any:
     """Flags as a script would read them."""
-    parser = arguments.Parser()
-    arguments.add_shared(parser)
+    parser = cli.Parser()
+    settings.add_shared(parser)
     given = ("--model_name_or_path", "ernie-3.0-base-zh", "--do_train", "--output_dir", str(folder), *words)
     args = parser.parse_args(given)
-    arguments.resolve(args, tasks.TASKS["TNEWS"], num_cards=1)
+    settings.resolve(args, tasks.TASKS["TNEWS"], num_cards=1)
     return args
 
 
@@ -447,9 +448,9 @@ def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, n
     chosen = np.arange(num_rows) + 5
     losses, expected = losses_and_gradients(first_weights(), x[chosen], targets[chosen], 1.0)
     gradients, mean, taken = {name: 0.0 for name in expected}, 0.0, []
-    monkeypatch.setattr(runtime, "world_size", lambda: num_ranks)
+    monkeypatch.setattr(ranks, "world_size", lambda: num_ranks)
     for rank in range(num_ranks):
-        monkeypatch.setattr(runtime, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
         model, is_quiet, exchanges = Tiny(first_weights()), [], []
 
         @contextlib.contextmanager
@@ -465,7 +466,7 @@ def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, n
 
         model.no_sync = no_sync
         scaler = paddle.amp.GradScaler(enable=False)
-        share = training._backward(model, FEATURES, chosen, collate, compute_loss, scaler, num_parts)
+        share = loop._backward(model, FEATURES, chosen, collate, compute_loss, scaler, num_parts)
         assert exchanges[-1] and sum(exchanges) == 1
         mean += float(share) / num_ranks
         for name, parameter in model.named_parameters():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import run_clue_classifier
-from clue_utils import pruning
+from clue_utils.grid import pruning
 from clue_utils.tasks import TASKS
 
 

@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 
 import report as script
-from clue_utils import grid, report, report_html, report_tables, tasks, trials
+from clue_utils import tasks
 from clue_utils.errors import UserError
-from clue_utils.grid import Trial
+from clue_utils.grid import outcomes, search_space
+from clue_utils.grid.search_space import Trial
+from clue_utils.report import collect, page, tables
 
 TOP = Path(__file__).resolve().parents[1]
 Run = Callable[..., tuple[int, str, str]]
@@ -68,11 +70,11 @@ def put(model: Path, trial: Trial, score: float | None, /, log: str = "done\n", 
     return folder
 
 
-def read(model: Path) -> report.ModelReport:
-    return report.read_models([str(model)], Path("nowhere"))[0]
+def read(model: Path) -> collect.ModelReport:
+    return collect.read_models([str(model)], Path("nowhere"))[0]
 
 
-def cells(table: report_tables.Table, label: str) -> dict[str, str]:
+def cells(table: tables.Table, label: str) -> dict[str, str]:
     row = next(row for row in table.rows if row.label == label)
     return dict(zip(table.header[1:], row.cells, strict=True))
 
@@ -88,13 +90,13 @@ def test_the_highest_finished_score_wins(tmp_path: Path) -> None:
     assert winner and winner.trial == trial_of("TNEWS", 2e-5) and winner.score == 0.57
     assert found.winner("AFQMC") is None
     assert winner.standard_error() == pytest.approx((0.57 * 0.43 / 10000) ** 0.5)
-    row = cells(report_tables.score_table([found]), "rbt6")
+    row = cells(tables.score_table([found]), "rbt6")
     assert row["TNEWS"] == "57.00" and row["AVG"] == "57.00 (1 of 10)" and row["C3"] == "–"
-    assert cells(report_tables.setting_table([found]), "rbt6")["TNEWS"] == "2e-5,32"
+    assert cells(tables.setting_table([found]), "rbt6")["TNEWS"] == "2e-5,32"
 
 
 def test_ties_go_by_the_order_of_the_grid(tmp_path: Path) -> None:
-    trials = grid.list_trials(["CLUEWSC2020"])
+    trials = search_space.list_trials(["CLUEWSC2020"])
     for trial in reversed(trials):
         put(tmp_path / "m", trial, 0.75)
     outside = trial_of("CLUEWSC2020", 1e-6, 8, seed=1)
@@ -102,7 +104,7 @@ def test_ties_go_by_the_order_of_the_grid(tmp_path: Path) -> None:
     found = read(tmp_path / "m")
     assert [outcome.trial for outcome in found.of_task("CLUEWSC2020")] == [*trials, outside]
     assert (winner := found.winner("CLUEWSC2020")) and winner.trial == trials[0]
-    assert cells(report_tables.setting_table([found]), "m")["CLUEWSC2020"] == "1e-5,8,0.1"
+    assert cells(tables.setting_table([found]), "m")["CLUEWSC2020"] == "1e-5,8,0.1"
 
 
 def test_whole_grid_with_a_published_row(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_whole_grid_with_a_published_row(tmp_path: Path) -> None:
         put(model, trial_of(name), 0.5 + i / 100)
     found = read(model)
     assert found.published and found.published.name == "hfl/rbt6"
-    table = report_tables.score_table([found])
+    table = tables.score_table([found])
     assert [row.kind for row in table.rows] == ["own", "rule", "published", "difference"]
     own, rule, published, difference = (dict(zip(table.header[1:], row.cells, strict=True)) for row in table.rows)
     assert own["AVG"] == "54.50" and own["CMRC2018"] == "57.00/77.00"
@@ -121,8 +123,8 @@ def test_whole_grid_with_a_published_row(tmp_path: Path) -> None:
     assert published["AVG"] == "69.74†" and published["CMRC2018"] == "62.26/84.72†" and published["C3"] == "59.93†"
     assert difference["CMRC2018"] == "−4.26†" and difference["AVG"] == "−15.34†" and difference["TNEWS"] == "−5.62"
     assert difference["C3"] == "−2.93†"
-    assert [row.kind for row in report_tables.setting_table([found]).rows] == ["own", "published"]
-    uncertainty = report_tables.uncertainty_table(found)
+    assert [row.kind for row in tables.setting_table([found]).rows] == ["own", "published"]
+    uncertainty = tables.uncertainty_table(found)
     assert cells(uncertainty, "CMRC2018 EM")["published"] == "–"
     assert cells(uncertainty, "CMRC2018 EM, published rule†")["published"] == "62.26"
     assert cells(uncertainty, "C3")["score"] == "59.00" and cells(uncertainty, "C3")["difference"] == "–"
@@ -131,7 +133,7 @@ def test_whole_grid_with_a_published_row(tmp_path: Path) -> None:
 
 def test_a_run_without_the_published_rule_s_metric_is_not_compared(tmp_path: Path) -> None:
     put(tmp_path / "rbt6", trial_of("C3"), 0.6, best_metrics={"accuracy": 0.6, "loss": 1.0})
-    table = report_tables.score_table([read(tmp_path / "rbt6")])
+    table = tables.score_table([read(tmp_path / "rbt6")])
     assert [dict(zip(table.header[1:], row.cells, strict=True))["C3"] for row in table.rows] == [
         *("60.00", "–", "59.93†", "–"),
     ]
@@ -141,9 +143,9 @@ def test_another_development_set_is_not_compared(tmp_path: Path) -> None:
     put(tmp_path / "rbt6", trial_of("TNEWS"), 0.5, num_examples={"dev": 30})
     put(tmp_path / "rbt6", trial_of("TNEWS", 5e-5), 0.4, data_sha256={"dev": "other"})
     found = read(tmp_path / "rbt6")
-    table = report_tables.score_table([found])
+    table = tables.score_table([found])
     assert cells(table, "difference")["TNEWS"] == "–" and cells(table, "rbt6")["TNEWS"] == "50.00"
-    assert any("TNEWS 30 for 10000" in note for note in report_tables.notes([found]))
+    assert any("TNEWS 30 for 10000" in note for note in tables.notes([found]))
     assert found.doubts == ("TNEWS: its trials differ in development data (d, other); their scores do not compare",)
 
 
@@ -166,9 +168,9 @@ def test_spread_over_seeds(tmp_path: Path) -> None:
     assert (winner := found.winner("TNEWS")) and winner.trial and winner.trial.seed == 1
     assert sorted(found.scores_over_seeds(winner)) == sorted(scores)
     spread = f"56.00 ± {100 * statistics.stdev(scores):.2f} (3)"
-    assert cells(report_tables.uncertainty_table(found), "TNEWS")["mean ± SD (seeds)"] == spread
+    assert cells(tables.uncertainty_table(found), "TNEWS")["mean ± SD (seeds)"] == spread
     # The three seeds are one cell of the heat map, which shows the best.
-    (only,) = report_html.heat_maps(found.of_task("TNEWS"), winner, False)
+    (only,) = page.heat_maps(found.of_task("TNEWS"), winner, False)
     row = next(row for row in only["rows"] if row["rate"] == "3e-5")
     assert row["cells"] == [{"text": "57.00", "heat": 6, "best": True}]
 
@@ -184,9 +186,9 @@ def test_statuses_and_costs(tmp_path: Path) -> None:
     (silent / "trial.log").write_bytes(b"step 1\rstep 2\nrank 1: error: \x1b[31mno memory\xff\n")
     (model / "C3" / "notes").mkdir()
     found = read(model)
-    by_status = {status: found.with_status(status) for status in trials.STATUSES}
+    by_status = {status: found.with_status(status) for status in outcomes.STATUSES}
     assert {status: len(outcomes) for status, outcomes in by_status.items()} == {
-        "finished": 1, "pruned": 1, "unfinished": 1, "failed": 2, "missing": len(grid.list_trials()) - 5,
+        "finished": 1, "pruned": 1, "unfinished": 1, "failed": 2, "missing": len(search_space.list_trials()) - 5,
     }  # fmt: skip
     assert by_status["pruned"][0].reason == "step 200, rule below the median"
     assert [outcome.reason for outcome in by_status["failed"]] == [
@@ -194,9 +196,9 @@ def test_statuses_and_costs(tmp_path: Path) -> None:
         "rank 1: error: \N{REPLACEMENT CHARACTER}[31mno memory\N{REPLACEMENT CHARACTER}",
     ]
     assert trial_of("C3", 5e-5).folder not in [outcome.folder for outcome in by_status["missing"]]
-    assert f"{trial_of('C3', 3e-5, 24).folder}" in report_tables.problems(found)["missing"]
+    assert f"{trial_of('C3', 3e-5, 24).folder}" in tables.problems(found)["missing"]
     # Four trials of half an hour on four cards.
-    row = cells(report_tables.cost_table(found), "C3")
+    row = cells(tables.cost_table(found), "C3")
     assert row["time (h:m:s)"] == "2:00:00" and row["card-hours"] == "8.00" and row["failed"] == "2"
 
 
@@ -245,7 +247,7 @@ def test_impossible_values_count_as_failed(tmp_path: Path, fields: dict[str, Any
     found = read(tmp_path / "m")
     assert len(found.with_status("failed")) == 1 and found.winner("TNEWS") is None
     assert len(found.damages) == 1 and "is not a result of these scripts" in found.damages[0]
-    assert "<html" in report_html.to_html([found])
+    assert "<html" in page.to_html([found])
 
 
 class _Collector(HTMLParser):
@@ -289,8 +291,8 @@ def test_csv_holds_everything(tmp_path: Path) -> None:
     (tmp_path / "m" / "TNEWS" / "1e-5_16_0.1_42").mkdir(parents=True)
     (tmp_path / "m" / "TNEWS" / "1e-5_16_0.1_42" / "trial.log").write_text("error: a, b\n")
     found = read(tmp_path / "m")
-    rows = list(csv.DictReader(io.StringIO(report_tables.to_csv([found]))))
-    assert len(rows) == len(found.outcomes) == len(grid.list_trials())
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv([found]))))
+    assert len(rows) == len(found.outcomes) == len(search_space.list_trials())
     by_status = {row["status"]: row for row in rows}
     assert by_status["failed"]["reason"] == "error: a, b" and by_status["failed"]["batch_size_all_cards"] == "16"
     finished = by_status["finished"]
@@ -313,8 +315,8 @@ def test_several_models(tmp_path: Path, run_script: Run) -> None:
     folder = tmp_path / "results" / "report"
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.md", "scores.csv"]
     assert str(folder) in out
-    models = report.read_models(["rbt6", "own"], tmp_path / "results")
-    first, _, _, second = report_tables.score_table(models).rows
+    models = collect.read_models(["rbt6", "own"], tmp_path / "results")
+    first, _, _, second = tables.score_table(models).rows
     tnews = list(tasks.TASKS).index("TNEWS") + 1
     assert (first.best, second.best) == (frozenset(), frozenset({tnews}))
     assert "**60.00**" in (folder / "report.md").read_text(encoding="utf-8")
@@ -326,7 +328,7 @@ def test_several_models(tmp_path: Path, run_script: Run) -> None:
 def test_two_folders_of_one_name_keep_apart(tmp_path: Path) -> None:
     for place in "ab":
         put(tmp_path / place / "m", trial_of("TNEWS"), 0.5)
-    models = report.read_models([str(tmp_path / place / "m") for place in "ab"], tmp_path)
+    models = collect.read_models([str(tmp_path / place / "m") for place in "ab"], tmp_path)
     assert [model.name for model in models] == [str(tmp_path / "a" / "m"), str(tmp_path / "b" / "m")]
 
 
@@ -343,10 +345,10 @@ def test_mistakes_are_one_line(tmp_path: Path, run_script: Run) -> None:
 
 
 def test_page_stands_alone(tmp_path: Path) -> None:
-    for trial in grid.list_trials():
+    for trial in search_space.list_trials():
         put(tmp_path / "rbt6", trial, 0.4 + trial.learning_rate * 1000 + trial.dropout / 100)
-    page = report_html.to_html([read(tmp_path / "rbt6")])
-    seen = _Collector(page)
+    text = page.to_html([read(tmp_path / "rbt6")])
+    seen = _Collector(text)
     assert not seen.names & {"script", "link", "img", "iframe"}
     assert not [value for name, value in seen.attributes if name in ("src", "href")] and "url(" not in page
     scopes = [value for name, value in seen.attributes if name == "scope"]
@@ -368,11 +370,11 @@ def _contrast(first: str, second: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("scheme", [report_html.LIGHT, report_html.DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("scheme", [page.LIGHT, page.DARK], ids=["light", "dark"])
 def test_contrast(scheme: dict[str, str]) -> None:
-    assert scheme.keys() == report_html.LIGHT.keys()
+    assert scheme.keys() == page.LIGHT.keys()
     texts = [("ink", "page"), ("quiet", "page"), ("quiet", "panel"), ("accent", "page")]
-    texts += [(f"on{i}", f"heat{i}") for i in range(report_html.NUM_HEATS)]
+    texts += [(f"on{i}", f"heat{i}") for i in range(page.NUM_HEATS)]
     for text, ground in texts:
         assert _contrast(scheme[text], scheme[ground]) >= 4.5, (text, ground)
     assert _contrast(scheme["curve"], scheme["page"]) >= 3
@@ -382,16 +384,16 @@ def test_contrast(scheme: dict[str, str]) -> None:
     ("low", "high"), [(0, 0), (55.82, 55.82), (0, 100), (56.1, 56.2), (0, 1), (0, 7), (0, 123456), (99.999, 100)]
 )
 def test_ticks_are_few_even_and_around(low: float, high: float) -> None:
-    ticks = report_html._ticks(low, high)
+    ticks = page._ticks(low, high)
     assert 2 <= len(ticks) <= 7 and ticks[0] <= low and ticks[-1] >= high
     assert len({round(second - first, 6) for first, second in zip(ticks, ticks[1:], strict=False)}) == 1
 
 
 def test_long_and_wide_names_fit_the_terminal(tmp_path: Path) -> None:
     put(tmp_path / ("预训练模型" * 10), trial_of("TNEWS"), 0.5)
-    table = report_tables.score_table([read(tmp_path / ("预训练模型" * 10))])
-    _, header, row, *_ = report_tables.as_text(table).split("\n")
-    assert report_tables._width(header) == report_tables._width(row) and "…" in row
+    table = tables.score_table([read(tmp_path / ("预训练模型" * 10))])
+    _, header, row, *_ = tables.as_text(table).split("\n")
+    assert tables._width(header) == tables._width(row) and "…" in row
 
 
 def test_shell_script_and_light_import(tmp_path: Path) -> None:
@@ -407,4 +409,4 @@ def test_shell_script_and_light_import(tmp_path: Path) -> None:
 
 def test_unknown_model_names_both_places(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"rbt6.*{re.escape(str(tmp_path / 'rbt6'))}"):
-        report.find_model("hfl/rbt6", tmp_path)
+        collect.find_model("hfl/rbt6", tmp_path)

@@ -21,8 +21,9 @@ import run_chid
 import run_clue_classifier
 import run_clue_classifier_trainer
 import run_cmrc2018
-from clue_utils import checkpoints, classification, results
-from clue_utils.results import locked, write_text_atomically
+from clue_utils import files
+from clue_utils.files import locked, write_text_atomically
+from clue_utils.training import checkpoints, classification
 from killing import kill_before_change
 
 FLAGS = "--task_name TNEWS --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"
@@ -239,7 +240,7 @@ def test_another_task_s_training_is_not_overwritten_by_a_prediction(run_script, 
 
 
 def test_a_second_run_in_the_same_folder_is_refused(train, tmp_path):
-    with results.locked(tmp_path / "output"):
+    with files.locked(tmp_path / "output"):
         status, _, err = train(tmp_path / "output")
     line = f"error: {tmp_path}/output: another run is writing there; wait for it or choose another --output_dir\n"
     assert (status, err) == (2, line)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clue_utils import runtime
+from clue_utils import cli, device, environment
 from clue_utils.errors import UserError, shorten, show
 
 EPYC = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx avx2 {}\n"
@@ -30,18 +30,18 @@ EPYC = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx avx2 {}\n"
     ids=["AMD AVX-512", "AMD AVX2, two processes", "old AMD", "Intel", "unknown"],
 )
 def test_processor_settings(cpuinfo, cores, processes, settings):
-    assert runtime.cpu_settings(cpuinfo, cores, processes) == settings
+    assert environment.cpu_settings(cpuinfo, cores, processes) == settings
 
 
 def test_what_the_user_has_set_stays(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    runtime.tune_cpu()
-    assert runtime.os.environ["OMP_NUM_THREADS"] == "3"
+    environment.tune_cpu()
+    assert cli.os.environ["OMP_NUM_THREADS"] == "3"
 
 
 def test_a_gpu_that_is_not_there_is_refused_not_replaced():
     with pytest.raises(UserError, match="--device gpu.*--device cpu"):
-        runtime.set_device("gpu")
+        device.set_device("gpu")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_users_mistake_ends_with_one_line(capsys, error, status, line):
         raise error
 
     with pytest.raises(SystemExit) as end:
-        runtime.run(main)
+        cli.run(main)
     printed = capsys.readouterr().err
     assert end.value.code == status and line in printed and printed.count("\n") == 1
 
@@ -76,16 +76,16 @@ def test_our_own_defects_keep_their_traceback():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        runtime.run(main)
+        cli.run(main)
 
 
 def test_a_broken_installation_is_named(monkeypatch):
     def broken(name):
         raise ImportError("cannot import name 'download' from 'aistudio_sdk.hub'")
 
-    monkeypatch.setattr(runtime.importlib, "import_module", broken)
+    monkeypatch.setattr(cli.importlib, "import_module", broken)
     with pytest.raises(UserError, match="aistudio_sdk.hub.*requirements.txt"):
-        runtime.import_libraries()
+        environment.import_libraries()
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ def homes(tmp_path, monkeypatch):
 
     def given(home):
         monkeypatch.setenv("HOME", str(home))
-        with runtime.home_for_libraries() as is_elsewhere:
-            found = runtime.os.environ["HOME"], runtime.os.environ.get("PPNLP_HOME")
-        assert runtime.os.environ["HOME"] == str(home) and is_elsewhere == (found[0] != str(home))
+        with environment.home_for_libraries() as is_elsewhere:
+            found = cli.os.environ["HOME"], cli.os.environ.get("PPNLP_HOME")
+        assert cli.os.environ["HOME"] == str(home) and is_elsewhere == (found[0] != str(home))
         return found
 
     return given
@@ -136,7 +136,7 @@ def test_trains_and_logs_without_a_home(demo, tmp_path):
     words = f"--task_name TNEWS --data_dir {demo}/data --model_name_or_path {demo}/model --output_dir {tmp_path}/out"
     words += " --do_train --max_steps 1 --logging_steps 1 --batch_size 8 --max_seq_length 16 --device cpu"
     script = Path(__file__).parent.parent / "classification/run_clue_classifier.py"
-    environment = {name: value for name, value in runtime.os.environ.items() if name != "PPNLP_HOME"}
+    environment = {name: value for name, value in cli.os.environ.items() if name != "PPNLP_HOME"}
     environment |= {"HOME": "/proc/nobody", "CLUE_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(
         [sys.executable, str(script), *words.split()], capture_output=True, text=True, env=environment, cwd=tmp_path
@@ -151,7 +151,7 @@ def test_an_error_is_one_line_whatever_it_holds(capsys):
         raise UserError("a\nb\x1b[31m\u2028\u202e 甲")
 
     with pytest.raises(SystemExit):
-        runtime.run(main)
+        cli.run(main)
     assert capsys.readouterr().err == "error: a\\nb\\x1b[31m\\u2028\\u202e 甲\n"
 
 

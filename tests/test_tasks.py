@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from clue_utils.errors import UserError
-from clue_utils.tasks import PUBLISHED_MODELS, REFERENCE_MODEL, TASKS, best_run, get_task, published_model
+from clue_utils.published import PUBLISHED_MODELS, REFERENCE_MODEL, best_run, published_model
+from clue_utils.tasks import TASKS, get_task
 
 
 def test_grid_has_the_published_number_of_runs():

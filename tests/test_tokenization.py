@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from clue_utils import data, tasks
-from clue_utils.tokenization import PieceIds
+from clue_utils import tasks
+from clue_utils.data import examples
+from clue_utils.features.tokenization import PieceIds
 
 TEXTS = [
     "",
@@ -51,7 +52,7 @@ def test_hard_texts(tokenizer, text):
 def test_real_records(tokenizer, clue_data_dir):
     piece_ids, number = PieceIds(tokenizer), 0
     for task in tasks.TASKS.values():
-        for record in data.load_records(task, "dev", clue_data_dir).rows[::20]:
+        for record in examples.load_records(task, "dev", clue_data_dir).rows[::20]:
             for text in texts(record):
                 assert piece_ids(text) == reference(tokenizer, text)
                 number += 1

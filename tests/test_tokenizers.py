@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from clue_utils import runtime
+from clue_utils import environment
 from clue_utils.errors import UserError
-from clue_utils.features import tokenizer_fingerprint
+from clue_utils.features.build import tokenizer_fingerprint
+from clue_utils.features.tokenization import PieceIds, require_support, sets_ideographs_apart
 from clue_utils.tasks import TASKS
-from clue_utils.tokenization import PieceIds, require_support, sets_ideographs_apart
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TEXTS = [
@@ -29,7 +29,7 @@ PIECES = [*SPECIAL, "[unused1]", "，", "。", "？", ",", "!", *CHARS, *(f"##{c
 
 @pytest.fixture(scope="module")
 def nlp() -> Any:
-    runtime.import_libraries()
+    environment.import_libraries()
     from paddlenlp import transformers
 
     return transformers

@@ -15,9 +15,10 @@ from safetensors.numpy import load_file
 
 import run_clue_classifier
 import run_clue_classifier_trainer
-from clue_utils import tasks, trainer
+from clue_utils import tasks
 from clue_utils.errors import UserError
-from clue_utils.trainer import ClueTrainer
+from clue_utils.training import trainer
+from clue_utils.training.trainer import ClueTrainer
 from run_clue_classifier_trainer import task_of
 from test_trainer_kills import outcome
 

@@ -11,8 +11,9 @@ import paddle
 import pytest
 
 import run_clue_classifier
-from clue_utils import classification, runtime
-from clue_utils.features import length_grouped_batches, shuffled_batches
+from clue_utils import device
+from clue_utils.features.batches import length_grouped_batches, shuffled_batches
+from clue_utils.training import classification
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_half_precision_holds_for_training_and_evaluation(train, tmp_path, monke
         calls.append(settings)
         return contextlib.nullcontext()
 
-    monkeypatch.setattr(runtime, "require_precision", lambda precision: None)
+    monkeypatch.setattr(device, "require_precision", lambda precision: None)
     monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
     status, out, error = train("--precision", "bf16", "--do_eval")
     assert status == 0, error

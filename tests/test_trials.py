@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from clue_utils import pruning, report
+from clue_utils.grid import pruning
+from clue_utils.grid.outcomes import read_trials, winner
+from clue_utils.report import collect
 from clue_utils.tasks import TASKS
-from clue_utils.trials import read_trials, winner
 
 TOP = Path(__file__).parent.parent
 BEST, SECOND = "1e-5_16_0.1_42", "2e-5_16_0.1_42"
@@ -98,7 +99,7 @@ def test_report_zip_and_pruning_go_by_one_reading(tmp_path, case):
     found, damages = read_trials(tmp_path / "TNEWS", TASKS["TNEWS"])
     won, usable = winner(found), winner(trial for trial in found if trial.has_checkpoint)
     assert (won and won.path.name) == best and (usable and usable.path.name) == zipped
-    (model,) = report.read_models([str(tmp_path)], tmp_path)
+    (model,) = collect.read_models([str(tmp_path)], tmp_path)
     reported = model.winner("TNEWS")
     assert (reported and reported.path) == (won and won.path) and list(model.damages) == damages
     finished = {trial.path.name for trial in found if trial.status == "finished"}

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 
 import paddle
+import paddle.nn.functional as F
 
 Tensors = dict[str, paddle.Tensor]
 
@@ -42,3 +43,8 @@ def span_logits(model: paddle.nn.Layer, batch: Tensors) -> tuple[paddle.Tensor, 
     """Logits of the starts and of the ends of an answer, float [batch, length] each."""
     start, end = model(**model_inputs(model, batch))[:2]
     return start, end
+
+
+def cross_entropy_loss(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
+    """Cross-entropy of each row against ``batch["label"]``, float [batch]."""
+    return F.cross_entropy(logits(model, batch), batch["label"], reduction="none").flatten()

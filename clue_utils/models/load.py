@@ -18,8 +18,9 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from clue_utils import runtime
+from clue_utils import cli
 from clue_utils.errors import UserError, shorten, show
+from clue_utils.files import flush_names, flush_to_disk, give_default_permissions
 from clue_utils.models import source as sources
 from clue_utils.models.config import encoder_settings, family_of, read_config
 from clue_utils.models.conversion import Origin, find_origins, stored_shape, unwrapped
@@ -27,7 +28,7 @@ from clue_utils.models.families import FAMILIES, HEADS, Family
 from clue_utils.models.heads import logits, span_logits
 from clue_utils.models.source import Source
 from clue_utils.models.tokenizer import num_ids
-from clue_utils.results import WEIGHTS_FILE, flush_names, flush_to_disk, give_default_permissions, read_result
+from clue_utils.record import WEIGHTS_FILE, read_result
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=".saving-", suffix=".tmp", dir=folder) as temporary,
-        runtime.os_errors(folder),
+        cli.os_errors(folder),
     ):
         model.save_pretrained(temporary, safe_serialization=True)
         tokenizer.save_pretrained(temporary)

@@ -13,7 +13,7 @@ from typing import Any
 
 from paddlenlp.utils.download import resolve_file_path
 
-from clue_utils import tasks
+from clue_utils import published
 from clue_utils.errors import UserError, shorten
 from clue_utils.models.config import CONFIG_FILES, Config, read_config
 from clue_utils.models.families import FAMILIES, Family
@@ -110,7 +110,7 @@ def unshadowed(name: str) -> Iterator[str]:
 
 def is_known_name(name: str) -> bool:
     """Whether a model of this name is published: in the tables of scores, or with PaddleNLP."""
-    return known_as(name) is not None or any(model.name == name for model in tasks.PUBLISHED_MODELS)
+    return known_as(name) is not None or any(model.name == name for model in published.PUBLISHED_MODELS)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from clue_utils.errors import UserError, shorten
 from clue_utils.models.pickles import read_paddle_pickle, read_torch_pickle
 from clue_utils.models.vocabulary import read_object
-from clue_utils.results import WEIGHTS_FILE
+from clue_utils.record import WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
 

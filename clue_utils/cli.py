@@ -1,0 +1,216 @@
+"""Process set-up and end: CPU settings, device, ranks, seeds, logging, and errors a user can read.
+
+PaddlePaddle is imported inside functions, after the settings that it reads from the environment are made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import errno
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+from clue_utils.device import out_of_memory_line
+from clue_utils.errors import Stopped, UserError, one_line, shorten, show
+from clue_utils.ranks import rank, world_size
+
+logger = logging.getLogger(__name__)
+
+
+class _LineHandler(logging.Handler):
+    """Prints on standard output, above a progress bar if one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+class _RankFilter(logging.Filter):
+    """Lets rank 0 speak, and every rank warn."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return rank() == 0 or record.levelno >= logging.WARNING
+
+
+def configure_logging(level: str) -> None:
+    """Plain lines on standard output; progress bars go to standard error."""
+    handler = _LineHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(_RankFilter())
+    root = logging.getLogger("clue_utils")
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    root.propagate = False
+
+
+@contextlib.contextmanager
+def timed() -> Iterator[Callable[[], float]]:
+    """Yield a function that returns the seconds since the block was entered."""
+    begin = time.perf_counter()
+    yield lambda: time.perf_counter() - begin
+
+
+# File-system errors that are the user's to mend, not the program's.
+USER_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
+    | {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOLCK}
+)
+
+
+@contextlib.contextmanager
+def os_errors(folder: Any) -> Iterator[None]:
+    """Turn the safetensors library's report of a failed write, such as a full disk, into the OSError that it was."""
+    try:
+        yield
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if isinstance(error, OSError) or not number:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
+
+
+def _raise_stopped(number: int, _: Any) -> None:
+    raise Stopped(number)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's ``main`` and end the process as a command-line user expects.
+
+    A UserError or a file system's refusal becomes one line on standard error and exit status 2; a signal one line and
+    128 and its number. Anything else is a defect of ours and keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _raise_stopped)
+    try:
+        main()
+        _leave_together()
+    except Stopped as stopped:
+        _fail(f"{stopped}; the same command goes on from where it was", 128 + stopped.number, "")
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted", 128 + signal.SIGINT, "")
+    except MemoryError as error:
+        _fail(out_of_memory_line(error))
+    except BrokenPipeError:  # whoever read our output, such as "head", has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno not in USER_ERRNOS:
+            raise
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _leave_together() -> None:
+    """End this rank once every rank is done, past Paddle's own teardown: its gloo threads now and then abort in it."""
+    if world_size() == 1:
+        return
+    import paddle
+
+    if paddle.distributed.is_initialized():
+        paddle.distributed.barrier()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _fail(message: str, status: int = 2, kind: str = "error: ") -> None:
+    prefix = f"rank {rank()}: " if world_size() > 1 else ""
+    print(f"{prefix}{kind}{one_line(message)}", file=sys.stderr, flush=True)
+    if world_size() > 1:
+        sys.stdout.flush()
+        os._exit(status)  # the other ranks may be waiting in a collective; the launcher ends them when this one is gone
+    sys.exit(status)
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Flag and text on one line where the terminal is wide enough."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line and which suggests the flag that was meant."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **kwargs)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        # A backslash followed by a blank, at the end of a pasted command, arrives as a blank argument.
+        words = [word for word in (sys.argv[1:] if args is None else args) if word.strip()]
+        # First, since a mistyped flag may be one that is required.
+        for word in words:
+            if word.startswith("--") and word.split("=")[0] not in {"--", *self._option_string_actions}:
+                self.error(self._explain(word))
+        parsed, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            self.error(self._explain(unknown[0]))
+        return parsed
+
+    def _explain(self, word: str) -> str:
+        flag = word.split("=")[0]
+        close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        return f"unknown argument {show(word)}" + (f": did you mean {close[0]}?" if close else "")
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {shorten(message, 240)} (--help lists the flags)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _number(convert: Callable[[str], Any], accept: Callable[[Any], bool], meaning: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not math.isfinite(value) or not accept(value):
+            raise argparse.ArgumentTypeError(f"{show(text)} is not {meaning}")
+        return value
+
+    parse.metavar = "N" if convert is int else "X"  # type: ignore[attr-defined]
+    return parse
+
+
+positive_int = _number(int, lambda n: n >= 1, "an integer of at least 1")
+
+
+non_negative_int = _number(int, lambda n: n >= 0, "an integer of at least 0")
+
+
+positive_float = _number(float, lambda x: x > 0, "a number above 0")
+
+
+non_negative_float = _number(float, lambda x: x >= 0, "a number of at least 0")
+
+
+proportion = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
+
+
+steps_or_all = _number(int, lambda n: n == -1 or n >= 1, "a number of updates of at least 1 (or -1: by epochs)")
+
+
+seed = _number(int, lambda n: 0 <= n < 2**63, "an integer from 0 to below 2 ** 63")
+
+
+def boolean(text: str) -> bool:
+    """Read true/false as the earlier scripts' flags do."""
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    try:
+        return values[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{show(text)} is neither true nor false") from None

@@ -1,0 +1,1 @@
+"""Official files: finding, fetching, reading and checking them."""

@@ -1,0 +1,195 @@
+"""Find the official files of a task and load them.
+
+Where they are looked for: the folder given, else ``$CLUE_DATA_DIR``, else a cache that is filled by download. The
+files are described in the CLUE repository (https://github.com/CLUEbenchmark/CLUE); names, fields and labels stand in
+``tasks``, and ``readers`` reads and checks them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clue_utils.data.download import MACOS_FOLDER, fetch
+from clue_utils.data.packed_rows import PackedRows
+from clue_utils.data.readers import READERS, Reader
+from clue_utils.errors import UserError
+from clue_utils.tasks import NO_LABEL, TASKS, Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Records(Sequence[dict[str, Any]]):
+    """The checked records of one split, see :func:`load_records`.
+
+    Attributes:
+        files: what was read, in order; a file of answers comes last.
+        sha256: hex digest over the bytes of ``files``, one after the other.
+        num_dropped: records left out because their gold label is "-".
+    """
+
+    task: Task
+    split: str
+    rows: Sequence[dict[str, Any]] = field(repr=False)
+    files: tuple[Path, ...]
+    sha256: str
+    num_dropped: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again: ``$CLUE_CACHE_DIR``, else ``clue_benchmark`` in the user's cache folder."""
+    if given := os.environ.get("CLUE_CACHE_DIR"):
+        return Path(given).expanduser()
+    # The XDG base directory specification has relative paths ignored.
+    if os.path.isabs(given := os.environ.get("XDG_CACHE_HOME", "")):
+        return Path(given) / "clue_benchmark"
+    try:
+        return Path.home() / ".cache" / "clue_benchmark"
+    except RuntimeError:
+        raise UserError("no home folder to keep a cache in: set CLUE_CACHE_DIR") from None
+
+
+def load_records(task: Task, split: str, data_dir: str | os.PathLike[str] | None = None) -> Records:
+    """Read one split of a task.
+
+    ``data_dir`` (else ``$CLUE_DATA_DIR``) holds the task's folder (``tnews_public/``), or is that folder; the files
+    may be one folder deeper, as some archives unpack. Given neither, the data is downloaded to ``cache_dir()/"data"``.
+    A given folder is taken whatever its files' checksums, and the log says which known release they are.
+
+    Rows by ``task.kind``; in test splits, gold answers are ignored and left out where there are any:
+
+    - classification: the fields of ``task.fields``; ``id``, the record's own or else its position in the file from 0;
+      ``label``, the position in ``task.labels`` (int). Records with gold label "-" are left out and counted.
+    - multiple_choice: ``id`` (int; in tests the question's own, else a running number), ``context`` (list of str),
+      ``question``, ``choice`` (list of 2 to 4 str), ``label``: position of the answer in ``choice``. Where the choices
+      repeat the answer, as in two official training questions, it is the first of these positions: equal choices get
+      equal scores and the first highest is what is predicted. A test question with more than four choices keeps the
+      first four, as in the published runs, with a warning.
+    - span: ``id`` (str), ``context``, ``question``, ``answers``: list of ``{"text": str, "answer_start": int}``, the
+      start in characters as in the file, which may be wrong or negative; empty in tests.
+    - cloze: ``content`` (list of str), ``candidates`` (list of 10 str), and ``answers``: position in ``candidates``
+      (int) by tag, for each tag of the row in order.
+
+    Raises:
+        UserError: the folder or a file is missing, or something in a file is not as described.
+    """
+    files = find_files(task, split, data_dir)
+    reader = Reader()
+    has_answers = split not in task.test_splits
+    num_dropped = 0
+
+    def labelled() -> Iterator[dict[str, Any]]:
+        nonlocal num_dropped
+        for row in READERS[task.kind](reader, task, has_answers, files):
+            if row is None:
+                num_dropped += 1
+            else:
+                yield row
+
+    rows = PackedRows(labelled())
+    names = ", ".join(map(str, files))
+    if not rows:
+        raise UserError(f"{names}: no record" + (f' with a gold label other than "{NO_LABEL}"' if num_dropped else ""))
+    logger.info(
+        "%s %s: %d records%s from %s; %s",
+        task.name,
+        split,
+        len(rows),
+        f" ({num_dropped} without a gold label left out)" if num_dropped else "",
+        names,
+        _describe_release(task, split, reader.md5),
+    )
+    return Records(task, split, rows, files, reader.sha256.hexdigest(), num_dropped)
+
+
+def _given(data_dir: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    """The folder that the user names: in a flag, or in the environment."""
+    return data_dir if data_dir is not None else os.environ.get("CLUE_DATA_DIR") or None
+
+
+def data_root(data_dir: str | os.PathLike[str] | None) -> Path:
+    """The folder with the tasks' folders, which need not be there."""
+    given = _given(data_dir)
+    return cache_dir() / "data" if given is None else Path(given).expanduser()
+
+
+def find_files(task: Task, split: str, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
+    """The files of a split in reading order, as :func:`load_records` looks for them; fetched if need be.
+
+    Raises:
+        UserError: one is missing.
+    """
+    given = _given(data_dir)
+    if given is None:
+        folder = fetch(task, data_root(None))
+    else:
+        folder = _find_folder(task, Path(given), "CLUE_DATA_DIR" if data_dir is None else "--data_dir")
+    return _find_files(folder, task, split)
+
+
+def _find_folder(task: Task, root: Path, source: str) -> Path:
+    """The folder with the task's files; ``source`` is what named ``root``."""
+    names = {name for split in task.splits.values() for files in split.files for name in files}
+    # The folder of another task has files of the same names: never take those.
+    others = {other.folder for other in TASKS.values()} - {task.folder}
+    try:
+        root = root.expanduser()
+        if not root.is_dir():
+            raise UserError(f"{source} {root}: not a folder")
+        own = root / task.folder
+        deeper = [path for path in sorted(own.iterdir()) if path.is_dir()] if own.is_dir() else []
+        deeper = [path for path in deeper if path.name != MACOS_FOLDER and not path.name.startswith(".")]
+        for candidates in ([own], deeper, [root] if root.resolve().name not in others else []):
+            found = [folder for folder in candidates if any((folder / name).exists() for name in names)]
+            if len(found) > 1:
+                raise UserError(f"{source}: {task.name}'s files are in both {found[0]} and {found[1]}: name one")
+            if found:
+                return found[0]
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{source} {root}: cannot be read ({error})") from None
+    raise UserError(
+        f"{source} {root}: no files of {task.name}; looked for {task.folder}/ with {', '.join(sorted(names))}, "
+        "and for these files in the folder itself"
+    )
+
+
+def _find_files(folder: Path, task: Task, split: str) -> tuple[Path, ...]:
+    """The files of a split in a folder, in reading order."""
+    spec = task.splits[split]
+    alternatives = [names + ((spec.answers,) if spec.answers else ()) for names in spec.files]
+    missing = [[name for name in names if not (folder / name).exists()] for names in alternatives]
+    for names, absent in zip(alternatives, missing, strict=True):
+        if not absent:
+            return tuple(folder / name for name in names)
+    accepted = " or ".join(" with ".join(names) for names in alternatives)
+    raise UserError(f"{folder}: no {missing[0][0]}: the {split} split of {task.name} needs {accepted}")
+
+
+def _describe_release(task: Task, split: str, md5: Mapping[Path, str]) -> str:
+    """What the files' checksums say; warns of files that a known release has under another split."""
+    spec = task.splits[split]
+    own_names = {name for names in spec.files for name in names}
+    known = {path: task.md5[digest] for path, digest in md5.items() if digest in task.md5}
+    for path, name in known.items():
+        if name not in own_names:
+            logger.warning("%s: by its checksum this is the official %s", path, name)
+    if len(known) == len(md5):
+        return "checksum of the known release"
+    official = f"the official split has {spec.num_records:,} records"
+    if not own_names & set(task.md5.values()):
+        return f"no checksum of a release is known, {official}"
+    return f"checksum of no known release (a subset or another one), {official}"

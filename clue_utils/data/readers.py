@@ -1,0 +1,385 @@
+"""Read the official files of each kind of task and check every record.
+
+Whatever is wrong with a file ends as one ``UserError`` that names file, line (or place in the document) and field.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import logging
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from clue_utils.data.packed_rows import PackedRows
+from clue_utils.errors import UserError, shorten, show
+from clue_utils.tasks import BLANK, MAX_CHOICES, NO_LABEL, NUM_CANDIDATES, Task
+
+logger = logging.getLogger(__name__)
+
+
+# Ids and numbers are kept as int64 further on.
+_INT64 = range(-(2**63), 2**63)
+
+
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
+
+
+def blanks(record: Mapping[str, Any]) -> list[str]:
+    """Tags of all blanks of a CHID record, over all its passages, in order."""
+    return [tag for passage in record["content"] for tag in re.findall(BLANK, passage)]
+
+
+class _FieldError(Exception):
+    """Something wrong with a record; whoever knows its place turns this into a UserError."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"field '{name}': {problem}" if name else problem)
+
+
+class Reader:
+    """Reads files from first to last byte, once, and keeps their digests.
+
+    Attributes:
+        sha256: over all files read so far.
+        md5: hex digest of each file.
+    """
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+        self.md5: dict[Path, str] = {}
+
+    def _raw_lines(self, path: Path) -> Iterator[bytes]:
+        """Lines, split at line feeds only: the texts hold other line separators, such as U+2028."""
+        md5 = hashlib.md5(usedforsecurity=False)
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise UserError(f"{path}: {'a folder' if path.is_dir() else 'a device or pipe'} in place of a file")
+            with path.open("rb") as stream:
+                for number, line in enumerate(stream):
+                    md5.update(line)
+                    self.sha256.update(line)
+                    yield line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        self.md5[path] = md5.hexdigest()
+
+    def records(self, path: Path) -> Iterator[tuple[int, Any]]:
+        """Number from 1 and parsed content of each line; empty lines are accepted at the end only."""
+        blank = 0
+        number = 0
+        for number, line in enumerate(self._raw_lines(path), 1):
+            if not line.strip():
+                blank = blank or number
+                continue
+            if blank:
+                raise UserError(f"{path}:{blank}: an empty line between records; remove it")
+            if number == 1 and line.lstrip().startswith(b"["):
+                raise UserError(f"{path}:1: a JSON array in place of one JSON object a line")
+            yield number, _parse(path, number, line)
+        if not number or blank == 1:
+            raise UserError(f"{path}: empty")
+
+    def document(self, path: Path) -> Any:
+        """The file as one JSON value."""
+        content = b"".join(self._raw_lines(path))
+        if not content.strip():
+            raise UserError(f"{path}: empty")
+        return _parse(path, 1, content)
+
+
+def _parse(path: Path, number: int, content: bytes) -> Any:
+    """Parse the JSON text that begins in line ``number``."""
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    except UnicodeDecodeError as error:
+        number += content.count(b"\n", 0, error.start)
+        raise UserError(f"{path}:{number}: not UTF-8 ({error.reason}); save the file in UTF-8") from None
+    except json.JSONDecodeError as error:
+        # The column of a line break at the end would be in the line after it.
+        number += min(error.lineno - 1, content.rstrip().count(b"\n"))
+        raise UserError(f"{path}:{number}: not JSON ({error.msg}, column {error.colno})") from None
+    except RecursionError:
+        raise UserError(f"{path}:{number}: not a record (nested too deeply)") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{path}:{number}: not a record ({error})") from None
+    except _FieldError as error:
+        raise UserError(f"{path}:{number}: {error}") from None
+
+
+def _refuse_constant(constant: str) -> None:
+    raise _FieldError("", f"not JSON ({constant} is not a JSON number)")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys: set[str] = set()
+        for key, _ in pairs:
+            if key in keys:
+                raise _FieldError("", f"field {show(key)}: occurs twice")
+            keys.add(key)
+    return record
+
+
+_KINDS = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
+
+
+def _check(value: Any, schema: Any, name: str) -> Any:
+    """Return a value that fits a schema as in ``Task.fields``, without the keys that the schema does not name."""
+    kind: type = schema if isinstance(schema, type) else dict if isinstance(schema, Mapping) else list
+    fits = type(value) is kind  # a bool is no int
+    if not fits:
+        raise _FieldError(name, f"{show(value)} is not {_KINDS[kind]}")
+    if isinstance(schema, Mapping):
+        return {key: _get(value, key, inner, f"{name}.{key}" if name else key) for key, inner in schema.items()}
+    if isinstance(schema, list):
+        return [_check(item, schema[0], f"{name}[{i}]") for i, item in enumerate(value)]
+    if kind is int and value not in _INT64:
+        raise _FieldError(name, f"{show(value)} is out of range")
+    if kind is str:
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise _FieldError(name, "holds half of a surrogate pair, which is no character") from None
+    return value
+
+
+def _get(record: Any, key: str, schema: Any, name: str | None = None) -> Any:
+    """Return the checked value of a key of an object."""
+    if type(record) is not dict:
+        raise _FieldError("", f"{show(record)} is not an object")
+    if key not in record:
+        raise _FieldError(name or key, "missing")
+    return _check(record[key], schema, name or key)
+
+
+def _get_id(record: Any) -> int:
+    """An integer of at least 0, or the same as a string: readers of C3's tests expect either."""
+    value = record["id"]
+    number = int(value) if type(value) is str and _DECIMAL.fullmatch(value) else value
+    if type(number) is not int or number < 0 or number not in _INT64:
+        raise _FieldError("id", f"{show(value)} is not an integer of at least 0")
+    return number
+
+
+class _Unique:
+    """Refuses what it has seen before: predictions are told apart by these ids."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._seen: set[int | str] = set()
+
+    def add(self, value: int | str) -> None:
+        if value in self._seen:
+            raise _FieldError(self._name, f"{show(value)} occurs twice")
+        self._seen.add(value)
+
+
+# Rows, with None for a record without a gold label.
+Rows = Iterator[dict[str, Any] | None]
+
+
+def _read_classification(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
+    labels = {label: i for i, label in enumerate(task.labels)}
+    ids = _Unique("id")
+    have_ids: bool | None = None
+
+    def convert(record: Any, position: int) -> dict[str, Any] | None:
+        nonlocal have_ids
+        row: dict[str, Any] = _check(record, task.fields, "")
+        if "target" in row:
+            _check_spans(row["text"], row["target"])
+        have_id = "id" in record
+        row["id"] = _get_id(record) if have_id else position
+        if not has_answers:
+            if have_id != have_ids and have_ids is not None:
+                raise _FieldError("id", "missing" if have_ids else "the records before have none")
+            have_ids = have_id
+            ids.add(row["id"])
+            return row
+        label = _get(record, "label", str)
+        if label == NO_LABEL:
+            return None
+        if label not in labels:
+            known = ", ".join(task.labels[:20]) + (" ..." if len(task.labels) > 20 else "")
+            raise _FieldError("label", f"{show(label)} is none of {task.name}'s labels ({known})")
+        row["label"] = labels[label]
+        return row
+
+    for path in files:
+        yield from _convert_lines(reader, path, convert)
+
+
+def _check_spans(text: str, target: dict[str, Any]) -> None:
+    """CLUEWSC2020: both spans must be where they are said to be, or the marks set around them would mislead."""
+    for name in ("span1", "span2"):
+        begin, span = target[f"{name}_index"], target[f"{name}_text"]
+        if begin < 0 or not text.startswith(span, begin):
+            raise _FieldError(f"target.{name}_index", f"{show(span)} is not at character {begin} of the text")
+
+
+def _convert_lines(
+    reader: Reader, path: Path, convert: Callable[[Any, int], dict[str, Any] | None]
+) -> Iterator[dict[str, Any] | None]:
+    """Rows of a file with one record a line; ``convert`` gets the record and its position from 0."""
+    for number, record in reader.records(path):
+        try:
+            # No line before a record is empty, so the line tells the position.
+            row = convert(record, number - 1)
+        except _FieldError as error:
+            raise UserError(f"{path}:{number}: {error}") from None
+        yield row
+
+
+def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
+    ids = _Unique("id")
+    position = num_cut = 0
+    for path in files:
+        place = ""
+        try:
+            for d, document in enumerate(_check_list(reader.document(path), "")):
+                place = f"[{d}]"
+                if type(document) is not list or len(document) < 2:
+                    raise _FieldError("", f"{show(document)} is not a list of context, questions and name")
+                context = _check(document[0], task.fields["context"], "context")
+                for q, question in enumerate(_check_list(document[1], "")):
+                    place = f"[{d}][1][{q}]"
+                    row = {
+                        "id": position,
+                        "context": context,
+                        "question": _get(question, "question", task.fields["question"]),
+                        "choice": _get(question, "choice", task.fields["choice"]),
+                    }
+                    choices = row["choice"]
+                    if len(choices) < 2 or (has_answers and len(choices) > MAX_CHOICES):
+                        raise _FieldError("choice", f"{len(choices)} choices are not 2 to {MAX_CHOICES}")
+                    if has_answers:
+                        answer = _get(question, "answer", str)
+                        if answer not in choices:
+                            raise _FieldError("answer", f"{show(answer)} is not one of the choices")
+                        row["label"] = choices.index(answer)
+                    else:
+                        if "id" not in question:
+                            raise _FieldError("id", "missing")
+                        row["id"] = _get_id(question)
+                        ids.add(row["id"])
+                        num_cut += len(choices) > MAX_CHOICES
+                        row["choice"] = choices[:MAX_CHOICES]
+                    position += 1
+                    yield row
+        except _FieldError as error:
+            raise _at(path, place, error) from None
+    if num_cut:
+        names = ", ".join(map(str, files))
+        logger.warning("%s: %d questions have more than %d choices; the rest is left out", names, num_cut, MAX_CHOICES)
+
+
+def _read_span(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
+    ids = _Unique("id")
+    for path in files:
+        place = ""
+        try:
+            document = reader.document(path)
+            _require_squad_style(document)
+            for a, article in enumerate(_get_list(document, "data")):
+                place = f"data[{a}]"
+                for p, paragraph in enumerate(_get_list(article, "paragraphs")):
+                    place = f"data[{a}].paragraphs[{p}]"
+                    context = _get(paragraph, "context", task.fields["context"])
+                    for q, question in enumerate(_get_list(paragraph, "qas")):
+                        place = f"data[{a}].paragraphs[{p}].qas[{q}]"
+                        row = {
+                            "id": _get(question, "id", str),
+                            "context": context,
+                            "question": _get(question, "question", task.fields["question"]),
+                            # Test files have none, or fakes.
+                            "answers": [],
+                        }
+                        ids.add(row["id"])
+                        if has_answers:
+                            row["answers"] = _get(question, "answers", [{"text": str, "answer_start": int}])
+                            if not row["answers"]:
+                                raise _FieldError("answers", "empty, where the split needs gold answers")
+                        yield row
+        except _FieldError as error:
+            raise _at(path, place, error) from None
+
+
+def _require_squad_style(document: Any) -> None:
+    """CMRC 2018 was released in two forms, under the same names; only one of them says where the answers are."""
+    if type(document) is dict and "data" in document:
+        return
+    found = show(document)
+    if type(document) is list:
+        found = "a list"
+        if document and type(document[0]) is dict and "context_text" in document[0]:
+            found = "the form of CMRC 2018's first release, a list with context_text and query_text"
+    raise _FieldError("", f'expected {{"data": [{{"paragraphs": ...}}]}}, the squad style, but this is {found}')
+
+
+def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
+    path = files[0]
+    tags = _Unique("content")
+
+    def convert(record: Any, _: int) -> dict[str, Any]:
+        row: dict[str, Any] = _check(record, task.fields, "")
+        if len(row["candidates"]) != NUM_CANDIDATES:
+            raise _FieldError("candidates", f"{len(row['candidates'])} idioms are not {NUM_CANDIDATES}")
+        own = blanks(row)
+        if not own:
+            raise _FieldError("content", "no blank, such as #idiom000001#")
+        for tag in own:
+            tags.add(tag)
+        if has_answers:
+            row["answers"] = dict.fromkeys(own, -1)
+        return row
+
+    rows = _convert_lines(reader, path, convert)
+    if not has_answers:
+        yield from rows
+        return
+    checked = PackedRows(row for row in rows if row)  # all of the file before the next is read
+    answers_path = files[1]
+    answers = reader.document(answers_path)
+    if type(answers) is not dict:
+        raise UserError(f"{answers_path}: {show(answers)} is not an object")
+    for number, row in enumerate(checked, 1):
+        for tag in row["answers"]:
+            if tag not in answers:
+                raise UserError(f"{path}:{number}: field 'content': {shorten(tag)} has no answer in {answers_path}")
+            answer = answers[tag]
+            if type(answer) is not int or not 0 <= answer < NUM_CANDIDATES:
+                raise UserError(f"{answers_path}: field {show(tag)}: {show(answer)} is not 0 to {NUM_CANDIDATES - 1}")
+            row["answers"][tag] = answer
+        yield row
+
+
+def _check_list(value: Any, name: str) -> list[Any]:
+    if type(value) is not list:
+        raise _FieldError(name, f"{show(value)} is not a list")
+    return value
+
+
+def _get_list(record: Any, key: str) -> list[Any]:
+    if type(record) is not dict or key not in record:
+        raise _FieldError(key, "missing" if type(record) is dict else f"{show(record)} is not an object that holds it")
+    return _check_list(record[key], key)
+
+
+def _at(path: Path, place: str, error: _FieldError) -> UserError:
+    """For a file that is one document: the line is not known, the place in it is."""
+    return UserError(f"{path}: {f'at {place}: ' if place else ''}{error}")
+
+
+# Kind of task -> reader of its files.
+READERS = {
+    "classification": _read_classification,
+    "multiple_choice": _read_multiple_choice,
+    "span": _read_span,
+    "cloze": _read_cloze,
+}

@@ -1,0 +1,172 @@
+"""What must be settled before PaddlePaddle is imported: threads, the libraries' folders; and the import itself."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import io
+import logging
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from clue_utils.device import require_precision, set_device
+from clue_utils.errors import UserError, shorten
+from clue_utils.ranks import processes_on_this_machine, rank, world_size
+
+logger = logging.getLogger(__name__)
+
+_LOCKED_SET = "install the locked set: pip install --no-deps -r requirements.txt"
+
+
+def num_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_settings(cpuinfo: str, num_cores: int, num_processes: int) -> dict[str, str]:
+    """Environment settings with which PaddlePaddle's matrix products use the whole processor.
+
+    Paddle starts with one thread, and the MKL it ships takes a slow path on processors that are not Intel's unless
+    told the instruction set: 5 names AVX2, 7 names AVX-512. Neither changes the result of training by more than the
+    low bits of a sum, and ``result.json`` records both.
+
+    Args:
+        cpuinfo: text of ``/proc/cpuinfo``, or "" where there is none.
+        num_cores: cores this process may use.
+        num_processes: processes of this run on this machine.
+    """
+    settings = {"OMP_NUM_THREADS": str(max(1, num_cores // num_processes))}
+    flags = set(next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "").split())
+    if "AuthenticAMD" in cpuinfo:
+        if "avx512f" in flags:
+            settings["MKL_DEBUG_CPU_TYPE"] = "7"
+        elif "avx2" in flags:
+            settings["MKL_DEBUG_CPU_TYPE"] = "5"
+    return settings
+
+
+def tune_cpu() -> None:
+    """Apply ``cpu_settings``; what the user has set stays as it is. Must run before the first import of paddle."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            cpuinfo = file.read()
+    except OSError:
+        cpuinfo = ""
+    for name, value in cpu_settings(cpuinfo, num_processors(), processes_on_this_machine()).items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side prints banners and hints below "error"
+
+
+# What importing the libraries makes in the home folder: PaddleNLP, unless PPNLP_HOME is set; then Paddle and VisualDL.
+_PADDLENLP_FOLDERS = ("models/embeddings", "datasets", "packages")
+
+
+_OTHER_FOLDERS = (".cache/paddle/dataset", ".visualdl/conf", ".visualdl/fastdeployserver", ".visualdl/x2paddle")
+
+
+@contextlib.contextmanager
+def home_for_libraries() -> Iterator[bool]:
+    """Let the libraries imported in the block keep their files in a folder that can be written; yield if not in home.
+
+    Where the home folder cannot be written they are given ``home`` in the cache folder. The models that PaddleNLP has
+    downloaded to a home folder that can only be read stay in use.
+
+    Raises:
+        UserError: neither can be written, or the folder that PPNLP_HOME names cannot.
+    """
+    home, before, given = Path(os.path.expanduser("~")), os.environ.get("HOME"), os.environ.get("PPNLP_HOME")
+    models = home / ".paddlenlp" if given is None else Path(given)
+    unknown = "" if home.is_absolute() else "not known"
+    models_problem = (given is None and unknown) or _make(models, _PADDLENLP_FOLDERS)
+    if given is not None and models_problem:
+        raise UserError(f"PPNLP_HOME={given}: cannot be written ({models_problem}); let it name another folder")
+    problem = models_problem or unknown or _make(home, _OTHER_FOLDERS)
+    settings = home / ".visualdl/conf/config.json"
+    if not problem and not settings.is_file() and not os.access(settings.parent, os.W_OK):
+        problem = os.strerror(errno.EACCES)
+    if not problem:
+        yield False
+        return
+    from clue_utils.data.examples import cache_dir
+
+    place = cache_dir() / "home"
+    if refused := _make(place, _OTHER_FOLDERS):
+        raise UserError(
+            f"neither the home folder {home} ({problem}) nor {place} ({refused}) can be written: "
+            "set CLUE_CACHE_DIR to a folder that can"
+        )
+    logger.info("the home folder %s cannot be written (%s): PaddleNLP and VisualDL are given %s", home, problem, place)
+    os.environ["HOME"] = str(place)
+    if not models_problem:
+        os.environ["PPNLP_HOME"] = str(models)
+    try:
+        yield True
+    finally:
+        del os.environ["HOME"]
+        if before is not None:
+            os.environ["HOME"] = before
+
+
+def _make(top: Path, folders: Sequence[str]) -> str:
+    """Make folders below ``top`` that are not there; return why that is not possible, or ""."""
+    try:
+        for folder in folders:
+            (top / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def import_libraries() -> None:
+    """Import paddle and paddlenlp, or raise UserError saying in one line which package stands in the way."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("NO_COLOR", "1")  # PaddleNLP's log lines are coloured otherwise
+    try:
+        # Paddle greets every thread setting but 1 with a two-line warning on standard error.
+        with home_for_libraries() as is_elsewhere:
+            with contextlib.redirect_stderr(io.StringIO()):
+                importlib.import_module("paddle")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                importlib.import_module("paddlenlp.transformers")
+                if is_elsewhere:  # otherwise when it is first needed
+                    importlib.import_module("visualdl")
+    except UserError:
+        raise
+    except Exception as error:  # broken wheels raise more than ImportError
+        reason = shorten(str(error).strip().splitlines()[0], 160) if str(error).strip() else type(error).__name__
+        raise UserError(f"PaddlePaddle or PaddleNLP cannot be imported ({reason}); {_LOCKED_SET}") from error
+    from paddlenlp.utils.log import logger as paddlenlp_logger
+
+    paddlenlp_logger.set_level("ERROR")
+
+
+def start(args: Any) -> str:
+    """Set the process up for a run: CPU settings, libraries, device. Returns the device taken."""
+    tune_cpu()
+    import_libraries()
+    device = set_device(args.device)
+    require_precision(args.precision)
+    if rank() == 0:
+        how = "--device" if args.device else "chosen"
+        ranks = f", {world_size()} processes" if world_size() > 1 else ""
+        threads = f", {os.environ['OMP_NUM_THREADS']} threads" if device == "cpu" else ""
+        logger.info("device: %s (%s), %s%s%s", device, how, args.precision, threads, ranks)
+    return device
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide the numbers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "scipy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

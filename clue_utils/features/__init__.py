@@ -1,0 +1,1 @@
+"""Text to ids, the cache of features, and batches."""

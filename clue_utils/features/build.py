@@ -1,0 +1,217 @@
+"""From records to batches: encoding, the feature cache, padding, and the order of batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+from filelock import FileLock
+from tqdm import tqdm
+
+from clue_utils import cli, environment, files
+from clue_utils.data.examples import Records
+from clue_utils.errors import UserError
+from clue_utils.features.store import _ROWS_PER_CHUNK, Feature, Features
+
+logger = logging.getLogger(__name__)
+
+
+Encode = Callable[[dict[str, Any]], Sequence[Feature]]
+
+
+# Part of every cache key: raise it when the meaning or layout of cached features changes.
+_CACHE_FORMAT = 3
+
+
+class Encoder(Protocol):
+    """What ``build_features`` needs of a method: see ``method.Method``."""
+
+    def settings(self) -> dict[str, Any]: ...
+
+    def encode(self, record: dict[str, Any]) -> Sequence[Feature]: ...
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Hex SHA-256 of what decides a tokenizer's output: its class, vocabulary and settings."""
+    basic = getattr(tokenizer, "basic_tokenizer", None)
+    settings = {name: sorted(v) if isinstance(v, set) else v for name, v in vars(basic).items()} if basic else {}
+    # Of other values, such as RoFormer's vocabulary, the text is an address in memory.
+    plain = {name: value for name, value in settings.items() if isinstance(value, str | int | list | None)}
+    pieces = getattr(tokenizer, "sp_model", None)
+    general = ("split_special_tokens", "truncation_side", "model_input_names", "unique_no_split_tokens")
+    state = {
+        "basic": [type(basic).__name__, *sorted((name, str(value)) for name, value in plain.items())],
+        "class": type(tokenizer).__name__,
+        "vocab": sorted(tokenizer.get_vocab().items()),
+        "special": sorted((str(k), str(v)) for k, v in tokenizer.special_tokens_map.items()),
+        "lower": getattr(tokenizer, "do_lower_case", None),
+        "general": [getattr(tokenizer, name, None) for name in general],
+        "sentencepiece": hashlib.sha256(pieces.serialized_model_proto()).hexdigest() if pieces else None,
+    }
+    return hashlib.sha256(json.dumps(state, ensure_ascii=False).encode()).hexdigest()
+
+
+def build_features(
+    records: Records,
+    method: Encoder,
+    tokenizer: Any,
+    cache_dir: Path,
+    num_proc: int | None = None,
+    overwrite: bool = False,
+) -> Features:
+    """Encode records, or find them already encoded on disk.
+
+    The file is named by everything the features depend on: the data's checksum, the tokenizer and the encoder's
+    settings, and by its own checksum, which is compared whenever it is opened. It is written under another name and
+    renamed when complete, and a lock lets one process build while others wait, so many trials may start at once.
+
+    Args:
+        method: encodes a record; its ``settings()`` are part of the cache's key.
+        num_proc: processes that encode; None: one for each processor.
+        overwrite: encode again although the file is there.
+
+    Raises:
+        UserError: one of the processes died, or nothing can be written to ``cache_dir``.
+    """
+    key = {
+        "format": _CACHE_FORMAT,
+        "task": records.task.name,
+        "split": records.split,
+        "data": records.sha256,
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        **method.settings(),
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    stem = cache_dir / f"{records.task.name.lower()}-{records.split}-{digest}"
+    # A complete file never changes, so that a cache that others have filled need not be writable.
+    path = None if overwrite else _find(stem)
+    how = "from cache"
+    try:
+        if path is None:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{stem}.lock", mode=files.default_permissions()):
+                path = None if overwrite else _find(stem)  # another process may have built it meanwhile
+                if path is None:
+                    _clear(stem, overwrite)
+                    path, how = (
+                        _write(records, method.encode, stem, num_proc or environment.num_processors()),
+                        "built in",
+                    )
+    except OSError as error:
+        if error.errno not in cli.USER_ERRNOS:
+            raise
+        raise UserError(
+            f"{cache_dir}: cannot keep features there ({error.strerror}): free some space, make it "
+            "writable, or name another folder in CLUE_CACHE_DIR"
+        ) from None
+    features = Features(path)
+    logger.info("%s %s: %d features %s %s", records.task.name, records.split, len(features), how, path)
+    return features
+
+
+def _find(stem: Path) -> Path | None:
+    """The complete, undamaged file of a build, if it is there."""
+    files = stem.parent.glob(f"{stem.name}.*.arrow")
+    return next((path for path in files if path.name == f"{stem.name}.{_checksum(path)}.arrow"), None)
+
+
+def _clear(stem: Path, overwrite: bool) -> None:
+    """Remove what is in the way of a build: damaged files, and what builds that were killed have left."""
+    for path in stem.parent.glob(f"{stem.name}.*.arrow"):
+        if not overwrite:
+            logger.warning("%s: damaged (its checksum is another one), building it again", path)
+        path.unlink()
+    for leftover in stem.parent.glob(f"{stem.name}.*.tmp"):
+        leftover.unlink()
+
+
+def _checksum(path: Path) -> str:
+    return files.sha256_of(path)[:16]
+
+
+def _write(records: Records, encode: Encode, path: Path, num_proc: int) -> Path:
+    """Encode and write records; return ``path`` with checksum and suffix."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    writer = None
+    try:
+        progress = tqdm(total=len(records), desc=f"features {records.split}", unit="record", disable=None, leave=False)
+        with progress, pa.OSFile(str(temporary), "wb") as sink:
+            for batch in _encode_chunks(records, encode, num_proc):
+                if writer is None:
+                    writer = pa.ipc.new_file(sink, batch.schema)
+                if batch.num_rows:
+                    writer.write_batch(batch)
+                progress.update(_ROWS_PER_CHUNK)
+            if writer is not None:
+                writer.close()
+        complete = path.with_name(f"{path.name}.{_checksum(temporary)}.arrow")
+        os.replace(temporary, complete)
+        return complete
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# Set before the worker processes fork, so that records and tokenizer need not be pickled.
+_job: tuple[Records, Encode] | None = None
+
+
+def _encode_chunk(begin: int) -> Any:
+    assert _job is not None
+    records, encode = _job
+    stop = min(begin + _ROWS_PER_CHUNK, len(records))
+    rows = [feature for i in range(begin, stop) for feature in encode(records[i])]
+    names = list(rows[0])
+    return pa.RecordBatch.from_pydict({name: _arrow([row[name] for row in rows]) for name in names})
+
+
+def _arrow(values: list[Any]) -> Any:
+    kind: Any = pa.int64()
+    if not isinstance(values[0], int):
+        nested = len(values[0]) > 0 and isinstance(values[0][0], list)
+        kind = pa.list_(pa.list_(pa.int32())) if nested else pa.list_(pa.int32())
+    return pa.array(values, type=kind)
+
+
+def _encode_chunks(records: Records, encode: Encode, num_proc: int) -> Iterator[Any]:
+    global _job
+    begins = range(0, len(records), _ROWS_PER_CHUNK)
+    _job = (records, encode)
+    try:
+        if num_proc == 1 or len(begins) < 4:  # starting processes would take longer than the work
+            yield from map(_encode_chunk, begins)
+        else:
+            with ProcessPoolExecutor(
+                min(num_proc, len(begins)), multiprocessing.get_context("fork"), _begin_worker
+            ) as pool:
+                yield from pool.map(_encode_chunk, begins)
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that builds features was killed, perhaps for want of memory: pass --num_proc 1 to use less"
+        ) from None
+    finally:
+        _job = None
+
+
+def _begin_worker() -> None:
+    """What the parent does on a signal is not for its workers; that it has ended, be it by SIGKILL, is."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -1,0 +1,81 @@
+"""Text to ids of word pieces: exactly the reference tokenizer's, several times as fast."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+from clue_utils.errors import UserError
+from clue_utils.tasks import Task
+
+# The ideographs that a BERT tokenizer sets apart with blanks before it does anything else (google-research/bert,
+# tokenization.py, BasicTokenizer).
+_IDEOGRAPHS = (
+    "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f\U0002b820-\U0002ceaf"
+    "\uf900-\ufaff\U0002f800-\U0002fa1f"
+)
+
+
+_UNITS = re.compile(f"[{_IDEOGRAPHS}]|[^{_IDEOGRAPHS}]+")
+
+
+# Chinese text has some 8,000 different ideographs; what lies between them (numbers, names, punctuation) repeats less.
+_CACHED_UNITS = 1 << 16
+
+
+class PieceIds:
+    """Ids of the word pieces of a text, without special tokens.
+
+    A BERT tokenizer works on what lies between ideographs and on each ideograph alone. So a text is cut there, and the
+    tokenizer asked about each different part once. Any other kind of tokenizer is asked about whole texts.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._sets_ideographs_apart = sets_ideographs_apart(tokenizer)
+        self._ids_of_unit = functools.lru_cache(_CACHED_UNITS)(self._ask)
+
+    def __call__(self, text: str) -> list[int]:
+        if not self._sets_ideographs_apart:
+            return self._ask(text)
+        return [id_ for unit in _UNITS.findall(text) for id_ in self._ids_of_unit(unit)]
+
+    def _ask(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(text))
+        return ids
+
+
+def sets_ideographs_apart(tokenizer: Any) -> bool:
+    """Whether a tokenizer makes the same pieces of a text as of its ideographs and of what lies between them.
+
+    True of BERT's own basic tokenizer alone: one derived from it may find words (RoFormer's), and so may tokens that
+    are looked for before it (added ones).
+    """
+    basic: Any = getattr(tokenizer, "basic_tokenizer", None)
+    if (type(basic).__module__, type(basic).__name__) != ("paddlenlp.transformers.bert.tokenizer", "BasicTokenizer"):
+        return False
+    never_cut = [token for token in tokenizer.unique_no_split_tokens if len(_UNITS.findall(token)) > 1]
+    return getattr(basic, "tokenize_chinese_chars", False) is True and not never_cut
+
+
+def require_support(tokenizer: Any, task: Task) -> None:
+    """Refuse a tokenizer whose sequences a task's script would build wrongly.
+
+    Classification leaves special tokens to the tokenizer. The other scripts write ``[CLS] a [SEP] b [SEP]`` themselves;
+    CHID fills blanks with ``[MASK]``; and the answers of spans are found by the characters that word pieces stand for.
+
+    Raises:
+        UserError: the tokenizer does it otherwise.
+    """
+    if task.kind == "classification":
+        return
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    name = type(tokenizer).__name__
+    remedy = f"{task.name} needs a model of word pieces such as BERT, ERNIE, RoBERTa or ELECTRA"
+    if tokenizer.build_inputs_with_special_tokens([1], [2]) != [cls, 1, sep, 2, sep]:
+        raise UserError(f"{name} does not write two texts as [CLS] a [SEP] b [SEP]: {remedy}")
+    if task.kind == "cloze" and tokenizer.mask_token_id is None:
+        raise UserError(f"{name}: the model has no mask_token, which fills the blanks of {task.name}: take another one")
+    if task.kind == "span" and not sets_ideographs_apart(tokenizer):
+        raise UserError(f"{name} does not split text at every Chinese character: {remedy}")

@@ -1,0 +1,1 @@
+"""Grid search: its trials, what became of them, and which end early."""

@@ -1,0 +1,82 @@
+"""The grid search: which trials a model has, and where each of them lives.
+
+Everything comes from the registry; importing this module needs no PaddlePaddle.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from clue_utils import tasks
+from clue_utils.errors import UserError
+
+# Where the shell scripts keep the folders of all models, unless told otherwise.
+RESULTS_DIR = "results"
+
+
+# What a trial prints, in its folder.
+LOG_FILE = "trial.log"
+
+
+class Trial(NamedTuple):
+    """One run of the grid search; ``batch_size`` is the sum over ``num_cards`` cards."""
+
+    task: str
+    learning_rate: float
+    batch_size: int
+    dropout: float
+    seed: int
+    num_cards: int
+
+    @property
+    def folder(self) -> str:
+        """``<task>/<lr>_<bs>_<dropout>_<seed>`` within the model's folder, such as ``TNEWS/3e-5_32_0.1_42``."""
+        rate = f"{self.learning_rate:g}".replace("e-0", "e-")
+        return f"{self.task}/{rate}_{self.batch_size}_{self.dropout:g}_{self.seed}"
+
+
+def list_trials(
+    task_names: Sequence[str] = (),
+    learning_rates: Sequence[float] = (),
+    batch_sizes: Sequence[int] = (),
+    dropouts: Sequence[float] = (),
+    seeds: Sequence[int] = (),
+) -> list[Trial]:
+    """List the trials of a model; an argument left empty takes the registry's values for each task.
+
+    With the registry's values alone these are the 134 trials of the published grid.
+
+    Raises:
+        UserError: an unknown task.
+    """
+    trials = []
+    for task in [tasks.get_task(name) for name in task_names] or tasks.TASKS.values():
+        values = itertools.product(
+            learning_rates or task.learning_rates,
+            batch_sizes or task.batch_sizes,
+            dropouts or task.dropouts,
+            seeds or (tasks.COMMON_DEFAULTS["seed"],),
+        )
+        trials += [Trial(task.name, *value, task.num_cards) for value in values]
+    return list(dict.fromkeys(trials))
+
+
+def num_processes(batch_size: int, num_cards: int) -> int:
+    """The most of ``num_cards`` cards (at least 1) that a batch can be shared out over evenly."""
+    return max(n for n in range(1, num_cards + 1) if batch_size % n == 0)
+
+
+def model_folder(root: Path, model_name_or_path: str) -> Path:
+    """The folder of a model's trials: the last part of its name or path, ``rbt6`` for ``hfl/rbt6``, within ``root``.
+
+    Raises:
+        UserError: it has no such part.
+    """
+    name = os.path.basename(os.path.abspath(model_name_or_path))
+    if not name:
+        raise UserError(f"{model_name_or_path!r} has no name for a folder of trials: give another model or folder")
+    return root / name

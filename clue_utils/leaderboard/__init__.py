@@ -1,0 +1,1 @@
+"""Predictions as the CLUE leaderboard takes them: written, zipped and checked."""

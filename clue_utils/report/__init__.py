@@ -1,0 +1,1 @@
+"""Tables and pages on the trials of grid searches."""

@@ -1,0 +1,165 @@
+"""What the grid searches of models came to: their trials side by side, winners, averages, doubts.
+
+Importing this module needs no PaddlePaddle.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clue_utils import published, record, tasks
+from clue_utils.errors import UserError
+from clue_utils.grid import search_space
+from clue_utils.grid.outcomes import Outcome, clean, in_order, read_trials, winner
+
+# What the grid searches, and what changes no score.
+_FREE_TO_DIFFER = ("learning_rate", "batch_size", "dropout", "seed", *record.FREE_TO_CHANGE)
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """The trials of one model, those that are missing included: the grid's in its order, then others by name.
+
+    Attributes:
+        damages: a line for each ``result.json`` that cannot be read; its trial counts as failed.
+        doubts: lines about scores that were not made alike.
+    """
+
+    name: str
+    folder: Path
+    outcomes: tuple[Outcome, ...]
+    published: published.PublishedModel | None
+    damages: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    def of_task(self, task_name: str) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.task.name == task_name]
+
+    def with_status(self, status: str) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.status == status]
+
+    def winner(self, task_name: str) -> Outcome | None:
+        """The winner of a task, see :func:`trials.winner`."""
+        return winner(self.of_task(task_name))
+
+    def scores_over_seeds(self, winner: Outcome) -> list[float]:
+        """Scores of the finished trials that differ from the winner in nothing but the seed, its own included."""
+        return [
+            outcome.score
+            for outcome in self.of_task(winner.task.name)
+            if outcome.status == "finished" and outcome.score is not None and _setting(outcome) == _setting(winner)
+        ]
+
+    def average(self, by_published_rule: bool = False) -> tuple[float, int] | None:
+        """Mean of the winners' scores, a fraction, and over how many tasks; None without any."""
+        winners = filter(None, map(self.winner, tasks.TASKS))
+        scores = [winner.score_by_published_rule if by_published_rule else winner.score for winner in winners]
+        found = [score for score in scores if score is not None]
+        return (statistics.fmean(found), len(found)) if found else None
+
+    def searches_dropout(self, task_name: str) -> bool:
+        """Whether dropout is part of the task's grid, or was varied in this model's trials."""
+        found = {outcome.trial.dropout for outcome in self.of_task(task_name) if outcome.trial is not None}
+        return len(found) > 1 or len(tasks.TASKS[task_name].dropouts) > 1
+
+    def is_comparable(self, outcome: Outcome) -> bool:
+        """Whether the outcome was measured on as many development records as the release has."""
+        return outcome.num_dev == outcome.task.splits["dev"].num_records
+
+
+def setting_text(trial: search_space.Trial | published.Best, with_dropout: bool) -> str:
+    """``3e-5,32`` as in the published table, or with dropout ``3e-5,32,0.1``."""
+    if isinstance(trial, published.Best):
+        trial = search_space.Trial("", *trial, seed=0, num_cards=1)
+    return ",".join(trial.folder.rpartition("/")[2].split("_")[: 3 if with_dropout else 2])
+
+
+def find_model(model: str, results_dir: Path) -> Path:
+    """The folder of a model's trials: ``model`` itself, or the folder of that name within ``results_dir``.
+
+    Raises:
+        UserError: neither holds a task's folder.
+    """
+    places = [Path(model), search_space.model_folder(results_dir, model)]
+    for place in places:
+        if any((place / name).is_dir() for name in tasks.TASKS):
+            return place
+    looked = " and ".join(clean(place) for place in dict.fromkeys(places))
+    raise UserError(
+        f"no trials of {clean(model)!r} (looked for <task>/<run> in {looked}): give a folder of trials, "
+        "or the name of a model and --results"
+    )
+
+
+def read_models(models: Sequence[str], results_dir: Path) -> list[ModelReport]:
+    """Read the trials of models, each given as for :func:`find_model`; a folder named twice is read once.
+
+    Raises:
+        UserError: no model, an unknown one, or one without a single trial.
+    """
+    if not models:
+        raise UserError("no MODEL: name a folder of trials, or a model whose folder is in --results")
+    folders = list({find_model(model, results_dir).resolve(): None for model in models})
+    names = [folder.name for folder in folders]
+    return [
+        read_model(folder, clean(folder if names.count(name) > 1 else name))
+        for folder, name in zip(folders, names, strict=True)
+    ]
+
+
+def read_model(folder: Path, name: str) -> ModelReport:
+    """Read every trial in a model's folder.
+
+    Raises:
+        UserError: there is no trial.
+    """
+    outcomes: list[Outcome] = []
+    damages: list[str] = []
+    for task in tasks.TASKS.values():
+        found, damaged = read_trials(folder / task.name, task)
+        damages += damaged
+        there = {outcome.trial[:5] for outcome in found if outcome.trial is not None}
+        missing = [trial for trial in search_space.list_trials([task.name]) if trial[:5] not in there]
+        found += [Outcome(task, trial.folder, "missing", trial=trial) for trial in missing]
+        outcomes += in_order(found, task)
+    found = [outcome for outcome in outcomes if outcome.status != "missing"]
+    if not found:
+        raise UserError(f"{clean(folder)} holds no trial: run the grid search first, or give another folder")
+    recorded = next((str(o.fields["model"]) for o in found if "model" in o.fields), folder.name)
+    doubts = [clean(line) for line in _doubts(outcomes)]
+    return ModelReport(
+        name, folder, tuple(outcomes), published.published_model(recorded), tuple(damages), tuple(doubts)
+    )
+
+
+def _setting(outcome: Outcome) -> tuple[Any, ...] | None:
+    return outcome.trial[:4] if outcome.trial is not None else None
+
+
+def _doubts(outcomes: Sequence[Outcome]) -> list[str]:
+    """Lines about scores that stand side by side and were not made alike."""
+    lines = []
+    scored = [outcome for outcome in outcomes if outcome.score is not None]
+    models = sorted({str(outcome.fields.get("model")) for outcome in scored})
+    if len(models) > 1:
+        lines.append(f"the folder mixes trials of {len(models)} models: {', '.join(models)}")
+    for name in tasks.TASKS:
+        values: dict[str, set[Any]] = {}
+        for outcome in scored:
+            if outcome.task.name == name:
+                digests = outcome.fields.get("data_sha256")
+                alike = {"development data": digests.get("dev") if isinstance(digests, dict) else None}
+                alike |= {"max_steps": outcome.fields.get("max_steps"), **outcome.fields["hyper_parameters"]}
+                for what, value in alike.items():
+                    values.setdefault(what, set()).add(str(value))
+        lines += [
+            f"{name}: its trials differ in {what} ({', '.join(sorted(value[:12] for value in found))}); "
+            "their scores do not compare"
+            for what, found in values.items()
+            if len(found) > 1 and what not in _FREE_TO_DIFFER
+        ]
+    return lines

@@ -1,0 +1,142 @@
+"""State of an unfinished training run on disk: enough to go on as if it had never stopped.
+
+A checkpoint is a folder ``checkpoint-<step>`` in the output folder with weights and optimizer state (safetensors, so
+that reading one runs no code) and ``state.json``. It is written under another name and renamed when complete, renamed
+again before it is removed (``files.locked`` clears such names), and the one before it is kept, in case the disk
+damages the newest. Dropout and the order of records depend on seed and step
+alone, so no random state needs to be kept.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from safetensors.numpy import load_file, save_file
+
+from clue_utils import cli
+from clue_utils.files import flush_names, flush_to_disk, give_default_permissions, sha256_of
+
+logger = logging.getLogger(__name__)
+
+
+_NAME = re.compile(r"checkpoint-([0-9]{1,18})")
+
+
+_STATE = "state.json"
+
+
+_WEIGHTS = "weights.safetensors"
+
+
+_OPTIMIZER = "optimizer.safetensors"
+
+
+_NUM_KEPT = 2
+
+
+def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state: dict[str, Any]) -> None:
+    """Write the checkpoint of a step; keep it and the one before."""
+    temporary = folder / f".checkpoint-{step}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        weights = {name: value.numpy() for name, value in model.state_dict().items()}
+        with cli.os_errors(folder):
+            save_file(weights, str(temporary / _WEIGHTS))
+            save_file(_optimizer_arrays(model, optimizer), str(temporary / _OPTIMIZER))
+        for name in (_WEIGHTS, _OPTIMIZER):
+            give_default_permissions(temporary / name)
+        digests = {name: sha256_of(temporary / name) for name in (_WEIGHTS, _OPTIMIZER)}
+        text = json.dumps({"step": step, "sha256": digests, **state}, ensure_ascii=False)
+        (temporary / _STATE).write_text(text, encoding="utf-8")
+        flush_to_disk(temporary)
+        target = folder / f"checkpoint-{step}"
+        if target.exists():
+            _remove(target)
+        os.replace(temporary, target)
+        flush_names(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    # Later ones were passed over as damaged.
+    others = [path for path in _folders(folder) if path != target]
+    earlier = [path for path in others if step_of(path) < step]
+    for path in {*others} - {*earlier[: _NUM_KEPT - 1]}:
+        _remove(path)
+
+
+def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest undamaged checkpoint and its state; a damaged one is passed over with a warning."""
+    for candidate in _folders(folder):
+        try:
+            state = json.loads((candidate / _STATE).read_text(encoding="utf-8"))
+            digests = state["sha256"]
+            damaged = [name for name in (_WEIGHTS, _OPTIMIZER) if sha256_of(candidate / name) != digests[name]]
+            if state["step"] != step_of(candidate) or not {"is_due", "run", "scaler"} <= state.keys():
+                damaged.append(_STATE)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            damaged = [f"{_STATE}: {error}"]
+        if not damaged:
+            return candidate, state
+        logger.warning("%s is damaged (%s): looking for an earlier one", candidate, ", ".join(damaged))
+    return None
+
+
+def restore(checkpoint: Path, model: paddle.nn.Layer, optimizer: Any) -> None:
+    """Set model and optimizer to what they were when the checkpoint was written."""
+    weights = load_file(str(checkpoint / _WEIGHTS))
+    model.set_state_dict({name: paddle.to_tensor(value) for name, value in weights.items()})
+    names = {name: parameter.name for name, parameter in model.named_parameters()}
+    state = {}
+    for key, value in load_file(str(checkpoint / _OPTIMIZER)).items():
+        parameter, accumulator = key.rsplit("|", 1)
+        state[names[parameter] + accumulator] = paddle.to_tensor(value)
+    optimizer.set_state_dict(state)
+
+
+def remove_all(folder: Path) -> None:
+    """Remove the checkpoints of a run that is finished; those of PaddleNLP's Trainer are not ours."""
+    for checkpoint in _folders(folder):
+        _remove(checkpoint)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a folder, under another name: what a kill leaves of it is then ours, and gone when a run starts here."""
+    doomed = checkpoint.with_name(f".{checkpoint.name}.removed.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(checkpoint, doomed)
+    shutil.rmtree(doomed)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The update that a folder ``checkpoint-<step>`` is named for; 0 for another name."""
+    match = _NAME.fullmatch(checkpoint.name)
+    return int(match[1]) if match else 0
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Checkpoint folders of ours, the newest first."""
+    ours = [
+        path
+        for path in folder.glob("checkpoint-*")
+        if _NAME.fullmatch(path.name) and any((path / name).exists() for name in (_STATE, _WEIGHTS, _OPTIMIZER))
+    ]
+    return sorted(ours, key=step_of, reverse=True)
+
+
+def _optimizer_arrays(model: paddle.nn.Layer, optimizer: Any) -> dict[str, np.ndarray]:
+    """Moments by "parameter|accumulator": Paddle's own keys are numbered anew in each process."""
+    arrays = {}
+    state = optimizer.state_dict()
+    for name, parameter in model.named_parameters():
+        for key, value in state.items():
+            if key.startswith(f"{parameter.name}_"):
+                arrays[f"{name}|{key[len(parameter.name) :]}"] = value.numpy()
+    return arrays

@@ -1,0 +1,75 @@
+"""The method of the seven classification tasks, for the plain script and the Trainer script."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from clue_utils.data.examples import Records
+from clue_utils.features.store import Feature, Features
+from clue_utils.features.tokenization import PieceIds
+from clue_utils.leaderboard.write import Answers
+from clue_utils.models.heads import cross_entropy_loss, logits
+from clue_utils.scores.accuracy import accuracy, cross_entropy
+from clue_utils.tasks import Task
+
+
+def text_and_pair(task_name: str, record: dict[str, Any]) -> tuple[str, str | None]:
+    """The text, and the second text of a pair, that a record is judged by.
+
+    As in CLUE's official processors: the keywords of CSL joined by blanks before the abstract; the noun of
+    CLUEWSC2020 between underscores and the pronoun in square brackets; TNEWS and IFLYTEK by the sentence alone.
+    """
+    if task_name == "CSL":
+        return " ".join(record["keyword"]), record["abst"]
+    if task_name == "CLUEWSC2020":
+        return _mark_spans(record["text"], record["target"]), None
+    if "sentence1" in record:
+        return record["sentence1"], record["sentence2"]
+    return record["sentence"], None
+
+
+def _mark_spans(text: str, target: dict[str, Any]) -> str:
+    """The text with ``_`` on both sides of the noun and ``[ ]`` around the pronoun, which may lie in one another.
+
+    Where marks meet, spans that end there are closed before others begin, and the longer span is outside; of equal
+    spans the noun is.
+    """
+    marks = []
+    for depth, (name, left, right) in enumerate((("span1", "_", "_"), ("span2", "[", "]"))):
+        begin = target[f"{name}_index"]
+        end = begin + len(target[f"{name}_text"])
+        closes = 0 if begin < end else 2  # before what begins there; an empty span after its own beginning
+        marks += [(end, closes, -begin, -depth, right), (begin, 1, -end, depth, left)]
+    for position, *_, mark in sorted(marks, reverse=True):  # the last first, which leaves earlier positions valid
+        text = text[:position] + mark + text[position:]
+    return text
+
+
+class Classification:
+    """One or two sentences, one label; satisfies ``method.Method``."""
+
+    def __init__(self, task: Task, tokenizer: Any, max_seq_length: int) -> None:
+        self.task, self.tokenizer, self.max_seq_length = task, tokenizer, max_seq_length
+        self.num_outputs = self.width = len(task.labels)
+        self.compute_loss, self.forward = cross_entropy_loss, logits
+        self._ids = PieceIds(tokenizer)
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": "classification", "max_seq_length": self.max_seq_length}
+
+    def encode(self, record: dict[str, Any]) -> list[Feature]:
+        text, text_pair = text_and_pair(self.task.name, record)
+        ids, pair_ids = self._ids(text), None if text_pair is None else self._ids(text_pair)
+        encoded = self.tokenizer.prepare_for_model(ids, pair_ids, max_length=self.max_seq_length, truncation=True)
+        feature = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+        return [feature | {"label": record.get("label", -1)}]
+
+    def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
+        labels = features.column("label")
+        return {"loss": cross_entropy(scores, labels), "accuracy": accuracy(scores.argmax(axis=1), labels)}
+
+    def answer(self, scores: np.ndarray, records: Records, features: Features) -> Answers:
+        labels = self.task.labels
+        return [(record["id"], labels[i]) for record, i in zip(records, scores.argmax(axis=1), strict=True)]

@@ -1,0 +1,65 @@
+"""Average several checkpoints of a task into one prediction."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from clue_utils import models
+from clue_utils.errors import UserError
+from clue_utils.features.build import tokenizer_fingerprint
+from clue_utils.record import read_result
+
+
+def average_logits(members: Sequence[np.ndarray], num_heads: int = 1) -> np.ndarray:
+    """Logits of an ensemble, whose probabilities are the means of its members' probabilities.
+
+    Each row and head is a distribution of its own, a softmax over its columns. Besides the distribution, a row has a
+    level, the log of the sum of its exponentials, by which the windows of one context and the blanks of one record
+    are compared with each other; the ensemble has the mean of its members' levels. Equal members thus give
+    their own logits.
+
+    Args:
+        members: float32 [rows, width] of each member, -inf where a row has no column.
+        num_heads: distributions that share a row, their columns taking turns (2 for the start and end of a span).
+
+    Returns:
+        float32 [rows, width].
+    """
+    result = np.empty_like(members[0])
+    for head in range(num_heads):
+        parts = [member[:, head::num_heads].astype(np.float64) for member in members]
+        levels = [np.logaddexp.reduce(part, axis=1, keepdims=True) for part in parts]
+        log_sum = np.logaddexp.reduce([part - level for part, level in zip(parts, levels, strict=True)], axis=0)
+        result[:, head::num_heads] = log_sum - np.log(len(members)) + np.mean(levels, axis=0)
+    return result
+
+
+def check_members(args: Any, tokenizer: Any, settings: dict[str, Any]) -> None:
+    """Refuse members of an ensemble that would read the same record differently.
+
+    Raises:
+        UserError: another tokenizer, or features built with another setting in training; or the output folder is that
+            of a training run, whose record would then tell of other models.
+    """
+    if "history" in (read_result(args.output_dir) or {}):
+        raise UserError(f"{args.output_dir} holds a training run: choose another --output_dir for the ensemble")
+    for folder in args.ensemble:
+        if not os.path.isdir(folder):
+            raise UserError(f"--ensemble {folder}: no such folder")
+        own = models.load_tokenizer(folder, getattr(args, "do_lower_case", None))
+        if tokenizer_fingerprint(own) != tokenizer_fingerprint(tokenizer):
+            raise UserError(
+                f"--ensemble {folder}: its tokenizer is not that of {args.model_name_or_path}; "
+                "an ensemble needs one vocabulary"
+            )
+        trained = (read_result(folder) or {}).get("hyper_parameters", {})
+        for name, value in settings.items():
+            if args.sources.get(name) != "command line" and trained.get(name, value) != value:
+                raise UserError(
+                    f"--ensemble {folder} was trained with {name} {trained[name]}, {args.model_name_or_path} with "
+                    f"{value}: pass --{name} to use one for all"
+                )

@@ -1,0 +1,75 @@
+"""SIGTERM and Ctrl-C while training: a checkpoint first, then the end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from clue_utils import ranks
+from clue_utils.errors import Stopped
+
+
+class StopRequest:
+    """Keeps SIGTERM and Ctrl-C back while training, until it can end with a checkpoint.
+
+    Rank 0 decides. The other ranks go on until they lose it, since an update needs them all, but not for long. A second
+    Ctrl-C ends the process as it is.
+
+    Args:
+        save: writes the checkpoint.
+
+    Attributes:
+        asked: the signal's number, 0 before one came.
+    """
+
+    _SECONDS_WITHOUT_RANK_0 = 20
+
+    def __init__(self, save: Callable[[], None] = lambda: None) -> None:
+        self._save, self.asked, self._at_once = save, 0, False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # What a parent has made us ignore, such as Ctrl-C in the background of a shell, stays ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.asked == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = number
+        if ranks.rank() != 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even where Python code cannot run
+            signal.alarm(self._SECONDS_WITHOUT_RANK_0)
+        elif self._at_once:
+            raise Stopped(number)
+
+    def check(self) -> None:
+        """Write a checkpoint and raise Stopped if a signal came."""
+        if self.asked and ranks.rank() == 0:
+            self._save()
+            raise Stopped(self.asked)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block that may be broken off to write a checkpoint."""
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        except Stopped:
+            self._at_once = False
+            self._save()
+            raise
+        finally:
+            self._at_once = False
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        lost_rank_0 = ranks.rank() != 0 and isinstance(error, Exception)
+        if self.asked and (error is None or lost_rank_0):
+            raise Stopped(self.asked) from None

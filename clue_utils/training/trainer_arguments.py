@@ -1,0 +1,297 @@
+"""The flags of the Trainer script: PaddleNLP's TrainingArguments, and what becomes of each of them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import math
+import sys
+from dataclasses import dataclass, field
+from typing import Optional
+
+from paddlenlp.trainer import PdArgumentParser, TrainingArguments
+
+from clue_utils import cli, settings, tasks
+from clue_utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+EXAMPLE = """\
+example:
+  python run_clue_classifier_trainer.py --dataset "clue tnews" --model_name_or_path ernie-3.0-base-zh \\
+      --output_dir tnews_model --do_train --do_eval --metric_for_best_model eval_accuracy --load_best_model_at_end
+"""
+
+
+# What --metric_for_best_model chooses by, with or without "eval_" before it -> whether the greater is the better.
+METRICS = {"accuracy": True, "loss": False}
+
+
+# Words that PaddleNLP's Trainer makes something of; it takes others, and fails or passes them over later.
+WORDS = {
+    "optim": ("adamw", "adamw_mini", "adamw_custom", "adamw_16bit_moment"),
+    "lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup", "polynomial"),
+    "fp16_opt_level": ("O0", "O1", "O2"),
+    "metric_for_best_model": (*METRICS, *(f"eval_{name}" for name in METRICS)),
+}
+
+
+# Flags of TrainingArguments that go by another name in the plain script, and what they must be.
+PLAIN_NAMES = {"warmup_ratio": "warmup_proportion", "per_device_eval_batch_size": "eval_batch_size"}
+
+
+ACCEPTED = {
+    "per_device_train_batch_size": cli.positive_int,
+    "per_device_eval_batch_size": cli.positive_int,
+    "gradient_accumulation_steps": cli.positive_int,
+    "learning_rate": cli.positive_float,
+    "num_train_epochs": cli.positive_float,
+    "max_steps": cli.steps_or_all,
+    "warmup_ratio": cli.proportion,
+    "warmup_steps": cli.non_negative_int,
+    "weight_decay": cli.non_negative_float,
+    "adam_beta1": cli.proportion,
+    "adam_beta2": cli.proportion,
+    "adam_epsilon": cli.positive_float,
+    "max_grad_norm": cli.non_negative_float,
+    "num_cycles": cli.positive_float,
+    "lr_end": cli.non_negative_float,
+    "power": cli.positive_float,
+    "scale_loss": cli.positive_float,
+    "dropout": cli.proportion,
+    "max_seq_length": cli.positive_int,
+    "logging_steps": cli.positive_int,
+    "save_steps": cli.positive_int,
+    "eval_steps": cli.positive_int,
+    "dataloader_num_workers": cli.non_negative_int,
+    "num_proc": cli.positive_int,
+}
+
+
+# Flags of TrainingArguments that have no effect here, or would break what a run promises, by the reason. They are
+# refused rather than passed over, and not in --help.
+_REFUSED = {
+    "this script trains data-parallel only": """
+        sharding sharding_degree sharding_parallel_degree sharding_parallel_mesh_dimension sharding_comm_buffer_size_MB
+        sharding_parallel_config save_sharded_model load_sharded_model save_sharding_stage1_model_include_freeze_params
+        tensor_parallel_degree tensor_parallel_config pipeline_parallel_degree pipeline_parallel_config
+        force_reshard_pp sep_parallel_degree context_parallel_degree split_inputs_sequence_dim sequence_parallel
+        sequence_parallel_config fuse_sequence_parallel_allreduce expert_parallel_degree expert_tensor_parallel_degree
+        use_expert_parallel expert_max_capacity expert_min_capacity enable_auto_parallel distributed_dataloader
+        auto_parallel_resume_form_hybrid_parallel hybrid_parallel_topo_order data_parallel_config""",
+    "evaluation is the plain script's, on the whole development set": """
+        prediction_loss_only eval_accumulation_steps max_evaluate_steps bf16_full_eval fp16_full_eval""",
+    "when to evaluate is --eval_steps alone": "minimum_eval_times",
+    "batches are the plain script's, every record of an epoch": """
+        dataloader_drop_last skip_data_intervals remove_unused_columns label_names past_index lazy_data_processing
+        count_trained_tokens pad_token_id""",
+    "a run that is gone on with would end otherwise than one that was never stopped": """
+        ignore_data_skip ignore_load_lr_and_optim ignore_save_lr_and_optim ckpt_quant_stage unified_checkpoint_config
+        use_async_save ordered_save_group_size""",
+    "checkpoints are kept in --output_dir, by the first process": """
+        output_signal_dir save_on_each_node pdc_download_ckpt pdc_download_timeout""",
+    "the log of a run is visualdl/ in --output_dir": "logging_dir",
+    "only for large language models": "refined_recompute",
+    "only for NPUs": "flatten_param_grads",
+    "pass --device cpu": "no_cuda",
+}
+
+
+REFUSED = {name: reason for reason, names in _REFUSED.items() for name in names.split()}
+
+
+# Flags of TrainingArguments that result.json does not keep as hyper-parameters, by the reason. Every other one is kept
+# and compared when a run is gone on with, one that a later PaddleNLP adds too.
+_NOT_RECORDED = {
+    "kept under the plain script's name, or beside the hyper-parameters": """
+        warmup_ratio bf16 fp16 max_steps""",
+    "what to do, where, and what is said about it": """
+        output_dir overwrite_output_dir do_train do_eval do_predict do_export resume_from_checkpoint device local_rank
+        logging_strategy logging_first_step log_on_each_node disable_tqdm report_to run_name wandb_api_key
+        wandb_http_proxy metrics_output_path skip_memory_metrics skip_profile_timer""",
+    "how much of the run stays on disk": "save_total_limit unified_checkpoint",
+    "time and memory for the same sums": """
+        per_device_eval_batch_size dataloader_num_workers recompute release_grads offload_optim
+        ddp_find_unused_parameters""",
+    "follows from metric_for_best_model": "greater_is_better",
+}
+
+
+NOT_RECORDED = {name: reason for reason, names in _NOT_RECORDED.items() for name in names.split()}
+
+
+_DEFAULTS = {entry.name: entry.default for entry in dataclasses.fields(TrainingArguments)}
+
+
+# Hyper-parameters of this script beside the plain ones: which of the checkpoints is kept depends on some of them.
+RECORDED = tuple(sorted(_DEFAULTS.keys() - REFUSED.keys() - NOT_RECORDED.keys() - {*settings.HYPER_PARAMETERS}))
+
+
+@dataclass
+class ClueArguments:
+    """Flags beside PaddleNLP's TrainingArguments."""
+
+    model_name_or_path: str = field(
+        metadata={"help": "a PaddleNLP model name such as ernie-3.0-base-zh, or the folder of a checkpoint"}
+    )
+    dataset: str = field(metadata={"help": 'the task, such as "clue tnews", in any letter case'})
+    data_dir: Optional[str] = field(default=None, metadata={"help": "folder that holds the official files"})
+    max_seq_length: Optional[int] = field(default=None, metadata={"help": "tokens of a sequence (the task's)"})
+    dropout: Optional[float] = field(default=None, metadata={"help": "of every dropout (the model's best)"})
+    num_proc: Optional[int] = field(default=None, metadata={"help": "processes that build features"})
+    overwrite_cache: bool = field(default=False, metadata={"help": "build cached features again"})
+
+
+class Parser(cli.Parser, PdArgumentParser):
+    """PaddleNLP's parser with one-line errors and suggestions."""
+
+
+def parse_arguments(argv: list[str] | None, description: str | None) -> argparse.Namespace:
+    """All flags, None where one that is completed later is left out."""
+    parser = Parser(dataclass_types=(ClueArguments, TrainingArguments), description=description, epilog=EXAMPLE)
+    for action in parser._actions:
+        if action.dest in REFUSED:
+            action.help = argparse.SUPPRESS
+    completed = (*ACCEPTED, *RECORDED, "device", "disable_tqdm", "seed")
+    # The run's own VisualDL log holds the scalars; PaddleNLP's writer fails with today's protobuf. Safetensors in the
+    # checkpoints to go on from.
+    parser.set_defaults(
+        **dict.fromkeys(completed) | {"max_steps": -1, "report_to": ["none"], "unified_checkpoint": True}
+    )
+    flags = parser.parse_args(argv)
+    if not flags.unified_checkpoint:
+        parser.error("--unified_checkpoint false would keep pickles as checkpoints: leave it out")
+    for name, reason in REFUSED.items():
+        if getattr(flags, name) != _DEFAULTS[name]:
+            parser.error(f"--{name} {getattr(flags, name)}: {reason}; leave it out")
+    for name, accept in ACCEPTED.items():
+        if getattr(flags, name) is not None:
+            try:
+                accept(str(getattr(flags, name)))
+            except argparse.ArgumentTypeError as error:
+                parser.error(f"argument --{name}: {error}")
+    for name, words in WORDS.items():
+        if getattr(flags, name) not in (None, *words):
+            parser.error(f"--{name} {getattr(flags, name)}: choose one of {', '.join(words)}")
+    if flags.bf16 and flags.fp16:
+        parser.error("--bf16 and --fp16 exclude each other: drop one of them")
+    return flags
+
+
+def as_plain_arguments(flags: argparse.Namespace) -> argparse.Namespace:
+    """The same run in the plain script's terms, in which ``result.json`` and the registry's defaults are kept.
+
+    The Trainer's batch is one of ``gradient_accumulation_steps`` parts of an update, the plain script's the whole.
+    """
+    args = argparse.Namespace(**vars(flags), ensemble=[], save_best_model=True)
+    for theirs, ours in PLAIN_NAMES.items():
+        setattr(args, ours, getattr(flags, theirs))
+    args.eval_batch_size = args.eval_batch_size or tasks.COMMON_DEFAULTS["eval_batch_size"]
+    parts = flags.gradient_accumulation_steps or 1
+    per_device = flags.per_device_train_batch_size
+    args.batch_size = per_device and per_device * parts
+    args.precision = "bf16" if flags.bf16 else "fp16" if flags.fp16 else None
+    args.group_by_length = False
+    if args.num_train_epochs is not None and args.num_train_epochs.is_integer():
+        args.num_train_epochs = int(args.num_train_epochs)
+    if flags.do_export and not (flags.do_train or flags.do_eval or flags.do_predict):
+        args.do_eval = True  # resolve() wants something to do; exporting alone is enough for this script
+    return args
+
+
+def complete(flags: argparse.Namespace, args: argparse.Namespace) -> None:
+    """Add the hyper-parameters of this script, ``RECORDED``, to resolved plain arguments.
+
+    One that is left out takes PaddleNLP's default, but for those that say when to evaluate and what to keep.
+
+    Raises:
+        UserError: flags that contradict each other.
+    """
+    for name in RECORDED:
+        value = getattr(flags, name)
+        setattr(args, name, _DEFAULTS[name] if value is None else value)
+        if value is not None:
+            logger.info("  %s: %s (command line)", name, value)
+    args.hyper_parameters += RECORDED
+    args.per_device_train_batch_size = math.ceil(args.batch_size / args.gradient_accumulation_steps)
+    if args.lr_scheduler_type == "polynomial" and args.lr_end >= args.learning_rate:
+        raise UserError(f"--lr_end {args.lr_end} must be below --learning_rate {args.learning_rate}")
+    metric = (flags.metric_for_best_model or "accuracy").removeprefix("eval_")
+    if flags.greater_is_better not in (None, METRICS[metric]):
+        raise UserError(f"--greater_is_better {flags.greater_is_better} would keep the worst {metric}: leave it out")
+    args.metric_for_best_model = f"eval_{metric}"
+    _complete_strategies(flags, args)
+
+
+def _complete_strategies(flags: argparse.Namespace, args: argparse.Namespace) -> None:
+    """Set when to evaluate and to write a checkpoint, and whether to keep the best.
+
+    Of --evaluation_strategy and --save_strategy one that is left out follows the other; both left out, an evaluation
+    and a checkpoint come every --save_steps updates (once an epoch where a checkpoint of the plain script was trained
+    so). Where something is evaluated, the best is kept unless --load_best_model_at_end is false.
+
+    Raises:
+        UserError: the best is to be kept where not every checkpoint is evaluated.
+    """
+    evaluates, saves = flags.evaluation_strategy, flags.save_strategy
+    if evaluates is None:
+        evaluates = "steps" if flags.eval_steps else saves or ("steps" if args.save_steps else "epoch")
+    if saves is None:
+        saves = "steps" if flags.save_steps or (evaluates == "no" and args.save_steps) else evaluates
+        saves = "epoch" if saves == "no" else saves
+    keeps_best = flags.load_best_model_at_end
+    if keeps_best is None:
+        keeps_best = evaluates != "no"
+    eval_steps = flags.eval_steps or args.save_steps
+    for name, strategy, steps in (("save", saves, args.save_steps), ("evaluation", evaluates, eval_steps)):
+        if args.do_train and strategy == "steps" and not steps:
+            raise UserError(f"--{name}_strategy steps: the model was trained by epochs, so pass --save_steps too")
+    reason = ""
+    if evaluates == "no" and flags.evaluation_strategy is None:
+        reason = "--save_strategy no leaves no checkpoint to evaluate"
+    elif evaluates == "no":
+        reason = "--evaluation_strategy no evaluates none"
+    elif saves == "no":
+        reason = "--save_strategy no writes none"
+    elif evaluates != saves:
+        one = f"--evaluation_strategy {evaluates}" if flags.evaluation_strategy else f"--eval_steps {eval_steps}"
+        other = f"--save_strategy {saves}" if flags.save_strategy else f"--save_steps {args.save_steps}"
+        reason = f"{one} and {other} differ"
+    elif saves == "steps" and args.save_steps % eval_steps:
+        reason = f"--save_steps {args.save_steps} is not a multiple of --eval_steps {eval_steps}"
+    if args.do_train and keeps_best and reason:
+        raise UserError(
+            "the best of the checkpoints is kept (--load_best_model_at_end), so each must be evaluated, but "
+            f"{reason}: change that, or pass --load_best_model_at_end false to keep the last"
+        )
+    for name, given, strategy in (
+        ("eval_steps", flags.eval_steps, evaluates),
+        ("save_steps", flags.save_steps, saves),
+    ):
+        if args.do_train and given and strategy != "steps":
+            logger.info("--%s %d has no effect: that goes by the strategy %s", name, given, strategy)
+    args.evaluation_strategy, args.save_strategy, args.load_best_model_at_end = evaluates, saves, keeps_best
+    args.eval_steps = eval_steps if evaluates == "steps" else None
+
+
+def training_arguments(flags: argparse.Namespace, args: argparse.Namespace, device: str) -> TrainingArguments:
+    """The Trainer's own arguments, completed by what ``args`` has been resolved to.
+
+    Raises:
+        UserError: PaddleNLP does not take them.
+    """
+    values = vars(flags) | {name: getattr(args, name) for name in args.hyper_parameters if hasattr(flags, name)}
+    values |= {theirs: getattr(args, ours) for theirs, ours in PLAIN_NAMES.items()}
+    values |= {"bf16": args.precision == "bf16", "fp16": args.precision == "fp16"}
+    values["device"] = device.split(":")[0]
+    values["do_eval"] = False  # a true one would change the strategy
+    if not flags.do_train:
+        values |= {"evaluation_strategy": "no", "load_best_model_at_end": False}
+    values["disable_tqdm"] = not sys.stderr.isatty() if flags.disable_tqdm is None else flags.disable_tqdm
+    values |= {name: _DEFAULTS[name] for name in ACCEPTED if name in _DEFAULTS and values[name] is None}
+    try:
+        return PdArgumentParser(TrainingArguments).parse_dict(values)[0]
+    except (ValueError, AssertionError) as error:
+        raise UserError(" ".join(str(error).split())) from error
