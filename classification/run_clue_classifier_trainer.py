@@ -24,7 +24,7 @@ from paddlenlp.utils.log import logger as paddlenlp_logger  # noqa: E402
 from clue_utils import models  # noqa: E402
 from clue_utils.device import seed_all  # noqa: E402
 from clue_utils.features.batches import Collate  # noqa: E402
-from clue_utils.files import locked  # noqa: E402
+from clue_utils.files import locked_folder  # noqa: E402
 from clue_utils.models.export import export  # noqa: E402
 from clue_utils.models.heads import input_names  # noqa: E402
 from clue_utils.training.classification import Classification  # noqa: E402
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     if ranks.world_size() > 1:
         # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.
         fleet.init(is_collective=True, strategy=fleet.DistributedStrategy())
-    with locked(Path(args.output_dir)):
+    with locked_folder(Path(args.output_dir)):
         carry_out(flags, args, task, device)
 
 

@@ -12,7 +12,6 @@ import errno
 import logging
 import math
 import os
-import re
 import signal
 import sys
 import time
@@ -66,18 +65,6 @@ USER_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
     | {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOLCK}
 )
-
-
-@contextlib.contextmanager
-def os_errors(folder: Any) -> Iterator[None]:
-    """Turn the safetensors library's report of a failed write, such as a full disk, into the OSError that it was."""
-    try:
-        yield
-    except Exception as error:
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        if isinstance(error, OSError) or not number:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
 
 
 def _raise_stopped(number: int, _: Any) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from clue_utils import cli, environment
 from clue_utils.cli import Parser, non_negative_int, positive_int
 from clue_utils.errors import UserError
+from clue_utils.files import digest_of, put, scratch
 from clue_utils.tasks import TASKS, Task
 from demo_data import make_data, sizes_for
 
@@ -112,19 +111,15 @@ def make_demo(output: Path, seed: int = 0, records: int | None = None) -> bool:
     elif earlier == {"parameters": parameters, "files": _digests(output)}:
         return False
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=output) as temporary:
-        new, old = Path(temporary, "new"), Path(temporary, "old")
-        old.mkdir()
+    with scratch(output / "demo") as new:
+        new.mkdir()
         make_data(new / "data", seed, sizes)
         make_model(new / "model", seed)
         text = json.dumps({"parameters": parameters, "files": _digests(new)}, indent=1) + "\n"
         (new / MANIFEST).write_text(text, encoding="utf-8")
         # The manifest first: its digests tell a demo that was cut off between two moves from a whole one.
-        os.replace(new / MANIFEST, manifest)
-        for part in PARTS:
-            if (output / part).exists():
-                os.rename(output / part, old / part)
-            os.rename(new / part, output / part)
+        for name in (MANIFEST, *PARTS):
+            put(new / name, output / name)
     return True
 
 
@@ -145,7 +140,7 @@ def _read_manifest(path: Path) -> Any:
 def _digests(output: Path) -> dict[str, str]:
     """Relative path -> SHA-256 of every file of the demo."""
     files = sorted(path for part in PARTS for path in (output / part).rglob("*") if path.is_file())
-    return {path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.relative_to(output).as_posix(): digest_of(path) for path in files}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -30,11 +30,11 @@ NOISE = os.urandom(600_000).hex()
 FILES = {"train.json": NOISE, "dev.json": '{"sentence": "甲"}\n', "test.json": "{}\n"}
 
 
-def make_zip(files, folder="", compression=zipfile.ZIP_DEFLATED):
+def make_zip(files):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
-            archive.writestr(name if isinstance(name, zipfile.ZipInfo) else folder + name, content)
+            archive.writestr(name, content)
     return buffer.getvalue()
 
 
@@ -46,7 +46,7 @@ class Server:
     """Serves ``content``; the flags say how badly."""
 
     def __init__(self):
-        self.content, self.etag = make_zip(FILES), '"one"'
+        self.content = make_zip(FILES)
         self.ranges = True  # Range is understood
         self.cuts = []  # bytes after which the connection of each next request is cut
         self.answers = []  # status (and address to go to) of each next request, before the content is served
@@ -77,7 +77,7 @@ class Server:
             handler.end_headers()
             return
         begin, content = 0, self.content
-        if asked and self.ranges and handler.headers.get("If-Range", self.etag) == self.etag:
+        if asked and self.ranges:
             begin = int(asked.removeprefix("bytes=").removesuffix("-"))
             if begin >= len(content):
                 handler.send_response(416)
@@ -89,8 +89,6 @@ class Server:
         else:
             handler.send_response(200)
         handler.send_header("Content-Length", str(len(content) - begin))
-        if self.etag:
-            handler.send_header("ETag", self.etag)
         handler.end_headers()
         end = begin + self.cuts.pop(0) if self.cuts else len(content)
         handler.wfile.write(content[begin:end])
@@ -189,42 +187,34 @@ def test_starts_anew_where_the_server_knows_no_ranges(server, tmp_path):
     assert server.requests == [None, "bytes=400000-"]
 
 
-@pytest.mark.parametrize("etag", ['"two"', ""])
-def test_starts_anew_when_the_content_changes_in_between(server, tmp_path, monkeypatch, etag):
-    """With a new ETag the server says so; without one the checksum finds what was joined wrongly."""
+def test_starts_anew_when_the_content_changes_in_between(server, tmp_path, monkeypatch):
+    """The checksum finds what was joined wrongly."""
     monkeypatch.setattr(download, "_RETRY_DELAYS", ())
-    server.etag = '"one"' if etag else ""
     server.cuts = [400_000]
     with pytest.raises(UserError):
         download.fetch(task_for(server), tmp_path)
-    server.content, server.etag = make_zip(FILES | {"train.json": NOISE[::-1]}), etag
+    server.content = make_zip(FILES | {"train.json": NOISE[::-1]})
     monkeypatch.setattr(download, "_RETRY_DELAYS", (0.0,))
     assert_fetched(download.fetch(task_for(server), tmp_path), FILES | {"train.json": NOISE[::-1]})
+    assert server.requests == [None, "bytes=400000-", None]
 
 
-@pytest.mark.parametrize("note", [b"", b"[]", b'{"url": 1}', b'{"url": "https://example.org/x", "version": ""}'])
-def test_a_damaged_note_starts_anew(server, tmp_path, note):
-    (tmp_path / ".afqmc_public.zip.part").write_bytes(b"PK rubbish")
-    (tmp_path / ".afqmc_public.zip.part.json").write_bytes(note)
+def test_goes_on_at_another_address(server, tmp_path):
+    server.cuts = [400_000, 0, 0, 0]
+    task = task_for(server, urls=(server.url + "?first", server.url + "?second"))
+    assert_fetched(download.fetch(task, tmp_path))
+    assert server.requests == [None, *4 * ["bytes=400000-"]]
+
+
+@pytest.mark.parametrize("change", [lambda content: content[1:], lambda content: content + bytes(10_000_000)])
+def test_a_part_of_another_file_is_fetched_anew(server, tmp_path, change):
+    (tmp_path / ".afqmc_public.zip.part").write_bytes(change(server.content))
     assert_fetched(download.fetch(task_for(server), tmp_path))
-    assert server.requests == [None]
-
-
-def test_a_part_longer_than_the_file_starts_anew(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "_RETRY_DELAYS", ())
-    server.cuts = [400_000]
-    with pytest.raises(UserError):
-        download.fetch(task_for(server), tmp_path)
-    with (tmp_path / ".afqmc_public.zip.part").open("ab") as part:
-        part.write(bytes(10_000_000))
-    monkeypatch.setattr(download, "_RETRY_DELAYS", (0.0,))
-    assert_fetched(download.fetch(task_for(server), tmp_path))
+    assert len(server.requests) == 2
 
 
 def test_an_archive_left_by_a_killed_run_is_used(server, tmp_path):
-    (tmp_path / ".afqmc_public.zip").write_bytes(server.content)
-    (tmp_path / ".afqmc_public.tmp").mkdir()
-    (tmp_path / ".afqmc_public.tmp" / "train.json").write_text("half")
+    (tmp_path / ".afqmc_public.zip.part").write_bytes(server.content)
     assert_fetched(download.fetch(task_for(server), tmp_path))
     assert server.requests == []
 
@@ -239,12 +229,7 @@ def test_a_kill_at_any_change_of_files_leaves_nothing(server, tmp_path):
         assert_fetched(download.fetch(task, cache), files)
         if not was_killed:
             break
-    assert number > 15
-
-
-def test_a_damaged_archive_left_behind_is_fetched_again(server, tmp_path):
-    (tmp_path / ".afqmc_public.zip").write_bytes(server.content[:-1])
-    assert_fetched(download.fetch(task_for(server), tmp_path))
+    assert number > 10
 
 
 def test_another_digest_is_refused_and_removed(server, tmp_path):
@@ -316,7 +301,7 @@ def test_a_silent_server(server, tmp_path, monkeypatch):
 
 def test_more_bytes_than_an_archive_can_have(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_MAX_ARCHIVE", 1000)
-    with pytest.raises(UserError, match="too many"):
+    with pytest.raises(UserError, match="more bytes than"):
         download.fetch(task_for(server), tmp_path)
 
 
@@ -328,7 +313,7 @@ def test_a_full_disk(server, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"No space left.*free some space.*CLUE_CACHE_DIR"):
         download.fetch(task_for(server), tmp_path)
     monkeypatch.undo()
-    assert not (tmp_path / "afqmc_public").exists() and not (tmp_path / ".afqmc_public.tmp").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {".afqmc_public.lock", ".afqmc_public.zip.part"}
 
 
 def test_a_cache_that_is_a_file(server, tmp_path):
@@ -337,30 +322,18 @@ def test_a_cache_that_is_a_file(server, tmp_path):
         download.fetch(task_for(server), tmp_path / "cache")
 
 
-def test_threads_at_once_fetch_once(server, tmp_path):
-    server.delay = 0.2
-    task, folders = task_for(server), []
-    threads = [threading.Thread(target=lambda: folders.append(download.fetch(task, tmp_path))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert folders == 4 * [tmp_path / "afqmc_public"]
-    assert server.requests == [None]
-
-
 def test_processes_at_once_fetch_once(server, tmp_path):
     server.delay = 0.5
     program = f"""
 import dataclasses
 from pathlib import Path
-from clue_utils import download
+from clue_utils.data import download
 from clue_utils.tasks import TASKS, Archive
 download._PLAIN_HOSTS = {{"127.0.0.1"}}
 archive = Archive(({server.url!r},), ({sha256(server.content)!r},))
 print(download.fetch(dataclasses.replace(TASKS["AFQMC"], archive=archive), Path({str(tmp_path)!r})))
 """
-    environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[2])}
     processes = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment, text=True)
         for _ in range(2)
@@ -368,81 +341,3 @@ print(download.fetch(dataclasses.replace(TASKS["AFQMC"], archive=archive), Path(
     assert [process.communicate()[0].strip() for process in processes] == 2 * [str(tmp_path / "afqmc_public")]
     assert server.requests == [None]
     assert_fetched(tmp_path / "afqmc_public")
-
-
-# --- hostile archives --------------------------------------------------------------------------------------------
-
-
-def link(name, target):
-    entry = zipfile.ZipInfo(name)
-    entry.create_system = 3
-    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
-    return {entry: target}
-
-
-def with_password(content):
-    """Set the flag "encrypted" in both headers of the first entry."""
-    data = bytearray(content)
-    data[6] |= 1
-    data[data.index(b"PK\1\2") + 8] |= 1
-    return bytes(data)
-
-
-def with_damage(content):
-    data = bytearray(content)
-    data[len(data) // 2] ^= 255
-    return bytes(data)
-
-
-HOSTILE = {
-    "parent": make_zip({"../evil.json": "x"}),
-    "deep parent": make_zip({"a/../../evil.json": "x"}),
-    "absolute": make_zip({"/tmp/evil.json": "x"}),
-    "backslash": make_zip({"..\\evil.json": "x"}),
-    "drive": make_zip({"C:evil.json": "x"}),
-    "parent in a skipped folder": make_zip({"__MACOSX/../../evil.json": "x"}),
-    "symbolic link": make_zip(link("data", "/etc") | {"data/evil.json": "x"}),
-    "bomb": make_zip({"train.json": bytes(50_000_000)}),
-    "many entries": make_zip({f"{i}.json": "x" for i in range(1001)}),
-    "file and folder": make_zip({"a": "x", "a/b": "x"}),
-    "password": with_password(make_zip({"train.json": "x"})),
-    "damaged": with_damage(make_zip(FILES)),
-    "no file": make_zip({"__MACOSX/a": "x"}),
-    "not a zip": b"<html>",
-    "cut short": make_zip(FILES)[:-100],
-    "empty": b"",
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_archive_does_no_harm(server, tmp_path, name):
-    """Their digests are listed here as known: the unpacking itself has to be safe."""
-    server.content = HOSTILE[name]
-    cache = tmp_path / "outer" / "cache"
-    with pytest.raises(UserError) as error:
-        download.fetch(task_for(server), cache)
-    assert "\n" not in str(error.value)
-    assert {path.name for path in cache.iterdir()} <= {".afqmc_public.lock", ".afqmc_public.zip"}
-    assert [path.name for path in (tmp_path / "outer").iterdir()] == ["cache"]
-    assert not list(tmp_path.rglob("evil.json")) and not Path("/tmp/evil.json").exists()
-
-
-def test_a_zip_that_lies_about_its_sizes_writes_no_more_than_it_says(tmp_path):
-    data = bytearray(make_zip({"train.json": bytes(50_000_000)}))
-    directory = data.index(b"PK\1\2")
-    for offset in (22, directory + 24):
-        data[offset : offset + 4] = (1000).to_bytes(4, "little")
-    archive = tmp_path / "data.zip"
-    archive.write_bytes(data)
-    with pytest.raises(UserError, match="damaged or unsafe"):
-        download._unpack(archive, tmp_path / "afqmc_public")
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_entry_that_is_there_twice(tmp_path):
-    archive = tmp_path / "data.zip"
-    with zipfile.ZipFile(archive, "w") as stored, pytest.warns(UserWarning, match="Duplicate"):
-        stored.writestr("train.json", "one")
-        stored.writestr("train.json", "two")
-    with pytest.raises(UserError, match="twice"):
-        download._unpack(archive, tmp_path / "afqmc_public")

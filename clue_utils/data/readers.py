@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import json
 import logging
 import re
 import stat
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from clue_utils import strict_json
 from clue_utils.data.packed_rows import PackedRows
 from clue_utils.errors import UserError, shorten, show
 from clue_utils.tasks import BLANK, MAX_CHOICES, NO_LABEL, NUM_CANDIDATES, Task
@@ -95,35 +95,12 @@ class Reader:
 def _parse(path: Path, number: int, content: bytes) -> Any:
     """Parse the JSON text that begins in line ``number``."""
     try:
-        return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
-    except UnicodeDecodeError as error:
-        number += content.count(b"\n", 0, error.start)
-        raise UserError(f"{path}:{number}: not UTF-8 ({error.reason}); save the file in UTF-8") from None
-    except json.JSONDecodeError as error:
-        # The column of a line break at the end would be in the line after it.
-        number += min(error.lineno - 1, content.rstrip().count(b"\n"))
-        raise UserError(f"{path}:{number}: not JSON ({error.msg}, column {error.colno})") from None
-    except RecursionError:
-        raise UserError(f"{path}:{number}: not a record (nested too deeply)") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise UserError(f"{path}:{number}: not a record ({error})") from None
-    except _FieldError as error:
-        raise UserError(f"{path}:{number}: {error}") from None
-
-
-def _refuse_constant(constant: str) -> None:
-    raise _FieldError("", f"not JSON ({constant} is not a JSON number)")
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        keys: set[str] = set()
-        for key, _ in pairs:
-            if key in keys:
-                raise _FieldError("", f"field {show(key)}: occurs twice")
-            keys.add(key)
-    return record
+        value, repeated = strict_json.parse(content, "a record")
+    except strict_json.NotJson as error:
+        raise UserError(f"{path}:{number + (error.line or 1) - 1}: {error}") from None
+    if repeated:
+        raise UserError(f"{path}:{number}: field {show(repeated[0])}: occurs twice")
+    return value
 
 
 _KINDS = {str: "a string", int: "an integer", list: "a list", dict: "an object"}

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
-from filelock import FileLock
 from tqdm import tqdm
 
-from clue_utils import cli, environment, files
+from clue_utils import cli, environment
 from clue_utils.data.examples import Records
 from clue_utils.errors import UserError
 from clue_utils.features.store import _ROWS_PER_CHUNK, Feature, Features
+from clue_utils.files import digest_of, locked, put, scratch
 
 logger = logging.getLogger(__name__)
 
@@ -100,14 +100,13 @@ def build_features(
     try:
         if path is None:
             cache_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{stem}.lock", mode=files.default_permissions()):
+            note = f"{records.task.name} {records.split}: waiting for the process that builds these features"
+            with locked(stem.with_name(f"{stem.name}.lock"), note=note):
                 path = None if overwrite else _find(stem)  # another process may have built it meanwhile
                 if path is None:
                     _clear(stem, overwrite)
-                    path, how = (
-                        _write(records, method.encode, stem, num_proc or environment.num_processors()),
-                        "built in",
-                    )
+                    path = _write(records, method.encode, stem, num_proc or environment.num_processors())
+                    how = "built in"
     except OSError as error:
         if error.errno not in cli.USER_ERRNOS:
             raise
@@ -127,26 +126,23 @@ def _find(stem: Path) -> Path | None:
 
 
 def _clear(stem: Path, overwrite: bool) -> None:
-    """Remove what is in the way of a build: damaged files, and what builds that were killed have left."""
+    """Remove damaged files, which are in the way of a build."""
     for path in stem.parent.glob(f"{stem.name}.*.arrow"):
         if not overwrite:
             logger.warning("%s: damaged (its checksum is another one), building it again", path)
         path.unlink()
-    for leftover in stem.parent.glob(f"{stem.name}.*.tmp"):
-        leftover.unlink()
 
 
 def _checksum(path: Path) -> str:
-    return files.sha256_of(path)[:16]
+    return digest_of(path)[:16]
 
 
-def _write(records: Records, encode: Encode, path: Path, num_proc: int) -> Path:
-    """Encode and write records; return ``path`` with checksum and suffix."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+def _write(records: Records, encode: Encode, stem: Path, num_proc: int) -> Path:
+    """Encode and write records; return ``stem`` with checksum and suffix."""
     writer = None
-    try:
+    with scratch(stem) as written:
         progress = tqdm(total=len(records), desc=f"features {records.split}", unit="record", disable=None, leave=False)
-        with progress, pa.OSFile(str(temporary), "wb") as sink:
+        with progress, pa.OSFile(str(written), "wb") as sink:
             for batch in _encode_chunks(records, encode, num_proc):
                 if writer is None:
                     writer = pa.ipc.new_file(sink, batch.schema)
@@ -155,11 +151,9 @@ def _write(records: Records, encode: Encode, path: Path, num_proc: int) -> Path:
                 progress.update(_ROWS_PER_CHUNK)
             if writer is not None:
                 writer.close()
-        complete = path.with_name(f"{path.name}.{_checksum(temporary)}.arrow")
-        os.replace(temporary, complete)
+        complete = stem.with_name(f"{stem.name}.{_checksum(written)}.arrow")
+        put(written, complete)
         return complete
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # Set before the worker processes fork, so that records and tokenizer need not be pickled.

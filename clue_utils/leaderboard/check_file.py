@@ -19,10 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from clue_utils import strict_json
 from clue_utils.data.examples import cache_dir, load_records
 from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError, show
 from clue_utils.leaderboard.file_names import known_files
+from clue_utils.strict_json import NotJson
 from clue_utils.tasks import BLANK, MAX_CHOICES, NUM_CANDIDATES, Task
 
 # Lines that are named for one kind of problem in one file; the rest is counted.
@@ -151,40 +153,11 @@ def _too_many(what: str) -> str:
     return f"more than {MAX_PREDICTIONS:,} {what}: no test set of the leaderboard is as large"
 
 
-class _Damaged(Exception):
-    """Text that cannot be taken as JSON; ``line`` is where it stops being that, from 1, if it is known."""
-
-    def __init__(self, problem: str, line: int | None = None) -> None:
-        super().__init__(problem)
-        self.line = line
-
-
 def _parse(raw: bytes) -> tuple[Any, list[str]]:
     """The value of a JSON text, and the keys that one of its objects holds twice."""
-    repeated: list[str] = []
-
-    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        repeated.extend(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
-        return dict(pairs)
-
-    def refuse(constant: str) -> None:
-        raise _Damaged(f"not JSON ({constant} is not a JSON number)")
-
     if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_MARKS:
-        raise _Damaged(_too_many("values"))
-    try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=build, parse_constant=refuse), repeated
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise _Damaged(f"not UTF-8 ({error.reason}); save the file in UTF-8", line) from None
-    except RecursionError:
-        raise _Damaged("not JSON of a prediction (nested too deeply)") from None
-    except json.JSONDecodeError as error:
-        # The column of a line break at the end would be in the line after it.
-        line = min(error.lineno, raw.rstrip().count(b"\n") + 1)
-        raise _Damaged(f"not JSON ({error.msg}, column {error.colno})", line) from None
-    except ValueError as error:  # a number of thousands of digits
-        raise _Damaged(f"not JSON ({error})") from None
+        raise NotJson(_too_many("values"))
+    return strict_json.parse(raw, "JSON of a prediction")
 
 
 def _lines(content: bytes) -> Iterator[bytes]:
@@ -196,7 +169,7 @@ def _wrong_shape(content: bytes) -> str | None:
     """What a file that should hold one object a line holds as a whole instead."""
     try:
         whole, _ = _parse(content)
-    except _Damaged:
+    except NotJson:
         return None
     if isinstance(whole, list):
         return 'not an object with "id" and "label" a line but a JSON array for the whole file'
@@ -226,7 +199,7 @@ def _check_lines(task: Task, content: bytes, found: _Problems) -> dict[int, Any]
         ids[number] = None
         try:
             record, repeated = _parse(line)
-        except _Damaged as error:
+        except NotJson as error:
             found.add("not JSON", str(error), number)
             continue
         if not isinstance(record, dict):
@@ -320,7 +293,7 @@ def _check_object(task: Task, content: bytes, found: _Problems) -> dict[str, Any
     """Check the one object of CMRC2018 or CHID; None where it is none."""
     try:
         answers, repeated = _parse(content)
-    except _Damaged as error:
+    except NotJson as error:
         if "Extra data" in str(error):
             found.add("shape", "not one JSON object with all answers but several values, such as one a line", 1)
         else:

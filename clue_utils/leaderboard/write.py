@@ -15,7 +15,7 @@ from typing import Any
 
 from clue_utils import ranks
 from clue_utils.errors import UserError
-from clue_utils.files import replacing, write_text_atomically
+from clue_utils.files import atomically, write_text_atomically
 from clue_utils.leaderboard.check_file import Report, check_prediction, expected_ids, read_prediction
 from clue_utils.leaderboard.file_names import known_files, submission_files
 from clue_utils.tasks import DIAGNOSTICS, Task
@@ -91,7 +91,7 @@ def zip_predictions(
         )
     counts = _check_files(found, data_dir)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomically(output) as written, zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in counts:
             archive.write(found[name], arcname=name)
     return counts

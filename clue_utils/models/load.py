@@ -9,7 +9,6 @@ import math
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from clue_utils import cli
 from clue_utils.errors import UserError, shorten, show
-from clue_utils.files import flush_names, flush_to_disk, give_default_permissions
+from clue_utils.files import put, scratch
 from clue_utils.models import source as sources
 from clue_utils.models.config import encoder_settings, family_of, read_config
 from clue_utils.models.conversion import Origin, find_origins, stored_shape, unwrapped
@@ -121,22 +119,17 @@ def _num_positions(model: paddle.nn.Layer, family: Family) -> int:
 def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
     """Save weights (safetensors), configuration and tokenizer into ``folder``.
 
-    Each file is written in a folder of its own first and then moved into place, so that an interrupted save leaves
+    All files are written in a folder of their own first and then moved into place, so that an interrupted save leaves
     the earlier checkpoint whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=".saving-", suffix=".tmp", dir=folder) as temporary,
-        cli.os_errors(folder),
-    ):
-        model.save_pretrained(temporary, safe_serialization=True)
-        tokenizer.save_pretrained(temporary)
-        flush_to_disk(Path(temporary))
+    with scratch(folder / "model") as written:
+        written.mkdir()
+        model.save_pretrained(str(written), safe_serialization=True)
+        tokenizer.save_pretrained(str(written))
         # The weights last: they are what says that a checkpoint is there.
-        for name in sorted(os.listdir(temporary), key=lambda name: name == WEIGHTS_FILE):
-            give_default_permissions(Path(temporary, name))
-            os.replace(os.path.join(temporary, name), folder / name)
-        flush_names(folder)
+        for path in sorted(written.iterdir(), key=lambda path: path.name == WEIGHTS_FILE):
+            put(path, folder / path.name)
 
 
 # --- which architecture, and its model with random weights --------------------------------------------------------

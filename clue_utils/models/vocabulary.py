@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from clue_utils import strict_json
 from clue_utils.errors import UserError
 
 # Far above what any model has (a vocabulary of 250,000 pieces takes some 5 MB); what is larger is no vocabulary.
@@ -41,11 +42,11 @@ def read_object(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        value = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({error}); {_SAME_MODEL}") from None
-    except (RecursionError, ValueError):
-        raise UserError(f"{path}: nested too deep, or with numbers too long; {_SAME_MODEL}") from None
+        # Of a key that is there twice the last value counts, as for those who wrote and tried the model.
+        value, _ = strict_json.parse(_read(path).removeprefix(codecs.BOM_UTF8))
+    except strict_json.NotJson as error:
+        line = f", line {error.line}" if error.line and error.line > 1 else ""
+        raise UserError(f"{path}{line}: {error}; {_SAME_MODEL}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds a {type(value).__name__}, expected an object; {_SAME_MODEL}")
     return value
@@ -61,7 +62,12 @@ def read_vocabulary(path: Path, word_pieces: bool) -> list[str]:
     Raises:
         UserError: there is no such file, or it is none of UTF-8 text with one piece a line.
     """
-    text = _read_text(path).replace("\r\n", "\n").replace("\r", "\n")
+    content = _read(path)
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {number}: not UTF-8 text; {_SAME_MODEL}") from None
     if text.count("\n") > _MAX_PIECES:
         raise UserError(f"{path}: more than {_MAX_PIECES:,} lines, which no vocabulary has; {_SAME_MODEL}")
     lines = text.split("\n")
@@ -148,7 +154,7 @@ def _added(path: Path, token: Any) -> Added:
     return Added(id_, text, special is True)
 
 
-def _read_text(path: Path) -> str:
+def _read(path: Path) -> bytes:
     if path.is_dir():
         raise UserError(f"{path}: a folder, expected a file; {_SAME_MODEL}")
     if not path.is_file():
@@ -156,14 +162,9 @@ def _read_text(path: Path) -> str:
     if path.stat().st_size > _MAX_BYTES:
         raise UserError(f"{path}: larger than {_MAX_BYTES >> 20} MB, which no such file is; {_SAME_MODEL}")
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text; {_SAME_MODEL}") from None
 
 
 def _check_piece(piece: str, where: str) -> None:

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder ``checkpoint-<step>`` in the output folder with weights and optimizer state (safetensors, so
 that reading one runs no code) and ``state.json``. It is written under another name and renamed when complete, renamed
-again before it is removed (``files.locked`` clears such names), and the one before it is kept, in case the disk
+again before it is removed (``files.locked_folder`` clears such names), and the one before it is kept, in case the disk
 damages the newest. Dropout and the order of records depend on seed and step
 alone, so no random state needs to be kept.
 """
@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,7 @@ import numpy as np
 import paddle
 from safetensors.numpy import load_file, save_file
 
-from clue_utils import cli
-from clue_utils.files import flush_names, flush_to_disk, give_default_permissions, sha256_of
+from clue_utils.files import atomically, digest_of, remove_folder
 
 logger = logging.getLogger(__name__)
 
@@ -44,32 +41,20 @@ _NUM_KEPT = 2
 
 def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state: dict[str, Any]) -> None:
     """Write the checkpoint of a step; keep it and the one before."""
-    temporary = folder / f".checkpoint-{step}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    target = folder / f"checkpoint-{step}"
+    with atomically(target) as written:
+        written.mkdir(parents=True)
         weights = {name: value.numpy() for name, value in model.state_dict().items()}
-        with cli.os_errors(folder):
-            save_file(weights, str(temporary / _WEIGHTS))
-            save_file(_optimizer_arrays(model, optimizer), str(temporary / _OPTIMIZER))
-        for name in (_WEIGHTS, _OPTIMIZER):
-            give_default_permissions(temporary / name)
-        digests = {name: sha256_of(temporary / name) for name in (_WEIGHTS, _OPTIMIZER)}
+        save_file(weights, str(written / _WEIGHTS))
+        save_file(_optimizer_arrays(model, optimizer), str(written / _OPTIMIZER))
+        digests = {name: digest_of(written / name) for name in (_WEIGHTS, _OPTIMIZER)}
         text = json.dumps({"step": step, "sha256": digests, **state}, ensure_ascii=False)
-        (temporary / _STATE).write_text(text, encoding="utf-8")
-        flush_to_disk(temporary)
-        target = folder / f"checkpoint-{step}"
-        if target.exists():
-            _remove(target)
-        os.replace(temporary, target)
-        flush_names(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (written / _STATE).write_text(text, encoding="utf-8")
     # Later ones were passed over as damaged.
     others = [path for path in _folders(folder) if path != target]
     earlier = [path for path in others if step_of(path) < step]
     for path in {*others} - {*earlier[: _NUM_KEPT - 1]}:
-        _remove(path)
+        remove_folder(path)
 
 
 def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -78,7 +63,7 @@ def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         try:
             state = json.loads((candidate / _STATE).read_text(encoding="utf-8"))
             digests = state["sha256"]
-            damaged = [name for name in (_WEIGHTS, _OPTIMIZER) if sha256_of(candidate / name) != digests[name]]
+            damaged = [name for name in (_WEIGHTS, _OPTIMIZER) if digest_of(candidate / name) != digests[name]]
             if state["step"] != step_of(candidate) or not {"is_due", "run", "scaler"} <= state.keys():
                 damaged.append(_STATE)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -104,15 +89,7 @@ def restore(checkpoint: Path, model: paddle.nn.Layer, optimizer: Any) -> None:
 def remove_all(folder: Path) -> None:
     """Remove the checkpoints of a run that is finished; those of PaddleNLP's Trainer are not ours."""
     for checkpoint in _folders(folder):
-        _remove(checkpoint)
-
-
-def _remove(checkpoint: Path) -> None:
-    """Remove a folder, under another name: what a kill leaves of it is then ours, and gone when a run starts here."""
-    doomed = checkpoint.with_name(f".{checkpoint.name}.removed.tmp")
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.replace(checkpoint, doomed)
-    shutil.rmtree(doomed)
+        remove_folder(checkpoint)
 
 
 def step_of(checkpoint: Path) -> int:

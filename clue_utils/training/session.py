@@ -19,7 +19,7 @@ from clue_utils.features import tokenization
 from clue_utils.features.batches import collate
 from clue_utils.features.build import build_features
 from clue_utils.features.store import Features
-from clue_utils.files import locked
+from clue_utils.files import locked_folder
 from clue_utils.grid import pruning
 from clue_utils.leaderboard import write
 from clue_utils.models import cpu_layers
@@ -157,7 +157,7 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
 
     After training, evaluation and prediction use the best checkpoint. Arguments as of :class:`Pipeline`.
     """
-    with locked(Path(args.output_dir)):
+    with locked_folder(Path(args.output_dir)):
         _execute(args, task, device, build_method)
 
 

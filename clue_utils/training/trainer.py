@@ -7,7 +7,6 @@ that reading one runs no code) and ``run.json``. It is written elsewhere and ren
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from paddlenlp.trainer.trainer_callback import DefaultFlowCallback
 from paddlenlp.trainer.trainer_utils import IntervalStrategy
 from paddlenlp.trainer.utils.helper import broadcast_dp_optimizer
 
-from clue_utils import cli, models, ranks
+from clue_utils import models, ranks
 from clue_utils.errors import UserError
 from clue_utils.features.batches import batches_per_epoch, shuffled_batches
 from clue_utils.features.store import Features
-from clue_utils.files import flush_names, flush_to_disk, write_text_atomically
+from clue_utils.files import os_errors, put, remove_folder, write_text_atomically
 from clue_utils.record import NO_EVALUATION
 from clue_utils.training.checkpoints import step_of
 from clue_utils.training.loop import evaluate_and_log, step_seed
@@ -213,16 +212,13 @@ class ClueTrainer(Trainer):
         unlogged = self._nested_gather(self._unlogged_loss).mean().item()
         try:
             args.output_dir = args.output_signal_dir = str(written.parent)
-            with cli.os_errors(folder):
+            with os_errors(folder):
                 super()._save_checkpoint(model, metrics)
             if state.best_model_checkpoint == str(written):
                 state.best_model_checkpoint = str(target)
             if args.should_save:
                 self._complete_checkpoint(written, unlogged)
-                if target.exists():
-                    _remove(target)
-                os.replace(written, target)
-                flush_names(folder)
+                put(written, target)
                 self.remove_old_checkpoints(target)
         finally:
             args.output_dir = args.output_signal_dir = str(folder)
@@ -230,7 +226,7 @@ class ClueTrainer(Trainer):
                 shutil.rmtree(written.parent, ignore_errors=True)
 
     def _complete_checkpoint(self, checkpoint: Path, unlogged_loss: float) -> None:
-        """Make what PaddleNLP has saved a checkpoint of ours, on disk to stay."""
+        """Make what PaddleNLP has saved a checkpoint of ours."""
         for path in _pickles(checkpoint):
             path.unlink()
         self.state.save_to_json(str(checkpoint / TRAINER_STATE_NAME))
@@ -241,7 +237,6 @@ class ClueTrainer(Trainer):
         }
         text = json.dumps({"run": self.pipeline.run.state(), "losses": losses}, ensure_ascii=False)
         (checkpoint / RUN_STATE_NAME).write_text(text, encoding="utf-8")
-        flush_to_disk(checkpoint)
 
     def _rotate_checkpoints(self, use_mtime: bool = False, output_dir: str | None = None) -> None:
         """Nothing: PaddleNLP would do it before the new checkpoint is complete, and in a single process never."""
@@ -254,7 +249,7 @@ class ClueTrainer(Trainer):
         others = [path for path in _checkpoints(newest.parent) if path != newest]
         others.sort(key=lambda path: (path.name == best, step_of(path)), reverse=True)
         for path in others[max(limit - 1, best != newest.name) :]:
-            _remove(path)
+            remove_folder(path)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The optimizer's state from safetensors, the schedule from the step."""
@@ -359,13 +354,6 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _pickles(checkpoint: Path) -> list[Path]:
     return [path for path in checkpoint.iterdir() if path.suffix in PICKLES]
-
-
-def _remove(checkpoint: Path) -> None:
-    """Remove a checkpoint: no part of it ever goes by its name."""
-    leaving = checkpoint.with_name(f".{checkpoint.name}.tmp")
-    os.replace(checkpoint, leaving)
-    shutil.rmtree(leaving)
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -1,0 +1,52 @@
+"""JSON as RFC 8259 has it, of files that anybody may have written."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+
+class NotJson(Exception):
+    """Text that cannot be taken as JSON; ``line`` is where it stops being that, from 1, if that is known."""
+
+    def __init__(self, problem: str, line: int | None = None) -> None:
+        super().__init__(problem)
+        self.line = line
+
+
+def parse(content: bytes, what: str = "JSON that can be read") -> tuple[Any, list[str]]:
+    """The value of a JSON text in UTF-8, and each key that one of its objects holds twice (where the last counts).
+
+    Half of a surrogate pair, written as an escape, is taken; a byte order mark is not.
+
+    Args:
+        what: what a text that nests too deeply or holds a number of thousands of digits is not.
+
+    Raises:
+        NotJson: it is none, or beyond what Python takes.
+    """
+    repeated: list[str] = []
+
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            repeated.extend(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        return value
+
+    def refuse(constant: str) -> None:
+        raise NotJson(f"not JSON ({constant} is not a JSON number)")
+
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=build, parse_constant=refuse), repeated
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise NotJson(f"not UTF-8 ({error.reason}); save the file in UTF-8", line) from None
+    except json.JSONDecodeError as error:
+        # The column of a line break at the end would be in the line after it.
+        line = min(error.lineno, content.rstrip().count(b"\n") + 1)
+        raise NotJson(f"not JSON ({error.msg}, column {error.colno})", line) from None
+    except RecursionError:
+        raise NotJson(f"not {what} (nested too deeply)") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise NotJson(f"not {what} ({error})") from None
