@@ -61,13 +61,13 @@ def phases() -> dict[str, tuple[Any, str]]:
     from clue_utils.training import checkpoints, loop, predict
 
     return {
-        "download": (download, "_version"),
-        "unpack": (download, "_unpack_file"),
+        "download": (download, "_read"),
+        "unpack": (zipfile.ZipFile, "extract"),
         "encode": (build, "_arrow"),
         "update": (loop, "_backward"),
         "evaluate and predict": (predict, "to_tensors"),
         "checkpoint": (checkpoints, "save_file"),
-        "best model": (load, "give_default_permissions"),
+        "best model": (load, "put"),
         "result.json": (record, "write_text_atomically"),
         "rename": (os, "replace"),
         "zip": (zipfile.ZipFile, "write"),

@@ -118,10 +118,10 @@ def test_the_cache_is_made_where_it_is_not_and_what_killed_builds_left_is_remove
     assert path.parent == cache and method.calls == 5
     stem = path.name.split(".")[0]
     assert re.fullmatch(r"tnews-dev-[0-9a-f]{24}\.[0-9a-f]{16}\.arrow", path.name)
-    path.rename(cache / f"{stem}.77.tmp")
-    (cache / "another.77.tmp").touch()
+    path.rename(cache / f".{stem}.{2**30}.tmp")
+    (cache / f".another.{2**30}.tmp").touch()
     assert build_features(records(5), method, tokenizer, cache).path == path and method.calls == 10
-    assert [name.name for name in cache.glob("*.tmp")] == ["another.77.tmp"]
+    assert [name.name for name in cache.glob("*.tmp")] == [f".another.{2**30}.tmp"]
 
 
 def test_features_come_back_as_they_were_encoded(tokenizer, tmp_path):

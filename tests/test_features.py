@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clue_utils import tasks
+from clue_utils import files, tasks
 from clue_utils.data.examples import Records
 from clue_utils.errors import UserError
 from clue_utils.features import build as feature_cache
@@ -94,13 +94,13 @@ import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 
 sys.path.insert(0, {top!r})
-from clue_utils import features
+from clue_utils.features import build
 
 def work(seconds):
     time.sleep(seconds)
     return os.getpid()
 
-with ProcessPoolExecutor(2, multiprocessing.get_context("fork"), features._begin_worker) as pool:
+with ProcessPoolExecutor(2, multiprocessing.get_context("fork"), build._begin_worker) as pool:
     print(*pool.map(work, [0.5, 0.5]), flush=True)
     time.sleep(3600)
 """
@@ -131,7 +131,7 @@ def test_a_cache_that_others_have_filled_need_not_be_writable(build, tmp_path, m
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(feature_cache, "FileLock", refuse)
+    monkeypatch.setattr(files, "FileLock", refuse)
     assert rows(build(method)) == expected and method.calls == 0
     with pytest.raises(UserError, match=f"{tmp_path}/cache: cannot keep features there .*CLUE_CACHE_DIR"):
         build(method, num_records=10)
@@ -140,7 +140,7 @@ def test_a_cache_that_others_have_filled_need_not_be_writable(build, tmp_path, m
 def test_what_a_killed_build_left_is_cleared_away(build, tmp_path):
     build(Method())
     (path,) = (tmp_path / "cache").glob("*.arrow")
-    leftover = path.with_name(path.name.split(".")[0] + ".1.tmp")
+    leftover = path.with_name(f".{path.name.split('.')[0]}.{2**30}.tmp")
     path.rename(leftover)
     build(Method())
     assert path.exists() and not leftover.exists()
