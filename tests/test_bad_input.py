@@ -11,7 +11,6 @@ import pickle
 import re
 import shutil
 import subprocess
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import pytest
 
 import run_clue_classifier
 from clue_utils import record, settings, tasks
-from clue_utils.data import download
 from clue_utils.errors import UserError
 from clue_utils.models import pickles
 
@@ -130,7 +128,7 @@ CASES: dict[str, Case] = {
         r"model: no weights in this folder \(looked for model\.safetensors",
     ),
     "weights cut off": (lambda s: s.cut("model.safetensors"), r"model/model\.safetensors: damaged"),
-    "configuration cut off": (lambda s: s.cut("config.json"), r"model/config\.json: not JSON"),
+    "configuration cut off": (lambda s: s.cut("config.json"), r"model/config\.json, line \d+: not JSON"),
     "no vocabulary": (
         lambda s: (s.model / "vocab.txt").unlink(),
         r"model: no vocab\.txt, nor a tokenizer\.json .*: copy it from the model that the weights are of",
@@ -172,12 +170,6 @@ def test_a_cache_that_cannot_be_written(run_script, demo, tmp_path, monkeypatch,
 LONG = "long\n" * 9999
 
 
-def unpack_long_name(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
-        archive.writestr("../" + LONG[:60_000], b"")
-    download._unpack(folder / "a.zip", folder / "target")
-
-
 def read_pickle(content: bytes) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
         (folder / "model_state.pdparams").write_bytes(content)
@@ -199,7 +191,6 @@ def take_a_hyper_parameter(folder: Path) -> None:
 @pytest.mark.parametrize(
     "read",
     [
-        unpack_long_name,
         read_pickle(pickle.dumps({LONG: 1})),
         read_pickle(b"c" + b"m" * 9999 + b"\n" + b"n" * 9999 + b"\n."),
         go_on_with_another_run,
