@@ -83,17 +83,17 @@ def test_what_killed_processes_left_goes_and_nothing_else(tmp_path):
 
 
 def test_what_a_library_made_private_follows_the_umask(tmp_path):
-    umask = os.umask(0o027)
+    umask = os.umask(0o022)
     try:
         with atomically(tmp_path / "folder") as written:
             written.mkdir()
-            for name, mode in (("private", 0o600), ("program", 0o750)):
+            for name, mode in (("private", 0o600), ("shared", 0o640)):
                 (written / name).touch()
                 (written / name).chmod(mode)
     finally:
         os.umask(umask)
-    modes = [stat.S_IMODE((tmp_path / "folder" / name).stat().st_mode) for name in ("", "private", "program")]
-    assert modes == [0o750, 0o640, 0o750]
+    modes = [stat.S_IMODE((tmp_path / "folder" / name).stat().st_mode) for name in ("", "private", "shared")]
+    assert modes == [0o755, 0o644, 0o640]
 
 
 def test_a_full_disk_is_told_by_what_safetensors_says(tmp_path):
