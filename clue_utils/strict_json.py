@@ -15,13 +15,14 @@ class NotJson(Exception):
         self.line = line
 
 
-def parse(content: bytes, what: str = "JSON that can be read") -> tuple[Any, list[str]]:
+def parse(content: bytes, what: str = "JSON that can be read", allow_nan: bool = False) -> tuple[Any, list[str]]:
     """The value of a JSON text in UTF-8, and each key that one of its objects holds twice (where the last counts).
 
     Half of a surrogate pair, written as an escape, is taken; a byte order mark is not.
 
     Args:
         what: what a text that nests too deeply or holds a number of thousands of digits is not.
+        allow_nan: take NaN and infinities, which Python and with it many files of models write.
 
     Raises:
         NotJson: it is none, or beyond what Python takes.
@@ -34,11 +35,13 @@ def parse(content: bytes, what: str = "JSON that can be read") -> tuple[Any, lis
             repeated.extend(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
         return value
 
-    def refuse(constant: str) -> None:
-        raise NotJson(f"not JSON ({constant} is not a JSON number)")
+    def take(constant: str) -> float:
+        if not allow_nan:
+            raise NotJson(f"not JSON ({constant} is not a JSON number)")
+        return float(constant)
 
     try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=build, parse_constant=refuse), repeated
+        return json.loads(content.decode("utf-8"), object_pairs_hook=build, parse_constant=take), repeated
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise NotJson(f"not UTF-8 ({error.reason}); save the file in UTF-8", line) from None

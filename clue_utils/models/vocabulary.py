@@ -42,8 +42,9 @@ def read_object(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        # Of a key that is there twice the last value counts, as for those who wrote and tried the model.
-        value, _ = strict_json.parse(_read(path).removeprefix(codecs.BOM_UTF8))
+        # NaN is refused by name where the setting is used; of a key that is there twice the last value counts, as for
+        # those who wrote and tried the model.
+        value, _ = strict_json.parse(_read(path).removeprefix(codecs.BOM_UTF8), allow_nan=True)
     except strict_json.NotJson as error:
         line = f", line {error.line}" if error.line and error.line > 1 else ""
         raise UserError(f"{path}{line}: {error}; {_SAME_MODEL}") from None
