@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 import check_submission
-import demo_data
 from clue_utils.errors import UserError
 from clue_utils.leaderboard import check_file, check_zip, file_names, write
 from clue_utils.tasks import DIAGNOSTICS
+from demo.records import make_data, sizes_for
 
 TOP = Path(__file__).parent.parent
 Files = dict[str, bytes]
@@ -28,7 +28,7 @@ Files = dict[str, bytes]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    demo_data.make_data(folder, sizes=demo_data.sizes_for(32))
+    make_data(folder, sizes=sizes_for(32))
     return folder
 
 

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import demo_data
 import report as report_script
 import run_c3
 import run_chid
@@ -25,6 +24,7 @@ from clue_utils import tasks
 from clue_utils.data import examples
 from clue_utils.errors import UserError
 from clue_utils.leaderboard import check_file, check_zip, file_names, write
+from demo.records import make_data, sizes_for
 
 EXAMPLES = int(os.environ.get("FUZZ", "25"))
 quick = settings(
@@ -80,7 +80,7 @@ def changed(value, path, new):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    demo_data.make_data(folder, sizes=demo_data.sizes_for(16))
+    make_data(folder, sizes=sizes_for(16))
     return folder
 
 

@@ -3,8 +3,8 @@
 
 Each job (load, encode, train with evaluations on the way) runs in processes of its own, the systems in turn, so that
 what else the machine does falls on all of them alike. Printed and written are medians over the rounds, and the ratio to
-this project, whose range over the rounds stands in brackets. See scripts/benchmark_job.py for what "plain" is and
-scripts/benchmark_pytorch.py for what PyTorch is spared.
+this project, whose range over the rounds stands in brackets. See scripts/dev/benchmark_job.py for what "plain" is and
+scripts/dev/benchmark_pytorch.py for what PyTorch is spared.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from typing import Any
 from clue_utils import cli, environment, tasks
 from clue_utils.cli import Parser, positive_int
 from clue_utils.errors import UserError
+from demo.model import make_model
+from make_demo import make_demo
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 EXAMPLE = """\
 examples:
   bash scripts/benchmark.sh --tasks TNEWS --steps 50
@@ -75,29 +77,6 @@ MEASURES = (
 )
 
 
-def make_model(folder: Path, tokenizer: str, num_layers: int, hidden_size: int) -> dict[str, int]:
-    """Save an ERNIE encoder with random weights; return its sizes."""
-    import paddle
-    from paddlenlp.transformers import ErnieConfig, ErnieModel
-
-    from clue_utils.models import load_tokenizer
-
-    words = load_tokenizer(tokenizer)
-    config = ErnieConfig(
-        vocab_size=len(words),
-        hidden_size=hidden_size,
-        num_hidden_layers=num_layers,
-        num_attention_heads=max(1, hidden_size // 64),
-        intermediate_size=4 * hidden_size,
-        max_position_embeddings=512,
-        type_vocab_size=2,
-    )
-    paddle.seed(0)
-    ErnieModel(config).save_pretrained(str(folder), safe_serialization=True)
-    words.save_pretrained(str(folder))
-    return {"num_hidden_layers": num_layers, "hidden_size": hidden_size}
-
-
 def matrix_operations(cost: dict[str, Any], sizes: dict[str, int], length: int) -> float:
     """Operations of the matrix products of one update: forward, and twice that backward.
 
@@ -120,7 +99,17 @@ class Bench:
         """A model of these sizes, made when first asked for."""
         folder = self.scratch / f"model-{num_layers}-{hidden_size}"
         if folder not in self._sizes:
-            self._sizes[folder] = make_model(folder, self.args.tokenizer, num_layers, hidden_size)
+            from clue_utils.models import load_tokenizer
+
+            self._sizes[folder] = {
+                "num_hidden_layers": num_layers,
+                "hidden_size": hidden_size,
+                "num_attention_heads": max(1, hidden_size // 64),
+                "intermediate_size": 4 * hidden_size,
+                "max_position_embeddings": 512,
+                "type_vocab_size": 2,
+            }
+            make_model(folder, sizes=self._sizes[folder], tokenizer=load_tokenizer(self.args.tokenizer))
         return folder
 
     def run(
@@ -158,7 +147,7 @@ class Bench:
             extra = {"kind": task.kind, "num_outputs": len(task.labels), "max_tokens": max_tokens()}
             features = [max((cache / "features").glob(f"{task.name.lower()}-{split}-*.arrow"), key=_age)
                         for split in ("train", "dev")]  # fmt: skip
-            command = [args.pytorch, TOP / "scripts/benchmark_pytorch.py", report, model, *features]
+            command = [args.pytorch, TOP / "scripts/dev/benchmark_pytorch.py", report, model, *features]
             command.append(json.dumps(settings | extra))
         else:
             output = self.scratch / "output"
@@ -171,7 +160,7 @@ class Bench:
             if num_processes > 1:
                 command += ["-m", "paddle.distributed.launch", "--nproc_per_node", num_processes]
                 command += ["--log_dir", self.scratch / "log", "--master", "127.0.0.1:8791"]
-            command += [TOP / "scripts/benchmark_job.py", system, report, records or args.records]
+            command += [TOP / "scripts/dev/benchmark_job.py", system, report, records or args.records]
             command += ["--no_model"] if args.no_model else []
             command += [TOP / task.script, "--do_train", "--overwrite_cache"]
             command += ["--do_predict"] if args.predict else []
@@ -328,9 +317,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         if not args.data_dir or not args.tokenizer:
-            import make_demo
-
-            make_demo.make_demo(scratch / "demo")
+            make_demo(scratch / "demo")
         args.data_dir = args.data_dir or scratch / "demo/data"
         args.tokenizer = args.tokenizer or str(scratch / "demo/model")
         args.output.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clue_utils.tasks import NO_LABEL, TASKS, Task
-from demo_words import (
+from demo.words import (
     ABSOLUTE,
     ACTIONS,
     APP_FIELDS,

@@ -18,7 +18,7 @@ from clue_utils.errors import UserError
 from clue_utils.files import write_text_atomically
 from clue_utils.report.collect import setting_text
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README_en.md")
 
 
@@ -98,7 +98,7 @@ def updated(text: str, path: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description=__doc__, epilog="example: python scripts/readme_tables.py --check")
+    parser = Parser(description=__doc__, epilog="example: python scripts/dev/readme_tables.py --check")
     parser.add_argument("--check", action="store_true", help="write nothing, fail where a table is not up to date")
     args = parser.parse_args(argv)
     for name in READMES:
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         if new == text:
             continue
         if args.check:
-            raise UserError(f"{name} is not up to date: run python scripts/readme_tables.py")
+            raise UserError(f"{name} is not up to date: run python scripts/dev/readme_tables.py")
         write_text_atomically(path, new)
         print(f"{name} brought up to date")
 
