@@ -37,7 +37,7 @@ def good(data: Path) -> Files:
     """All fourteen files for the demo's test sets."""
     files = {}
     for name, (task, split) in file_names.submission_files().items():
-        ids, _ = check_file.expected_ids(task, split, data)
+        ids, _ = file_names.expected_ids(task, split, data)
         assert ids is not None
         label = {"classification": task.labels[:1], "multiple_choice": [1], "span": ["甲"], "cloze": [3]}[task.kind][0]
         answers: Any = [(id_, label) for id_ in ids]
@@ -207,10 +207,10 @@ def test_every_problem_is_named_not_only_the_first(tmp_path, data, good, run_scr
 
 def test_many_of_one_kind_are_counted():
     text = b"".join(b'{"id": %d, "label": "x"}\n' % i for i in range(3000))
-    report = check_file.Report()
-    check_file.check_prediction(OCNLI, text, OCNLI, report, range(3000))
-    assert len(report.problems) == 11
-    assert report.problems[-1] == f"{OCNLI}: label: 2,990 more like these"
+    findings = check_file.Findings()
+    check_file.check_prediction(OCNLI, text, OCNLI, findings, range(3000))
+    assert len(findings.problems) == 11
+    assert findings.problems[-1] == f"{OCNLI}: label: 2,990 more like these"
 
 
 def test_without_data_the_official_sizes_count(tmp_path, monkeypatch):
@@ -218,11 +218,11 @@ def test_without_data_the_official_sizes_count(tmp_path, monkeypatch):
     lines = [b'{"id": %d, "label": "neutral"}' % i for i in range(3000)]
     for count, wrong in ((3000, None), (2999, "2,999 predictions, but the official test set has 3,000")):
         path = write_zip(tmp_path / f"{count}.zip", {OCNLI: b"\n".join(lines[:count])})
-        report = check_zip.check_zip(path)
-        assert report.problems == ([f"{OCNLI}: {wrong}", f"{OCNLI}: id 2999 is missing"] if wrong else [])
-    report = check_zip.check_zip(write_zip(tmp_path / "c.zip", {CMRC: b'{"DEV_0_QUERY_0": "a"}'}))
-    assert names(report.problems, f"{CMRC}: 1 predictions, but the official test set has 2,000")
-    assert names(report.problems, f"{CMRC}: 'DEV_0_QUERY_0' is not a question id such as TEST_0_QUERY_0")
+        findings = check_zip.check_zip(path)
+        assert findings.problems == ([f"{OCNLI}: {wrong}", f"{OCNLI}: id 2999 is missing"] if wrong else [])
+    findings = check_zip.check_zip(write_zip(tmp_path / "c.zip", {CMRC: b'{"DEV_0_QUERY_0": "a"}'}))
+    assert names(findings.problems, f"{CMRC}: 1 predictions, but the official test set has 2,000")
+    assert names(findings.problems, f"{CMRC}: 'DEV_0_QUERY_0' is not a question id such as TEST_0_QUERY_0")
 
 
 def test_a_name_twice(tmp_path, data, good, run_script):
@@ -347,9 +347,9 @@ def test_many_wrong_answers_are_looked_for_only_as_far_as_they_are_named(monkeyp
     searched = []
     monkeypatch.setattr(check_file, "_line_of", lambda content, key: searched.append(key))
     answers = {f"#idiom{i:06d}#": 99 for i in range(5000)}
-    report = check_file.Report()
-    check_file.check_prediction("chid11_predict.json", json.dumps(answers).encode(), "f", report)
-    assert len(searched) == check_file.MAX_LINES and "4,990 more like these" in "".join(report.problems)
+    findings = check_file.Findings()
+    check_file.check_prediction("chid11_predict.json", json.dumps(answers).encode(), "f", findings)
+    assert len(searched) == check_file.MAX_LINES and "4,990 more like these" in "".join(findings.problems)
 
 
 def test_no_such_zip_or_data(tmp_path, good, run_script):
@@ -369,8 +369,8 @@ def test_the_diagnostics_are_known_and_optional(tmp_path):
     text = write.format_predictions(DIAGNOSTICS, [(0, "neutral"), (1, "entailment")]).encode()
     assert check_zip.check_zip(write_zip(tmp_path / "a.zip", {name: text}), folder.parent).problems == []
     wrong = text.replace(b"neutral", b"maybe")
-    report = check_zip.check_zip(write_zip(tmp_path / "b.zip", {name: wrong}), folder.parent)
-    assert names(report.problems, f"{name}:1: label 'maybe' is not one of")
+    findings = check_zip.check_zip(write_zip(tmp_path / "b.zip", {name: wrong}), folder.parent)
+    assert names(findings.problems, f"{name}:1: label 'maybe' is not one of")
 
 
 def test_zipping_compares_with_the_test_files(tmp_path, data, good):
