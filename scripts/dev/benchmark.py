@@ -24,6 +24,7 @@ from typing import Any
 from clue_utils import cli, environment, tasks
 from clue_utils.cli import Parser, positive_int
 from clue_utils.errors import UserError
+from clue_utils.report.render import markdown_rows, markdown_table
 from demo.model import make_model
 from make_demo import make_demo
 
@@ -51,6 +52,9 @@ class Measure:
     compute: Any
     less_is_better: bool = True
     grows: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.unit}"
 
 
 def _evaluation(cost: dict[str, Any]) -> float:
@@ -197,7 +201,7 @@ def compare(rounds: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     """
     rows = []
     for measure in MEASURES:
-        row = [f"{measure.name}, {measure.unit}"]
+        row = [str(measure)]
         for system, costs in rounds.items():
             values = [value for cost in costs if (value := measure.compute(cost)) is not None]
             if not values:
@@ -245,21 +249,20 @@ GROWTH: dict[str, list[dict[str, Any]]] = {
 def measure_growth(bench: Bench) -> str:
     """A table in Markdown of what a job costs as one thing grows; IFLYTEK, whose texts fill any length."""
     args, task = bench.args, tasks.get_task("IFLYTEK")
-    lines = [
-        "| grows | to | encoding, s | steps/s | tokens/s | one evaluation, s | peak memory, GiB |",
-        "|---" * 7 + "|",
-    ]
+    measures = [measure for measure in MEASURES if measure.grows]
+    text = markdown_table(["grows", "to", *map(str, measures)])
     for what, variants in GROWTH.items():
         for variant in variants:
             settings = dict(variant)
             model = bench.model(*settings.pop("model", (args.layers, args.hidden_size)))
             costs = [bench.run("ours", task, model, **settings) for _ in range(args.rounds)]
             (value,) = variant.values()
-            columns = [statistics.median(map(measure.compute, costs)) for measure in MEASURES if measure.grows]
-            shown = " | ".join(f"{column:,.2f}" for column in columns)
-            lines.append(f"| {what} | {'x'.join(map(str, value)) if isinstance(value, tuple) else value} | {shown} |")
-            print(lines[-1], flush=True)
-    return "\n".join(lines) + "\n"
+            columns = [statistics.median(map(measure.compute, costs)) for measure in measures]
+            shown = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            row = markdown_rows([[what, shown, *(f"{column:,.2f}" for column in columns)]])
+            print(row, end="", flush=True)
+            text += row
+    return text
 
 
 def plot(path: Path, results: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
@@ -354,11 +357,9 @@ def describe(args: Any, results: dict[str, dict[str, list[dict[str, Any]]]]) -> 
         "",
     ]
     for name, rounds in results.items():
-        lines += [f"| {name} | {' | '.join(rounds)} |", f"|---|{'---|' * len(rounds)}"]
-        lines += [f"| {' | '.join(row)} |" for row in compare(rounds)]
+        lines.append(markdown_table([name, *rounds], compare(rounds)))
         if {"plain", "ours"} <= set(rounds):
-            lines += ["", f"{name}, ours against plain: {same_results(rounds)}."]
-        lines.append("")
+            lines += [f"{name}, ours against plain: {same_results(rounds)}.", ""]
     return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from clue_utils import cli, environment, published, tasks
 from clue_utils.cli import Parser
 from clue_utils.errors import UserError
+from clue_utils.report.render import markdown_rows, markdown_table
 from demo.model import make_model
 from demo.records import make_data, sizes_for
 from demo.words import FILLERS
@@ -94,8 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     environment.tune_cpu()
     environment.import_libraries()
     heads = [f"{name} at {tasks.TASKS[name].max_seq_length}: seconds, GiB" for name in TASK_NAMES]
-    print("| model | config | " + " | ".join(heads) + " |")
-    print("|---|---|" + "---|" * len(TASK_NAMES), flush=True)
+    print(markdown_table(["model", "config", *heads]), end="", flush=True)
     failures = []
     with tempfile.TemporaryDirectory() as temporary:
         data = Path(temporary, "data")
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
                     failures.append(f"{name}, {error}")
                 shutil.rmtree(output, ignore_errors=True)
             shutil.rmtree(folder)
-            print(f"| {name} | {config} | " + " | ".join(cells) + " |", flush=True)
+            print(markdown_rows([[name, config, *cells]]), end="", flush=True)
     if failures:
         raise UserError("; ".join(failures))
 
