@@ -232,6 +232,12 @@ def test_without_data_the_official_sizes_count(tmp_path, monkeypatch):
     findings = check_zip.check_zip(write_zip(tmp_path / "c.zip", {CMRC: b'{"DEV_0_QUERY_0": "a"}'}))
     assert names(findings.problems, f"{CMRC}: 1 predictions, but the official test set has 2,000")
     assert names(findings.problems, f"{CMRC}: 'DEV_0_QUERY_0' is not a question id such as TEST_0_QUERY_0")
+    # A row of CHID has one blank or several.
+    for count in (3446, 3448):
+        answers = json.dumps({f"#idiom{i:06d}#": 0 for i in range(count)})
+        problems = check_zip.check_zip(write_zip(tmp_path / "d.zip", {CHID: answers.encode()})).problems
+        wrong = f"{CHID}: 3,446 predictions, but the official test1.1 set has at least 3,447"
+        assert (wrong in problems) == (count == 3446) and len(problems) == 1 + (count == 3446)
 
 
 def test_a_name_twice(tmp_path, data, good, run_script):
