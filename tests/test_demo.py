@@ -15,7 +15,7 @@ from clue_utils.data.examples import load_records
 from clue_utils.errors import UserError
 from clue_utils.tasks import CLASSIFICATION_TASKS, NO_LABEL, TASKS
 from demo.model import make_model, vocabulary
-from demo.records import _WITHOUT_LABEL, make_data, sizes_for
+from demo.records import WITHOUT_LABEL, make_data, sizes_for
 
 RECORDS = 96
 
@@ -78,7 +78,7 @@ def test_every_split_is_read_as_the_real_files_are(data, task):
     for split in task.splits:
         records = load_records(task, split, data)
         assert len(records) + records.num_dropped == sizes.of(split)
-        assert bool(records.num_dropped) == ((task.name, split) in _WITHOUT_LABEL)
+        assert bool(records.num_dropped) == ((task.name, split) in WITHOUT_LABEL)
 
 
 @pytest.mark.parametrize("name", CLASSIFICATION_TASKS)
