@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
@@ -152,11 +152,6 @@ def _parse(raw: bytes) -> tuple[Any, list[str]]:
         raise _Damaged(f"not JSON ({error})") from None
 
 
-def _lines(content: bytes) -> Iterator[bytes]:
-    """Lines, split at line feeds only: a JSON text may hold other line separators, such as U+2028."""
-    return (line.removesuffix(b"\n") for line in io.BytesIO(content))
-
-
 def _label_problem(task: Task, label: Any) -> str | None:
     """Why a value is not one of a task's labels."""
     if isinstance(label, str):
@@ -224,7 +219,9 @@ class _Lines:
             return None
         ids: dict[int, Any] = {}
         seen: dict[int, int] = {}
-        for number, line in enumerate(_lines(content), 1):
+        # Split at line feeds only: a JSON text may hold other line separators, such as U+2028.
+        for number, line in enumerate(io.BytesIO(content), 1):
+            line = line.removesuffix(b"\n")
             if number > MAX_PREDICTIONS:
                 found.add("number", _too_many("lines"))
                 return None
@@ -232,9 +229,8 @@ class _Lines:
                 found.add("blank line", "blank line; it shifts every line after it", number)
                 continue
             if b"\r" in line.removesuffix(b"\r"):
-                found.add(
-                    "carriage return", "a carriage return within the line, which many programs take for its end", number
-                )
+                text = "a carriage return within the line, which many programs take for its end"
+                found.add("carriage return", text, number)
             ids[number] = None
             try:
                 record, repeated = _parse(line)
@@ -294,10 +290,7 @@ class _Lines:
 class _Object:
     """The format of CMRC2018 and CHID: one JSON object of id -> answer, in any order.
 
-    Attributes:
-        id_name: what the messages call an id.
-        id_pattern: a regular expression for the official ids; ``id_example``: one of them.
-        several: whether a record may ask for several answers.
+    ``id_pattern`` and ``id_example`` are of the official ids; ``several``: a record may ask for several answers.
     """
 
     id_name: str

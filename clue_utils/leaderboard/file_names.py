@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from clue_utils.data.examples import cache_dir, load_records
 from clue_utils.data.readers import blanks
@@ -21,9 +22,7 @@ def known_files() -> dict[str, tuple[Task, str]]:
     return submission_files() | {name: (DIAGNOSTICS, split) for split, name in DIAGNOSTICS.submissions.items()}
 
 
-def expected_ids(
-    task: Task, split: str, data_dir: str | os.PathLike[str] | None
-) -> tuple[list[int] | list[str] | None, str]:
+def expected_ids(task: Task, split: str, data_dir: str | os.PathLike[str] | None) -> tuple[list[Any] | None, str]:
     """The ids of a test set in file order (tags of the blanks for CHID), and where they are from.
 
     Looked up in ``data_dir``, or else in what has been downloaded already; None with the reason where the files are
