@@ -4,4 +4,4 @@ set -euo pipefail
 top="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="${PYTHON:-$top/.venv/bin/python}"
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
-PYTHONPATH="$top${PYTHONPATH:+:$PYTHONPATH}" exec "$python" "$top/scripts/benchmark.py" "$@"
+PYTHONPATH="$top/scripts:$top${PYTHONPATH:+:$PYTHONPATH}" exec "$python" "$top/scripts/dev/benchmark.py" "$@"

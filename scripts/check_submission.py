@@ -25,17 +25,17 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     cli.configure_logging("error")  # the output is about the zip, not about the data
-    report = check_zip.check_zip(args.zip, args.data_dir)
-    for line in report.problems + [f"note: {note}" for note in report.notes]:
+    findings = check_zip.check_zip(args.zip, args.data_dir)
+    for line in findings.problems + [f"note: {note}" for note in findings.notes]:
         print(line)
-    if report.problems:
-        number = len(report.problems)
+    if findings.problems:
+        number = len(findings.problems)
         raise UserError(f"{args.zip}: {number} problem{'s' if number > 1 else ''}, listed above; do not submit it")
     print(f"{'task':<13}{'test set':<10}{'predictions':>11}  {'file':<25}compared with")
     for name, (task, split) in file_names.known_files().items():
-        if name in report.counts:
-            print(f"{task.name:<13}{split:<10}{report.counts[name]:>11,}  {name:<25}{report.compared[name]}")
-    print(f"{args.zip}: {len(report.counts)} files, no problem found")
+        if name in findings.counts:
+            print(f"{task.name:<13}{split:<10}{findings.counts[name]:>11,}  {name:<25}{findings.compared[name]}")
+    print(f"{args.zip}: {len(findings.counts)} files, no problem found")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Make demo data for the ten CLUE tasks and a tiny random ERNIE model, so that every script runs without a download.
 
-The data is in the official folder layout and record formats, see ``demo_data``; the model is an ordinary checkpoint
+The data is in the official folder layout and record formats, see ``demo.records``; the model is an ordinary checkpoint
 folder. The same parameters give the same bytes.
 """
 
@@ -12,12 +12,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from clue_utils import cli, environment
+from clue_utils import cli
 from clue_utils.cli import Parser, non_negative_int, positive_int
 from clue_utils.errors import UserError
 from clue_utils.files import digest_of, put, scratch
 from clue_utils.tasks import TASKS, Task
-from demo_data import make_data, sizes_for
+from demo.model import make_model
+from demo.records import make_data, sizes_for
 
 MANIFEST = "demo.json"
 PARTS = ("data", "model")
@@ -33,54 +34,6 @@ def training_flags(task: Task) -> list[str]:
         "CMRC2018": {"num_train_epochs": 4, "max_seq_length": 128, "save_steps": 100},
     }.get(task.name, {})
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-
-
-def vocabulary() -> list[str]:
-    """Word pieces in the order of ids: specials as ERNIE has them, ASCII, and the characters of GB2312."""
-    specials = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *(f"[unused{i}]" for i in range(1, 10))]
-    ascii_marks = [chr(code) for code in range(0x21, 0x7F)]
-    # Rows 1 to 3 hold punctuation, numbers in circles and full-width forms, rows 16 to 87 the 6,763 ideographs.
-    gb2312 = [_gb2312(row, cell) for row in (1, 2, 3, *range(16, 88)) for cell in range(1, 95)]
-    # Only what makes words of several characters continues one; ideographs stand alone.
-    continuing = [char for char in ascii_marks + gb2312 if char.isalnum() and not "\u4e00" <= char <= "\u9fff"]
-    pieces = specials + ascii_marks + gb2312 + [f"##{char}" for char in continuing]
-    return [piece for piece in dict.fromkeys(pieces) if piece.strip()]
-
-
-def _gb2312(row: int, cell: int) -> str:
-    return bytes((0xA0 + row, 0xA0 + cell)).decode("gb2312", errors="ignore")  # some cells are empty
-
-
-def make_model(folder: Path, seed: int = 0) -> None:
-    """Write an ERNIE encoder of 2 layers and width 128 with random weights, and its tokenizer, as a checkpoint folder.
-
-    Seeds Paddle's generator.
-
-    Raises:
-        UserError: PaddlePaddle or PaddleNLP cannot be imported.
-    """
-    environment.import_libraries()
-    import paddle
-    from paddlenlp.transformers import ErnieConfig, ErnieModel, ErnieTokenizer
-
-    from clue_utils.models import save_model
-
-    pieces = vocabulary()
-    folder.mkdir(parents=True, exist_ok=True)
-    vocab_file = folder / "vocab.txt"
-    vocab_file.write_text("\n".join(pieces) + "\n", encoding="utf-8", newline="\n")
-    config = ErnieConfig(
-        vocab_size=len(pieces),
-        hidden_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=256,
-        max_position_embeddings=512,
-        type_vocab_size=4,
-        pad_token_id=pieces.index("[PAD]"),
-    )
-    paddle.seed(seed)
-    save_model(ErnieModel(config), ErnieTokenizer(str(vocab_file)), folder)
 
 
 def make_demo(output: Path, seed: int = 0, records: int | None = None) -> bool:
@@ -124,7 +77,7 @@ def make_demo(output: Path, seed: int = 0, records: int | None = None) -> bool:
 
 
 def _digest_of_scripts() -> str:
-    scripts = [Path(__file__).with_name(f"{name}.py") for name in ("make_demo", "demo_data", "demo_words")]
+    scripts = [Path(__file__), *sorted(Path(__file__).with_name("demo").glob("*.py"))]
     return hashlib.sha256(b"".join(script.read_bytes() for script in scripts)).hexdigest()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from clue_utils import cli, files
 from clue_utils.cli import Parser
 from clue_utils.grid import outcomes, search_space
-from clue_utils.report import collect, page, tables
+from clue_utils.report import collect, page, render, tables
 
 PAGE = "report.html"
 
@@ -45,11 +45,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"warning: {warning}", file=sys.stderr)
 
     for table in (tables.score_table(reports), tables.setting_table(reports)):
-        print(tables.as_text(table))
+        print(render.as_text(table))
     for model in reports:
         for table in (tables.uncertainty_table(model), tables.cost_table(model)):
             if table.rows:
-                print(tables.as_text(table, model.name))
+                print(render.as_text(table, model.name))
         for outcome in model.with_status("failed"):
             print(f"failed: {model.name}/{outcome.folder}: {outcome.reason}")
         if model.with_status("failed"):
@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     output.mkdir(parents=True, exist_ok=True)
     for name, text in (
-        ("report.md", tables.to_markdown(reports)),
-        ("scores.csv", tables.to_csv(reports)),
+        ("report.md", render.to_markdown(reports)),
+        ("scores.csv", render.to_csv(reports)),
         (PAGE, page.to_html(reports)),
     ):
         files.write_text_atomically(output / name, text)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-import demo_data
 import make_demo
 from clue_utils import cli, environment
+from demo.records import make_data, sizes_for
 from warm_python import WarmPython
 
 # One thread for each process, as several run side by side; sums also come out the same on any number of processors.
@@ -83,7 +83,7 @@ def demo(shared_folder: Path) -> Path:
 def few_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Demo data of a few records for each task, where a test is not about learning."""
     folder = tmp_path_factory.mktemp("few") / "data"
-    demo_data.make_data(folder, sizes=demo_data.sizes_for(16))
+    make_data(folder, sizes=sizes_for(16))
     return folder
 
 

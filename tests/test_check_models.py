@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import check_models
-import demo_data
 import run_c3
 import run_cmrc2018
 from clue_utils.data.examples import load_records
 from clue_utils.tasks import TASKS
 from clue_utils.training.classification import Classification
+from demo.records import make_data, sizes_for
 
 SETTINGS = {"doc_stride": 128, "max_query_length": 64, "n_best_size": 20, "max_answer_length": 50}
 
 
 def test_every_text_fills_its_task_s_length(tokenizer, tmp_path):
-    demo_data.make_data(tmp_path, sizes=demo_data.sizes_for(4))
+    make_data(tmp_path, sizes=sizes_for(4))
     check_models.lengthen(tmp_path)
     for name in check_models.TASK_NAMES:
         task = TASKS[name]

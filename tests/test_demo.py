@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-import demo_data
 import make_demo
 from clue_utils.data.examples import load_records
 from clue_utils.errors import UserError
 from clue_utils.tasks import CLASSIFICATION_TASKS, NO_LABEL, TASKS
+from demo.model import make_model, vocabulary
+from demo.records import WITHOUT_LABEL, make_data, sizes_for
 
 RECORDS = 96
 
@@ -22,14 +23,14 @@ RECORDS = 96
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "data"
-    demo_data.make_data(folder, 0, demo_data.sizes_for(RECORDS))
+    make_data(folder, 0, sizes_for(RECORDS))
     return folder
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "model"
-    make_demo.make_model(folder, 0)
+    make_model(folder, 0)
     return folder
 
 
@@ -60,9 +61,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_seed_decides_every_byte(data, tmp_path):
-    sizes = demo_data.sizes_for(RECORDS)
-    demo_data.make_data(tmp_path / "same", 0, sizes)
-    demo_data.make_data(tmp_path / "other", 1, sizes)
+    sizes = sizes_for(RECORDS)
+    make_data(tmp_path / "same", 0, sizes)
+    make_data(tmp_path / "other", 1, sizes)
     assert contents(tmp_path / "same") == contents(data)
     other = contents(tmp_path / "other")
     assert {name for name, content in contents(data).items() if content == other[name]} == {
@@ -73,11 +74,11 @@ def test_the_seed_decides_every_byte(data, tmp_path):
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_every_split_is_read_as_the_real_files_are(data, task):
-    sizes = demo_data.sizes_for(RECORDS)[task.name]
+    sizes = sizes_for(RECORDS)[task.name]
     for split in task.splits:
         records = load_records(task, split, data)
         assert len(records) + records.num_dropped == sizes.of(split)
-        assert bool(records.num_dropped) == ((task.name, split) in demo_data._WITHOUT_LABEL)
+        assert bool(records.num_dropped) == ((task.name, split) in WITHOUT_LABEL)
 
 
 @pytest.mark.parametrize("name", CLASSIFICATION_TASKS)
@@ -105,7 +106,7 @@ def test_classification_files_have_the_official_fields(data, name):
 
 
 def test_every_label_occurs_in_the_default_training_sets(tmp_path):
-    demo_data.make_data(tmp_path)
+    make_data(tmp_path)
     for name in CLASSIFICATION_TASKS:
         assert {record["label"] for record in load_records(TASKS[name], "train", tmp_path)} == set(
             range(len(TASKS[name].labels))
@@ -168,7 +169,7 @@ def test_cmrc2018_answers_stand_where_they_say(data, split, golds):
                 else:
                     assert context.count(question["answers"][0]["text"]) == 1
                     assert context.startswith(answer["text"], answer["answer_start"])
-    assert len(ids) == len(set(ids)) == demo_data.sizes_for(RECORDS)["CMRC2018"].of(split)
+    assert len(ids) == len(set(ids)) == sizes_for(RECORDS)["CMRC2018"].of(split)
     assert split != "train" or longest > 512
 
 
@@ -244,8 +245,9 @@ def test_a_folder_of_the_user_s_is_not_overwritten(tmp_path, without_model):
 
 def test_help_and_data_need_no_paddle(tmp_path):
     code = (
-        "import sys, pathlib, demo_data, make_demo\n"
-        "demo_data.make_data(pathlib.Path(sys.argv[1]), 0, demo_data.sizes_for(8))\n"
+        "import sys, pathlib, make_demo\n"
+        "from demo.records import make_data, sizes_for\n"
+        "make_data(pathlib.Path(sys.argv[1]), 0, sizes_for(8))\n"
         "assert 'paddle' not in sys.modules\n"
         "make_demo.main(['--help'])"
     )
@@ -259,16 +261,16 @@ def test_help_and_data_need_no_paddle(tmp_path):
 
 
 def test_the_vocabulary_has_no_piece_twice():
-    pieces = make_demo.vocabulary()
+    pieces = vocabulary()
     assert len(set(pieces)) == len(pieces)
     assert pieces[:6] == ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "[unused1]"]
     assert sum("\u4e00" <= piece <= "\u9fff" for piece in pieces) == 6763
 
 
 def test_the_model_is_the_same_each_time(model_folder, tmp_path):
-    make_demo.make_model(tmp_path, 0)
+    make_model(tmp_path, 0)
     assert contents(tmp_path) == contents(model_folder)
-    make_demo.make_model(tmp_path, 1)
+    make_model(tmp_path, 1)
     differing = {name for name, content in contents(tmp_path).items() if content != contents(model_folder)[name]}
     assert differing == {"model.safetensors"}
 
@@ -294,10 +296,10 @@ def test_every_kind_of_head_loads(model_folder, task, num_outputs):
 def test_the_tokenizer_knows_its_own_pieces(tokenizer):
     for piece in ("[unused1]", "[MASK]", "[PAD]"):
         number = tokenizer.convert_tokens_to_ids(piece)
-        assert number == make_demo.vocabulary().index(piece) != tokenizer.unk_token_id
+        assert number == vocabulary().index(piece) != tokenizer.unk_token_id
         assert tokenizer.convert_ids_to_tokens([number]) == [piece]
     assert tokenizer.tokenize("[MASK]") == ["[MASK]"]
-    assert len(tokenizer) == len(make_demo.vocabulary())
+    assert len(tokenizer) == len(vocabulary())
 
 
 def test_demo_texts_hold_no_unknown_word(tokenizer, data):

@@ -14,6 +14,7 @@ import readme_tables
 
 TOP = Path(__file__).parent.parent
 READMES = ("README.md", "README_en.md")
+FOLDERS = ("classification", "clue_utils", "mrc", "scripts")
 # Blocks that are not run, by their first word or words, and why.
 NOT_RUN = {
     "bash scripts/quickstart.sh": "the two commands: they make the environment and run these tests",
@@ -43,7 +44,7 @@ def without_comments(text: str) -> str:
 def place(tmp_path_factory, demo, few_records):
     """A copy of the project with small demo data, and a demo model under the name of a published one."""
     top = tmp_path_factory.mktemp("a place") / "project"
-    for folder in ("classification", "clue_utils", "mrc", "scripts"):
+    for folder in FOLDERS:
         shutil.copytree(TOP / folder, top / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(few_records, top / "cache/data")
     for name in ("ernie-3.0-base-zh", "home/hf/chinese-roberta-wwm-ext"):
@@ -117,7 +118,7 @@ def test_files_and_flags_that_are_named_exist(name):
     text = re.sub("<!-- flags -->.*<!-- /flags -->", "", text, flags=re.DOTALL)  # made from the parsers
     paths = set(re.findall(r"(?<![\w/.])((?:classification|clue_utils|mrc|scripts|tests|docs)/[\w./-]+\.\w+)", text))
     assert [path for path in paths if not (TOP / path).exists()] == []
-    sources = [*TOP.glob("*/*.py"), *TOP.glob("scripts/*.sh")]
+    sources = [path for end in ("py", "sh") for folder in FOLDERS for path in (TOP / folder).rglob(f"*.{end}")]
     known = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     others = {"--no-deps", "--no-build-isolation", "--extra-index-url", "--yes", "--logdir", "--gpus", "--nnodes"}
     others |= {"--master", "--nproc_per_node", "--per_device_train_batch_size", "--metric_for_best_model"}

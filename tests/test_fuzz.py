@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import demo_data
 import report as report_script
 import run_c3
 import run_chid
@@ -25,6 +24,7 @@ from clue_utils import tasks
 from clue_utils.data import examples
 from clue_utils.errors import UserError
 from clue_utils.leaderboard import check_file, check_zip, file_names, write
+from demo.records import make_data, sizes_for
 
 EXAMPLES = int(os.environ.get("FUZZ", "25"))
 quick = settings(
@@ -80,7 +80,7 @@ def changed(value, path, new):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    demo_data.make_data(folder, sizes=demo_data.sizes_for(16))
+    make_data(folder, sizes=sizes_for(16))
     return folder
 
 
@@ -194,7 +194,7 @@ def predictions(folder):
     """File name -> content and answers by id, of valid prediction files."""
     files = {}
     for name, (task, split) in file_names.submission_files().items():
-        ids, _ = check_file.expected_ids(task, split, folder)
+        ids, _ = file_names.expected_ids(task, split, folder)
         label = {"classification": task.labels[:1], "multiple_choice": [1], "span": ["甲"], "cloze": [3]}[task.kind][0]
         answers = [(id_, label) for id_ in ids]
         answers = dict(answers) if task.kind in ("span", "cloze") else answers
@@ -222,10 +222,10 @@ def test_prediction_files(predictions, choice, noise, new):
             where = choice.choice([*places(value)])
             lines = [json.dumps(changed(value, where, new if new is not list or where else None)).encode()]
         broken = b"\n".join(lines) + b"\n"
-    report = check_file.Report()
-    check_file.check_prediction(name, broken, name, report, ids)
-    assert all(line.isprintable() and len(line) <= LONGEST for line in report.problems), report.problems
-    if not report.problems:  # accepted: then all it may have changed is answers, for other allowed ones
+    findings = check_file.Findings()
+    check_file.check_prediction(name, broken, name, findings, ids)
+    assert all(line.isprintable() and len(line) <= LONGEST for line in findings.problems), findings.problems
+    if not findings.problems:  # accepted: then all it may have changed is answers, for other allowed ones
         task, _ = file_names.submission_files()[name]
         if task.kind in ("span", "cloze"):
             answers = json.loads(broken)
@@ -252,12 +252,12 @@ def test_zips(predictions, tmp_path_factory, choice, noise):
     begin = choice.randrange(len(good))
     path.write_bytes(good[:begin] + noise + good[begin + choice.choice([0, len(noise)]) :])
     try:
-        report = check_zip.check_zip(path)
+        findings = check_zip.check_zip(path)
     except UserError as error:
         assert str(path) in str(error)
         return
     # Accepted only if every file in it is still what it was.
-    if not report.problems:
+    if not findings.problems:
         with zipfile.ZipFile(path) as archive:
             for name, (content, _) in predictions.items():
                 assert archive.read(name) == content

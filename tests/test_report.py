@@ -22,7 +22,7 @@ from clue_utils import tasks
 from clue_utils.errors import UserError
 from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
-from clue_utils.report import collect, page, tables
+from clue_utils.report import collect, page, render, tables
 
 TOP = Path(__file__).resolve().parents[1]
 Run = Callable[..., tuple[int, str, str]]
@@ -291,7 +291,7 @@ def test_csv_holds_everything(tmp_path: Path) -> None:
     (tmp_path / "m" / "TNEWS" / "1e-5_16_0.1_42").mkdir(parents=True)
     (tmp_path / "m" / "TNEWS" / "1e-5_16_0.1_42" / "trial.log").write_text("error: a, b\n")
     found = read(tmp_path / "m")
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv([found]))))
+    rows = list(csv.DictReader(io.StringIO(render.to_csv([found]))))
     assert len(rows) == len(found.outcomes) == len(search_space.list_trials())
     by_status = {row["status"]: row for row in rows}
     assert by_status["failed"]["reason"] == "error: a, b" and by_status["failed"]["batch_size_all_cards"] == "16"
@@ -392,8 +392,8 @@ def test_ticks_are_few_even_and_around(low: float, high: float) -> None:
 def test_long_and_wide_names_fit_the_terminal(tmp_path: Path) -> None:
     put(tmp_path / ("预训练模型" * 10), trial_of("TNEWS"), 0.5)
     table = tables.score_table([read(tmp_path / ("预训练模型" * 10))])
-    _, header, row, *_ = tables.as_text(table).split("\n")
-    assert tables._width(header) == tables._width(row) and "…" in row
+    _, header, row, *_ = render.as_text(table).split("\n")
+    assert render._width(header) == render._width(row) and "…" in row
 
 
 def test_shell_script_and_light_import(tmp_path: Path) -> None:

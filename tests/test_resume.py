@@ -15,7 +15,6 @@ from pathlib import Path
 import paddle
 import pytest
 
-import demo_data
 import run_c3
 import run_chid
 import run_clue_classifier
@@ -23,6 +22,7 @@ import run_clue_classifier_trainer
 import run_cmrc2018
 from clue_utils.files import locked_folder
 from clue_utils.training import checkpoints, classification
+from demo.records import make_data, sizes_for
 from killing import kill_before_change
 
 FLAGS = "--task_name TNEWS --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"
@@ -33,7 +33,7 @@ FLAGS += " --max_seq_length 24 --learning_rate 1e-3"
 def train(run_on_demo, tmp_path_factory):
     """Eight updates an epoch, and evaluations of one batch."""
     data = tmp_path_factory.mktemp("data") / "data"
-    demo_data.make_data(data, sizes=demo_data.sizes_for(64))
+    make_data(data, sizes=sizes_for(64))
     flags = (*FLAGS.split(), "--data_dir", data)
     return lambda output, *words: run_on_demo(run_clue_classifier.main, output, *flags, *words)
 

@@ -1,7 +1,7 @@
 """Every reason for which the leaderboard would refuse a prediction file or score it 0, found before it does.
 
 The leaderboard reads labels line by line and gives no reason for a 0, so formats and ids are all checked here.
-Formats: the submission notes of the CLUE leaderboard (2021-09-04). ``submission_check`` checks a whole zip.
+Formats: the submission notes of the CLUE leaderboard (2021-09-04). ``check_zip`` checks a whole zip.
 """
 
 from __future__ import annotations
@@ -10,48 +10,35 @@ import codecs
 import difflib
 import io
 import json
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import IO, Any
 
 from clue_utils import strict_json
-from clue_utils.data.examples import cache_dir, load_records
-from clue_utils.data.readers import blanks
-from clue_utils.errors import UserError, show
+from clue_utils.errors import show
 from clue_utils.leaderboard.file_names import known_files
 from clue_utils.strict_json import NotJson
 from clue_utils.tasks import BLANK, MAX_CHOICES, NUM_CANDIDATES, Task
 
 # Lines that are named for one kind of problem in one file; the rest is counted.
 MAX_LINES = 10
-
-
 # Bounds far above any file of the leaderboard (some hundred kilobytes, some 25,000 predictions) and far below
 # what fills memory: beyond them a file is no prediction and is not looked at further.
 MAX_FILE_BYTES = 8 * 2**20
-
-
 MAX_PREDICTIONS = 50_000
-
-
 # Commas and opening brackets of one JSON text: a bound on its values, for which Python takes some hundred bytes each.
 _MAX_MARKS = 8 * MAX_PREDICTIONS
-
-
 # Tasks whose official test ids are known to count from 0.
 _IDS_FROM_ZERO = ("OCNLI", "C3")
-
-
-_CMRC2018_ID = r"TEST_\d+_QUERY_\d+"
+# Why a value is no answer to a task, None if it is one.
+_ValueCheck = Callable[[Task, Any], str | None]
 
 
 @dataclass
-class Report:
+class Findings:
     """What a check found.
 
     Attributes:
@@ -70,8 +57,8 @@ class Report:
 class _Problems:
     """Collects the problems of one file; of each kind the first ``MAX_LINES`` are named and the rest counted."""
 
-    def __init__(self, name: str, report: Report) -> None:
-        self._name, self._report = name, report
+    def __init__(self, name: str, findings: Findings) -> None:
+        self._name, self._findings = name, findings
         self._kinds: Counter[str] = Counter()
 
     def add(self, kind: str, text: str, line: int | Callable[[], int | None] | None = None) -> None:
@@ -79,33 +66,12 @@ class _Problems:
         self._kinds[kind] += 1
         if self._kinds[kind] <= MAX_LINES:
             line = line() if callable(line) else line
-            self._report.problems.append(f"{self._name}{f':{line}' if line else ''}: {text}")
+            self._findings.problems.append(f"{self._name}{f':{line}' if line else ''}: {text}")
 
     def close(self) -> None:
         for kind, number in self._kinds.items():
             if number > MAX_LINES:
-                self._report.problems.append(f"{self._name}: {kind}: {number - MAX_LINES:,} more like these")
-
-
-def expected_ids(
-    task: Task, split: str, data_dir: str | os.PathLike[str] | None
-) -> tuple[list[int] | list[str] | None, str]:
-    """The ids of a test set in file order (tags of the blanks for CHID), and where they are from.
-
-    Looked up in ``data_dir``, or else in what has been downloaded already; None with the reason where the files are
-    not there or not readable.
-    """
-    root = Path(data_dir) if data_dir is not None else cache_dir() / "data"
-    if data_dir is None and not (root / task.folder).is_dir():
-        return None, f"no data of {task.name} here"
-    try:
-        records = load_records(task, split, root)
-    except UserError as error:
-        return None, str(error)
-    source = records.files[-1].name
-    if task.kind == "cloze":
-        return [tag for row in records for tag in blanks(row)], source
-    return [row["id"] for row in records], source
+                self._findings.problems.append(f"{self._name}: {kind}: {number - MAX_LINES:,} more like these")
 
 
 def read_prediction(stream: IO[bytes]) -> bytes:
@@ -114,9 +80,9 @@ def read_prediction(stream: IO[bytes]) -> bytes:
 
 
 def check_prediction(
-    name: str, content: bytes, place: str, report: Report, ids: Sequence[Any] | None = None, official: bool = False
+    name: str, content: bytes, place: str, findings: Findings, ids: Sequence[Any] | None = None, official: bool = False
 ) -> None:
-    """Check the content of a prediction file and add what is found to ``report``.
+    """Check the content of a prediction file and add what is found to ``findings``.
 
     Args:
         name: its name on the leaderboard.
@@ -125,7 +91,7 @@ def check_prediction(
         official: hold the file to the size of the official test set where ``ids`` is None.
     """
     task, split = known_files()[name]
-    found = _Problems(place, report)
+    found = _Problems(place, findings)
     if len(content) > MAX_FILE_BYTES:
         found.add("size", f"more than {MAX_FILE_BYTES >> 20} MB: not a prediction file")
         return
@@ -133,19 +99,18 @@ def check_prediction(
         found.add("byte order mark", "begins with a byte order mark; save it as UTF-8 without one", 1)
         content = content.removeprefix(codecs.BOM_UTF8)
     if b"\r\n" in content:
-        report.notes.append(f"{place}: lines end as on Windows (CR LF), which JSON allows")
+        findings.notes.append(f"{place}: lines end as on Windows (CR LF), which JSON allows")
     if not content.strip():
         found.add("empty", "empty")
-    elif task.kind in ("span", "cloze"):
-        keys = _check_object(task, content, found)
-        if keys is not None:
-            report.counts[name] = len(keys)
-            _check_keys(task, split, keys, ids, official, found)
     else:
-        lines = _check_lines(task, content, found)
-        if lines is not None:
-            report.counts[name] = len(lines)
-            _check_ids(task, split, lines, ids, official, found)
+        form = _FORMATS[task.kind]
+        answers = form.read(task, content, found)
+        if answers is not None:
+            findings.counts[name] = len(answers)
+            if ids is not None:
+                form.compare(answers, ids, found)
+            elif official:
+                form.compare_with_official(task, split, answers, found)
     found.close()
 
 
@@ -160,73 +125,8 @@ def _parse(raw: bytes) -> tuple[Any, list[str]]:
     return strict_json.parse(raw, "JSON of a prediction")
 
 
-def _lines(content: bytes) -> Iterator[bytes]:
-    """Lines, split at line feeds only: a JSON text may hold other line separators, such as U+2028."""
-    return (line.removesuffix(b"\n") for line in io.BytesIO(content))
-
-
-def _wrong_shape(content: bytes) -> str | None:
-    """What a file that should hold one object a line holds as a whole instead."""
-    try:
-        whole, _ = _parse(content)
-    except NotJson:
-        return None
-    if isinstance(whole, list):
-        return 'not an object with "id" and "label" a line but a JSON array for the whole file'
-    if isinstance(whole, dict) and (b"\n" in content.strip() or not {"id", "label"} & whole.keys()):
-        return 'not an object with "id" and "label" a line but a single object for the whole file'
-    return None
-
-
-def _check_lines(task: Task, content: bytes, found: _Problems) -> dict[int, Any] | None:
-    """Check classification or C3 line by line; line number -> id (None where there is none to read)."""
-    if content.lstrip()[:1] in (b"[", b"{") and (shape := _wrong_shape(content)):
-        found.add("shape", shape, 1)
-        return None
-    ids: dict[int, Any] = {}
-    seen: dict[int, int] = {}
-    for number, line in enumerate(_lines(content), 1):
-        if number > MAX_PREDICTIONS:
-            found.add("number", _too_many("lines"))
-            return None
-        if not line.strip():
-            found.add("blank line", "blank line; it shifts every line after it", number)
-            continue
-        if b"\r" in line.removesuffix(b"\r"):
-            found.add(
-                "carriage return", "a carriage return within the line, which many programs take for its end", number
-            )
-        ids[number] = None
-        try:
-            record, repeated = _parse(line)
-        except NotJson as error:
-            found.add("not JSON", str(error), number)
-            continue
-        if not isinstance(record, dict):
-            found.add("not an object", f'{show(record)} is not an object with "id" and "label"', number)
-            continue
-        for key in repeated:
-            found.add("repeated key", f"key {show(key)} occurs twice in one object", number)
-        for key in ("id", "label"):
-            if key not in record:
-                found.add(f"no {key}", f'not an object with "id" and "label": no "{key}"', number)
-        if "id" in record:
-            id_ = record["id"]
-            if type(id_) is not int or id_ < 0:
-                found.add("id", f"id {show(id_)} is not an integer of at least 0", number)
-            elif id_ in seen:
-                found.add("repeated id", f"id {show(id_)} occurs twice, first in line {seen[id_]}", number)
-            else:
-                ids[number] = id_
-                seen[id_] = number
-        if "label" in record and (problem := _label_problem(task, record["label"])):
-            found.add("label", f"label {problem}", number)
-    return ids
-
-
 def _label_problem(task: Task, label: Any) -> str | None:
-    if not task.labels:
-        return _choice_problem(label, MAX_CHOICES)
+    """Why a value is not one of a task's labels."""
     if isinstance(label, str):
         if label in task.labels:
             return None
@@ -242,8 +142,8 @@ def _label_problem(task: Task, label: Any) -> str | None:
     return f"{show(label)} is not one of {task.name}'s: a label is a text such as {json.dumps(task.labels[0])}{hint}"
 
 
-def _choice_problem(value: Any, number: int) -> str | None:
-    """Why a value is not the number of a choice."""
+def _choice_problem(number: int, task: Task, value: Any) -> str | None:
+    """Why a value is not that of one of so many choices."""
     if type(value) is int and 0 <= value < number:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 3 and int(value) < number:
@@ -251,75 +151,168 @@ def _choice_problem(value: Any, number: int) -> str | None:
     return f"{show(value)} is not 0 to {number - 1}"
 
 
-def _check_count(task: Task, split: str, number: int, found: _Problems) -> bool:
+def _text_problem(task: Task, value: Any) -> str | None:
+    """Why a value is not an answer in words."""
+    if not isinstance(value, str):
+        return f"{show(value)} is not a text"
+    return None if value.strip() else "is empty"
+
+
+def _check_count(task: Task, split: str, number: int, found: _Problems, at_least: bool = False) -> None:
     """Compare a number of lines or keys with the official test set's."""
     official = task.splits[split].num_records
-    # A row of CHID has one blank or several, and each is a prediction.
-    if number == official or (task.kind == "cloze" and number > official):
-        return True
-    least = "at least " if task.kind == "cloze" else ""
-    found.add("number", f"{number:,} predictions, but the official {split} set has {least}{official:,}")
-    return False
+    if number < official or (number > official and not at_least):
+        least = "at least " if at_least else ""
+        found.add("number", f"{number:,} predictions, but the official {split} set has {least}{official:,}")
 
 
-def _check_ids(
-    task: Task, split: str, lines: dict[int, Any], ids: Sequence[Any] | None, official: bool, found: _Problems
-) -> None:
-    if ids is None and official:
-        _check_count(task, split, len(lines), found)
-        if task.name not in _IDS_FROM_ZERO:
-            return
-        ids = range(task.splits[split].num_records)
-    elif ids is None:
-        return
-    elif len(lines) != len(ids):
-        found.add("number", f"{len(lines):,} predictions, but the test file has {len(ids):,} records")
-    given = [id_ for id_ in lines.values() if id_ is not None]
-    expected = set(ids)
-    for number, id_ in lines.items():
-        if id_ is not None and id_ not in expected:
-            found.add("unknown id", f"id {show(id_)} is not in the test file", number)
-    for id_ in sorted(expected.difference(given)):
-        found.add("missing id", f"id {id_} is missing")
-    if len(lines) == len(given) == len(ids) and expected == set(given):
-        wrong = [line for (line, id_), right in zip(lines.items(), ids, strict=True) if id_ != right]
-        if wrong:
-            first, right = wrong[0], ids[list(lines).index(wrong[0])]
-            text = f"id {lines[first]} stands where the test file has {right}: {len(wrong):,} lines out of order"
-            found.add("order", text, first)
-
-
-def _check_object(task: Task, content: bytes, found: _Problems) -> dict[str, Any] | None:
-    """Check the one object of CMRC2018 or CHID; None where it is none."""
+def _wrong_shape(content: bytes) -> str | None:
+    """What a file that should hold one object a line holds as a whole instead."""
     try:
-        answers, repeated = _parse(content)
-    except NotJson as error:
-        if "Extra data" in str(error):
-            found.add("shape", "not one JSON object with all answers but several values, such as one a line", 1)
-        else:
-            found.add("not JSON", str(error), error.line)
+        whole, _ = _parse(content)
+    except NotJson:
         return None
-    if not isinstance(answers, dict) or not answers:
-        shape = "a JSON array" if isinstance(answers, list) else show(answers)
-        found.add("shape", f"not one JSON object with all answers but {shape}", 1)
-        return None
-    if len(answers) > MAX_PREDICTIONS:
-        found.add("number", _too_many("answers"))
-        return None
-    for key in repeated:
-        found.add("repeated key", f"key {show(key)} occurs twice", partial(_line_of, content, key))
-    for key, value in answers.items():
-        problem = None
-        if task.kind == "cloze":
-            problem = _choice_problem(value, NUM_CANDIDATES)
-        elif not isinstance(value, str):
-            problem = f"{show(value)} is not a text"
-        elif not value.strip():
-            problem = "is empty"
-        if problem:
-            text = f"answer {problem} ({show(key)})"
-            found.add("answer", text, partial(_line_of, content, key))
-    return answers
+    if isinstance(whole, list):
+        return 'not an object with "id" and "label" a line but a JSON array for the whole file'
+    if isinstance(whole, dict) and (b"\n" in content.strip() or not {"id", "label"} & whole.keys()):
+        return 'not an object with "id" and "label" a line but a single object for the whole file'
+    return None
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The format of classification and C3: a JSON object with "id" and "label" a line, in the order of the test set."""
+
+    problem: _ValueCheck
+
+    def read(self, task: Task, content: bytes, found: _Problems) -> dict[int, Any] | None:
+        """Check line by line; line number -> id (None where there is none to read)."""
+        if content.lstrip()[:1] in (b"[", b"{") and (shape := _wrong_shape(content)):
+            found.add("shape", shape, 1)
+            return None
+        ids: dict[int, Any] = {}
+        seen: dict[int, int] = {}
+        # Split at line feeds only: a JSON text may hold other line separators, such as U+2028.
+        for number, line in enumerate(io.BytesIO(content), 1):
+            line = line.removesuffix(b"\n")
+            if number > MAX_PREDICTIONS:
+                found.add("number", _too_many("lines"))
+                return None
+            if not line.strip():
+                found.add("blank line", "blank line; it shifts every line after it", number)
+                continue
+            if b"\r" in line.removesuffix(b"\r"):
+                text = "a carriage return within the line, which many programs take for its end"
+                found.add("carriage return", text, number)
+            ids[number] = None
+            try:
+                record, repeated = _parse(line)
+            except NotJson as error:
+                found.add("not JSON", str(error), number)
+                continue
+            if not isinstance(record, dict):
+                found.add("not an object", f'{show(record)} is not an object with "id" and "label"', number)
+                continue
+            for key in repeated:
+                found.add("repeated key", f"key {show(key)} occurs twice in one object", number)
+            for key in ("id", "label"):
+                if key not in record:
+                    found.add(f"no {key}", f'not an object with "id" and "label": no "{key}"', number)
+            if "id" in record:
+                id_ = record["id"]
+                if type(id_) is not int or id_ < 0:
+                    found.add("id", f"id {show(id_)} is not an integer of at least 0", number)
+                elif id_ in seen:
+                    found.add("repeated id", f"id {show(id_)} occurs twice, first in line {seen[id_]}", number)
+                else:
+                    ids[number] = id_
+                    seen[id_] = number
+            if "label" in record and (problem := self.problem(task, record["label"])):
+                found.add("label", f"label {problem}", number)
+        return ids
+
+    def compare(self, lines: dict[Any, Any], ids: Sequence[Any], found: _Problems) -> None:
+        """Compare with the ids of a test set."""
+        if len(lines) != len(ids):
+            found.add("number", f"{len(lines):,} predictions, but the test file has {len(ids):,} records")
+        self._compare_ids(lines, ids, found)
+
+    def compare_with_official(self, task: Task, split: str, lines: dict[Any, Any], found: _Problems) -> None:
+        """Compare with what is known of an official test set whose file is not there."""
+        _check_count(task, split, len(lines), found)
+        if task.name in _IDS_FROM_ZERO:
+            self._compare_ids(lines, range(task.splits[split].num_records), found)
+
+    def _compare_ids(self, lines: dict[Any, Any], ids: Sequence[Any], found: _Problems) -> None:
+        given = [id_ for id_ in lines.values() if id_ is not None]
+        expected = set(ids)
+        for number, id_ in lines.items():
+            if id_ is not None and id_ not in expected:
+                found.add("unknown id", f"id {show(id_)} is not in the test file", number)
+        for id_ in sorted(expected.difference(given)):
+            found.add("missing id", f"id {id_} is missing")
+        if len(lines) == len(given) == len(ids) and expected == set(given):
+            wrong = [line for (line, id_), right in zip(lines.items(), ids, strict=True) if id_ != right]
+            if wrong:
+                first, right = wrong[0], ids[list(lines).index(wrong[0])]
+                text = f"id {lines[first]} stands where the test file has {right}: {len(wrong):,} lines out of order"
+                found.add("order", text, first)
+
+
+@dataclass(frozen=True)
+class _Object:
+    """The format of CMRC2018 and CHID: one JSON object of id -> answer, in any order.
+
+    ``id_pattern`` and ``id_example`` are of the official ids; ``several``: a record may ask for several answers.
+    """
+
+    id_name: str
+    id_pattern: str
+    id_example: str
+    problem: _ValueCheck
+    several: bool = False
+
+    def read(self, task: Task, content: bytes, found: _Problems) -> dict[str, Any] | None:
+        """Check the object and its values; None where it is none."""
+        try:
+            answers, repeated = _parse(content)
+        except NotJson as error:
+            if "Extra data" in str(error):
+                found.add("shape", "not one JSON object with all answers but several values, such as one a line", 1)
+            else:
+                found.add("not JSON", str(error), error.line)
+            return None
+        if not isinstance(answers, dict) or not answers:
+            shape = "a JSON array" if isinstance(answers, list) else show(answers)
+            found.add("shape", f"not one JSON object with all answers but {shape}", 1)
+            return None
+        if len(answers) > MAX_PREDICTIONS:
+            found.add("number", _too_many("answers"))
+            return None
+        for key in repeated:
+            found.add("repeated key", f"key {show(key)} occurs twice", partial(_line_of, content, key))
+        for key, value in answers.items():
+            if problem := self.problem(task, value):
+                found.add("answer", f"answer {problem} ({show(key)})", partial(_line_of, content, key))
+        return answers
+
+    def compare(self, answers: dict[Any, Any], ids: Sequence[Any], found: _Problems) -> None:
+        """Compare with the ids of a test set."""
+        expected = set(ids)
+        for key in answers:
+            if key not in expected:
+                found.add(f"unknown {self.id_name}", f"{self.id_name} {show(key)} is not in the test file")
+        for key in ids:
+            if key not in answers:
+                found.add(f"missing {self.id_name}", f"{self.id_name} {show(key)} of the test file is missing")
+
+    def compare_with_official(self, task: Task, split: str, answers: dict[Any, Any], found: _Problems) -> None:
+        """Compare with what is known of an official test set whose file is not there."""
+        _check_count(task, split, len(answers), found, at_least=self.several)
+        for key in answers:
+            if not re.fullmatch(self.id_pattern, key):
+                text = f"{show(key)} is not a {self.id_name} such as {self.id_example}"
+                found.add(f"strange {self.id_name}", text)
 
 
 def _line_of(content: bytes, key: str) -> int | None:
@@ -331,22 +324,10 @@ def _line_of(content: bytes, key: str) -> int | None:
     return None
 
 
-def _check_keys(
-    task: Task, split: str, answers: dict[str, Any], ids: Sequence[Any] | None, official: bool, found: _Problems
-) -> None:
-    what = "tag" if task.kind == "cloze" else "question id"
-    if ids is None:
-        pattern, form = (BLANK, "#idiom000001#") if task.kind == "cloze" else (_CMRC2018_ID, "TEST_0_QUERY_0")
-        if official:
-            _check_count(task, split, len(answers), found)
-            for key in answers:
-                if not re.fullmatch(pattern, key):
-                    found.add(f"strange {what}", f"{show(key)} is not a {what} such as {form}")
-        return
-    expected = set(ids)
-    for key in answers:
-        if key not in expected:
-            found.add(f"unknown {what}", f"{what} {show(key)} is not in the test file")
-    for key in ids:
-        if key not in answers:
-            found.add(f"missing {what}", f"{what} {show(key)} of the test file is missing")
+# Kind of task -> format of its predictions.
+_FORMATS: dict[str, _Lines | _Object] = {
+    "classification": _Lines(_label_problem),
+    "multiple_choice": _Lines(partial(_choice_problem, MAX_CHOICES)),
+    "span": _Object("question id", r"TEST_\d+_QUERY_\d+", "TEST_0_QUERY_0", _text_problem),
+    "cloze": _Object("tag", BLANK, "#idiom000001#", partial(_choice_problem, NUM_CANDIDATES), several=True),
+}

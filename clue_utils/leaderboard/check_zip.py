@@ -14,29 +14,23 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from clue_utils.errors import UserError, shorten
-from clue_utils.leaderboard.check_file import Report, check_prediction, expected_ids, read_prediction
-from clue_utils.leaderboard.file_names import known_files
+from clue_utils.leaderboard.check_file import Findings, check_prediction, read_prediction
+from clue_utils.leaderboard.file_names import expected_ids, known_files
 from clue_utils.tasks import DIAGNOSTICS, TASKS
 
 # Far more than fourteen prediction files take, far less than what listing a zip's members would fill memory for.
 MAX_ZIP_BYTES = 16 * 2**20
-
-
 MAX_MEMBERS = 1000
-
-
 # Names that went round for these tasks at some time; the leaderboard takes the present ones only.
 _FORMER_NAMES = {
     "wsc_predict.json": "CLUEWSC2020",
     "ocnli50k_predict.json": "OCNLI",
     "clue_diagnostics_predict.json": DIAGNOSTICS.name,
 }
-
-
 _NAMES_OF_OTHER_SYSTEMS = ("__MACOSX/", ".DS_Store", "Thumbs.db")
 
 
-def check_zip(path: Path, data_dir: str | os.PathLike[str] | None = None) -> Report:
+def check_zip(path: Path, data_dir: str | os.PathLike[str] | None = None) -> Findings:
     """Check a zip for the leaderboard: its names, and every file in it.
 
     Args:
@@ -50,48 +44,50 @@ def check_zip(path: Path, data_dir: str | os.PathLike[str] | None = None) -> Rep
         raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise UserError(f"--data_dir {data_dir}: not a folder")
-    report = Report()
+    findings = Findings()
     if path.stat().st_size > MAX_ZIP_BYTES:
-        report.problems.append(f"{path.name}: more than {MAX_ZIP_BYTES >> 20} MB: not a zip of prediction files alone")
-        return report
+        findings.problems.append(
+            f"{path.name}: more than {MAX_ZIP_BYTES >> 20} MB: not a zip of prediction files alone"
+        )
+        return findings
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_members(archive, report, data_dir)
+            _check_members(archive, findings, data_dir)
     except (zipfile.BadZipFile, struct.error, OSError, ValueError, EOFError, NotImplementedError) as error:
-        report.problems.append(f"{path.name}: not a zip, or a damaged one ({shorten(error)})")
-        return report
-    return report
+        findings.problems.append(f"{path.name}: not a zip, or a damaged one ({shorten(error)})")
+        return findings
+    return findings
 
 
-def _check_members(archive: zipfile.ZipFile, report: Report, data_dir: str | os.PathLike[str] | None) -> None:
+def _check_members(archive: zipfile.ZipFile, findings: Findings, data_dir: str | os.PathLike[str] | None) -> None:
     members = archive.infolist()
     if not members:
-        report.problems.append("the zip is empty")
+        findings.problems.append("the zip is empty")
     if len(members) > MAX_MEMBERS:
-        report.problems.append(f"the zip holds {len(members):,} files: they cannot all be predictions")
+        findings.problems.append(f"the zip holds {len(members):,} files: they cannot all be predictions")
         return
     taken: dict[str, str] = {}
     for member in members:
         place = shorten(member.filename)
         for problem in _name_problems(member):
-            report.problems.append(f"{place}: {problem}")
+            findings.problems.append(f"{place}: {problem}")
         name = member.filename.replace("\\", "/").rsplit("/", 1)[-1]
         if _is_rubbish(member.filename) or name not in known_files():
             continue
         if name in taken:
-            report.problems.append(f"{place}: {name} is in the zip twice (the first is {taken[name]})")
+            findings.problems.append(f"{place}: {name} is in the zip twice (the first is {taken[name]})")
             continue
         taken[name] = place
-        content = _read(archive, member, place, report)
+        content = _read(archive, member, place, findings)
         if content is None:
             continue
         task, split = known_files()[name]
         ids, source = expected_ids(task, split, data_dir)
         if ids is None and data_dir is not None:
-            report.notes.append(f"{place}: not compared with the test file ({source})")
-        report.compared[name] = f"ids of {source}" if ids is not None else "official size"
-        check_prediction(name, content, place, report, ids, official=True)
-    _check_completeness(taken, report)
+            findings.notes.append(f"{place}: not compared with the test file ({source})")
+        findings.compared[name] = f"ids of {source}" if ids is not None else "official size"
+        check_prediction(name, content, place, findings, ids, official=True)
+    _check_completeness(taken, findings)
 
 
 def _is_rubbish(name: str) -> bool:
@@ -135,28 +131,28 @@ def suggest_name(name: str) -> str:
     return "; its names are those of <task>_predict.json with the version of the test set"
 
 
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, report: Report) -> bytes | None:
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, findings: Findings) -> bytes | None:
     """The content of a member, or None with the problem noted; cut where it is longer than any prediction."""
     if member.flag_bits & 1:
-        report.problems.append(f"{place}: encrypted; zip it without a password")
+        findings.problems.append(f"{place}: encrypted; zip it without a password")
         return None
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without bound
-        report.problems.append(f"{place}: compressed in an unusual way; zip it as usual (deflate)")
+        findings.problems.append(f"{place}: compressed in an unusual way; zip it as usual (deflate)")
         return None
     try:
         with archive.open(member) as stream:
             return read_prediction(stream)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError) as error:
-        report.problems.append(f"{place}: damaged, it cannot be unpacked ({shorten(error)})")
+        findings.problems.append(f"{place}: damaged, it cannot be unpacked ({shorten(error)})")
         return None
 
 
-def _check_completeness(taken: Container[str], report: Report) -> None:
+def _check_completeness(taken: Container[str], findings: Findings) -> None:
     """One of a task's two test sets without the other is a problem; a task left out altogether may be."""
     for task in TASKS.values():
         absent = [name for name in task.submissions.values() if name not in taken]
         if len(absent) == len(task.submissions):
-            report.notes.append(f"{task.name}: left out ({', '.join(absent)})")
+            findings.notes.append(f"{task.name}: left out ({', '.join(absent)})")
         elif absent:
             there = next(name for name in task.submissions.values() if name not in absent)
-            report.problems.append(f"{absent[0]}: missing, although {there} is there: {task.name} has two test sets")
+            findings.problems.append(f"{absent[0]}: missing, although {there} is there: {task.name} has two test sets")

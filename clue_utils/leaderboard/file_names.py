@@ -1,7 +1,14 @@
-"""The leaderboard's file names."""
+"""The leaderboard's files: what they are called, and which ids they must have."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
+from clue_utils.data.examples import cache_dir, load_records
+from clue_utils.data.readers import blanks
+from clue_utils.errors import UserError
 from clue_utils.tasks import DIAGNOSTICS, TASKS, Task
 
 
@@ -13,3 +20,22 @@ def submission_files() -> dict[str, tuple[Task, str]]:
 def known_files() -> dict[str, tuple[Task, str]]:
     """``submission_files`` and the diagnostics set's."""
     return submission_files() | {name: (DIAGNOSTICS, split) for split, name in DIAGNOSTICS.submissions.items()}
+
+
+def expected_ids(task: Task, split: str, data_dir: str | os.PathLike[str] | None) -> tuple[list[Any] | None, str]:
+    """The ids of a test set in file order (tags of the blanks for CHID), and where they are from.
+
+    Looked up in ``data_dir``, or else in what has been downloaded already; None with the reason where the files are
+    not there or not readable.
+    """
+    root = Path(data_dir) if data_dir is not None else cache_dir() / "data"
+    if data_dir is None and not (root / task.folder).is_dir():
+        return None, f"no data of {task.name} here"
+    try:
+        records = load_records(task, split, root)
+    except UserError as error:
+        return None, str(error)
+    source = records.files[-1].name
+    if task.kind == "cloze":
+        return [tag for row in records for tag in blanks(row)], source
+    return [row["id"] for row in records], source

@@ -1,6 +1,6 @@
 """Write, check and zip predictions in the leaderboard's format.
 
-What the leaderboard would not take is refused, see ``submission_check``. Formats: the submission notes of the CLUE
+What the leaderboard would not take is refused, see ``check_file``. Formats: the submission notes of the CLUE
 leaderboard (2021-09-04).
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 from clue_utils import ranks
 from clue_utils.errors import UserError
 from clue_utils.files import atomically, write_text_atomically
-from clue_utils.leaderboard.check_file import Report, check_prediction, expected_ids, read_prediction
-from clue_utils.leaderboard.file_names import known_files, submission_files
+from clue_utils.leaderboard.check_file import Findings, check_prediction, read_prediction
+from clue_utils.leaderboard.file_names import expected_ids, known_files, submission_files
 from clue_utils.tasks import DIAGNOSTICS, Task
 
 # [(id, label)] in file order for classification and C3; question id or blank -> answer for CMRC2018 and CHID.
@@ -99,7 +99,7 @@ def zip_predictions(
 
 def _check_files(found: dict[str, Path], data_dir: str | os.PathLike[str] | None) -> dict[str, int]:
     """Check files and return how many predictions each holds; UserError with the first problem otherwise."""
-    report = Report()
+    findings = Findings()
     for name, path in sorted(found.items()):
         ids = None
         if data_dir is not None:
@@ -108,8 +108,8 @@ def _check_files(found: dict[str, Path], data_dir: str | os.PathLike[str] | None
                 raise UserError(f"{path}: cannot be compared with the test file ({reason})")
         with path.open("rb") as stream:
             content = read_prediction(stream)
-        check_prediction(name, content, str(path), report, ids)
-    if report.problems:
-        more = len(report.problems) - 1
-        raise UserError(report.problems[0] + (f" (and {more:,} more problems)" if more else ""))
-    return report.counts
+        check_prediction(name, content, str(path), findings, ids)
+    if findings.problems:
+        more = len(findings.problems) - 1
+        raise UserError(findings.problems[0] + (f" (and {more:,} more problems)" if more else ""))
+    return findings.counts

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Run a training script once and write what it cost as JSON; a part of scripts/benchmark.py.
+"""Run a training script once and write what it cost as JSON; a part of scripts/dev/benchmark.py.
 
 usage: benchmark_job.py {plain,ours} REPORT NUM_RECORDS [--no_model] SCRIPT FLAG...
 
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 BEGIN = time.time()
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 # How often 2048 x 2048 float32 matrices are multiplied to find the machine's rate, and operations of one product.
 PRODUCTS, PRODUCT_OPERATIONS = 10, 2 * 2048**3
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Do a training script's job with PyTorch and transformers and write what it cost; a part of scripts/benchmark.py.
+"""Do a training script's job with PyTorch and transformers and write what it cost; a part of scripts/dev/benchmark.py.
 
 usage: benchmark_pytorch.py REPORT MODEL TRAIN_FEATURES DEV_FEATURES SETTINGS
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 BEGIN = time.time()
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clue_utils.tasks import NO_LABEL, TASKS, Task
-from demo_words import (
+from demo.words import (
     ABSOLUTE,
     ACTIONS,
     APP_FIELDS,
@@ -206,7 +206,7 @@ _CLASSIFICATION: Mapping[str, Callable[[random.Random, int], Record]] = {
     "CSL": _csl,
 }
 # Where annotators of the real files did not agree.
-_WITHOUT_LABEL = {("CMNLI", "dev"), ("OCNLI", "train"), ("OCNLI", "dev")}
+WITHOUT_LABEL = {("CMNLI", "dev"), ("OCNLI", "train"), ("OCNLI", "dev")}
 
 
 def _classification_files(task: Task, split: str, size: int, rng: random.Random) -> list[str]:
@@ -220,7 +220,7 @@ def _classification_files(task: Task, split: str, size: int, rng: random.Random)
         for record in records:
             if "keywords" in record:
                 record["keywords"] = ""  # as in the real test files
-    elif (task.name, split) in _WITHOUT_LABEL:
+    elif (task.name, split) in WITHOUT_LABEL:
         for record in records[7::25]:
             record["label"] = NO_LABEL
     return [_lines(records)]

@@ -3,8 +3,8 @@
 
 Each job (load, encode, train with evaluations on the way) runs in processes of its own, the systems in turn, so that
 what else the machine does falls on all of them alike. Printed and written are medians over the rounds, and the ratio to
-this project, whose range over the rounds stands in brackets. See scripts/benchmark_job.py for what "plain" is and
-scripts/benchmark_pytorch.py for what PyTorch is spared.
+this project, whose range over the rounds stands in brackets. See scripts/dev/benchmark_job.py for what "plain" is and
+scripts/dev/benchmark_pytorch.py for what PyTorch is spared.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from typing import Any
 from clue_utils import cli, environment, tasks
 from clue_utils.cli import Parser, positive_int
 from clue_utils.errors import UserError
+from clue_utils.report.render import markdown_rows, markdown_table
+from demo.model import make_model
+from make_demo import make_demo
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 EXAMPLE = """\
 examples:
   bash scripts/benchmark.sh --tasks TNEWS --steps 50
@@ -49,6 +52,9 @@ class Measure:
     compute: Any
     less_is_better: bool = True
     grows: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.unit}"
 
 
 def _evaluation(cost: dict[str, Any]) -> float:
@@ -75,29 +81,6 @@ MEASURES = (
 )
 
 
-def make_model(folder: Path, tokenizer: str, num_layers: int, hidden_size: int) -> dict[str, int]:
-    """Save an ERNIE encoder with random weights; return its sizes."""
-    import paddle
-    from paddlenlp.transformers import ErnieConfig, ErnieModel
-
-    from clue_utils.models import load_tokenizer
-
-    words = load_tokenizer(tokenizer)
-    config = ErnieConfig(
-        vocab_size=len(words),
-        hidden_size=hidden_size,
-        num_hidden_layers=num_layers,
-        num_attention_heads=max(1, hidden_size // 64),
-        intermediate_size=4 * hidden_size,
-        max_position_embeddings=512,
-        type_vocab_size=2,
-    )
-    paddle.seed(0)
-    ErnieModel(config).save_pretrained(str(folder), safe_serialization=True)
-    words.save_pretrained(str(folder))
-    return {"num_hidden_layers": num_layers, "hidden_size": hidden_size}
-
-
 def matrix_operations(cost: dict[str, Any], sizes: dict[str, int], length: int) -> float:
     """Operations of the matrix products of one update: forward, and twice that backward.
 
@@ -120,7 +103,17 @@ class Bench:
         """A model of these sizes, made when first asked for."""
         folder = self.scratch / f"model-{num_layers}-{hidden_size}"
         if folder not in self._sizes:
-            self._sizes[folder] = make_model(folder, self.args.tokenizer, num_layers, hidden_size)
+            from clue_utils.models import load_tokenizer
+
+            self._sizes[folder] = {
+                "num_hidden_layers": num_layers,
+                "hidden_size": hidden_size,
+                "num_attention_heads": max(1, hidden_size // 64),
+                "intermediate_size": 4 * hidden_size,
+                "max_position_embeddings": 512,
+                "type_vocab_size": 2,
+            }
+            make_model(folder, sizes=self._sizes[folder], tokenizer=load_tokenizer(self.args.tokenizer))
         return folder
 
     def run(
@@ -158,7 +151,7 @@ class Bench:
             extra = {"kind": task.kind, "num_outputs": len(task.labels), "max_tokens": max_tokens()}
             features = [max((cache / "features").glob(f"{task.name.lower()}-{split}-*.arrow"), key=_age)
                         for split in ("train", "dev")]  # fmt: skip
-            command = [args.pytorch, TOP / "scripts/benchmark_pytorch.py", report, model, *features]
+            command = [args.pytorch, TOP / "scripts/dev/benchmark_pytorch.py", report, model, *features]
             command.append(json.dumps(settings | extra))
         else:
             output = self.scratch / "output"
@@ -171,7 +164,7 @@ class Bench:
             if num_processes > 1:
                 command += ["-m", "paddle.distributed.launch", "--nproc_per_node", num_processes]
                 command += ["--log_dir", self.scratch / "log", "--master", "127.0.0.1:8791"]
-            command += [TOP / "scripts/benchmark_job.py", system, report, records or args.records]
+            command += [TOP / "scripts/dev/benchmark_job.py", system, report, records or args.records]
             command += ["--no_model"] if args.no_model else []
             command += [TOP / task.script, "--do_train", "--overwrite_cache"]
             command += ["--do_predict"] if args.predict else []
@@ -208,7 +201,7 @@ def compare(rounds: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     """
     rows = []
     for measure in MEASURES:
-        row = [f"{measure.name}, {measure.unit}"]
+        row = [str(measure)]
         for system, costs in rounds.items():
             values = [value for cost in costs if (value := measure.compute(cost)) is not None]
             if not values:
@@ -256,21 +249,20 @@ GROWTH: dict[str, list[dict[str, Any]]] = {
 def measure_growth(bench: Bench) -> str:
     """A table in Markdown of what a job costs as one thing grows; IFLYTEK, whose texts fill any length."""
     args, task = bench.args, tasks.get_task("IFLYTEK")
-    lines = [
-        "| grows | to | encoding, s | steps/s | tokens/s | one evaluation, s | peak memory, GiB |",
-        "|---" * 7 + "|",
-    ]
+    measures = [measure for measure in MEASURES if measure.grows]
+    text = markdown_table(["grows", "to", *map(str, measures)])
     for what, variants in GROWTH.items():
         for variant in variants:
             settings = dict(variant)
             model = bench.model(*settings.pop("model", (args.layers, args.hidden_size)))
             costs = [bench.run("ours", task, model, **settings) for _ in range(args.rounds)]
             (value,) = variant.values()
-            columns = [statistics.median(map(measure.compute, costs)) for measure in MEASURES if measure.grows]
-            shown = " | ".join(f"{column:,.2f}" for column in columns)
-            lines.append(f"| {what} | {'x'.join(map(str, value)) if isinstance(value, tuple) else value} | {shown} |")
-            print(lines[-1], flush=True)
-    return "\n".join(lines) + "\n"
+            columns = [statistics.median(map(measure.compute, costs)) for measure in measures]
+            shown = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            row = markdown_rows([[what, shown, *(f"{column:,.2f}" for column in columns)]])
+            print(row, end="", flush=True)
+            text += row
+    return text
 
 
 def plot(path: Path, results: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
@@ -328,9 +320,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         if not args.data_dir or not args.tokenizer:
-            import make_demo
-
-            make_demo.make_demo(scratch / "demo")
+            make_demo(scratch / "demo")
         args.data_dir = args.data_dir or scratch / "demo/data"
         args.tokenizer = args.tokenizer or str(scratch / "demo/model")
         args.output.mkdir(parents=True, exist_ok=True)
@@ -367,11 +357,9 @@ def describe(args: Any, results: dict[str, dict[str, list[dict[str, Any]]]]) -> 
         "",
     ]
     for name, rounds in results.items():
-        lines += [f"| {name} | {' | '.join(rounds)} |", f"|---|{'---|' * len(rounds)}"]
-        lines += [f"| {' | '.join(row)} |" for row in compare(rounds)]
+        lines.append(markdown_table([name, *rounds], compare(rounds)))
         if {"plain", "ours"} <= set(rounds):
-            lines += ["", f"{name}, ours against plain: {same_results(rounds)}."]
-        lines.append("")
+            lines += [f"{name}, ours against plain: {same_results(rounds)}.", ""]
     return "\n".join(lines)
 
 

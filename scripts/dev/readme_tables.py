@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clue_utils import cli, published, tasks
@@ -17,14 +16,10 @@ from clue_utils.cli import Parser
 from clue_utils.errors import UserError
 from clue_utils.files import write_text_atomically
 from clue_utils.report.collect import setting_text
+from clue_utils.report.render import markdown_table
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README_en.md")
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def scores() -> str:
@@ -36,7 +31,7 @@ def scores() -> str:
             for score in model.scores.values()
         ]
         rows.append([f"`{model.name}`", model.config, f"{model.average:.2f}", *cells])
-    return markdown(["model", "size", "AVG", *tasks.TASKS], rows)
+    return markdown_table(["model", "size", "AVG", *tasks.TASKS], rows)
 
 
 def hyper_parameters() -> str:
@@ -46,7 +41,7 @@ def hyper_parameters() -> str:
         [f"`{model.name}`", *(setting_text(best, task in searched) for task, best in model.best_runs.items())]
         for model in published.PUBLISHED_MODELS
     ]
-    return markdown(["model", *tasks.TASKS], rows)
+    return markdown_table(["model", *tasks.TASKS], rows)
 
 
 def flags() -> str:
@@ -76,7 +71,7 @@ def flags() -> str:
     for name, (_, text) in rows.items():
         if len(owners[name]) < len(scripts):
             rows[name][1] = f"{text} ({', '.join(owners[name])})"
-    return markdown(["flag", "meaning"], rows.values())
+    return markdown_table(["flag", "meaning"], rows.values())
 
 
 TABLES = {"scores": scores, "hyper_parameters": hyper_parameters, "flags": flags}
@@ -93,12 +88,12 @@ def updated(text: str, path: Path) -> str:
         if not pattern.search(text):
             raise UserError(f"{path}: no place for a table: put <!-- {name} --> and <!-- /{name} --> into it")
         content = table()
-        text = pattern.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)  # type: ignore[misc]
+        text = pattern.sub(lambda found, content=content: f"{found[1]}{content}{found[2]}", text)  # type: ignore[misc]
     return text
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description=__doc__, epilog="example: python scripts/readme_tables.py --check")
+    parser = Parser(description=__doc__, epilog="example: python scripts/dev/readme_tables.py --check")
     parser.add_argument("--check", action="store_true", help="write nothing, fail where a table is not up to date")
     args = parser.parse_args(argv)
     for name in READMES:
@@ -108,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         if new == text:
             continue
         if args.check:
-            raise UserError(f"{name} is not up to date: run python scripts/readme_tables.py")
+            raise UserError(f"{name} is not up to date: run python scripts/dev/readme_tables.py")
         write_text_atomically(path, new)
         print(f"{name} brought up to date")
 

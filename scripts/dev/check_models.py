@@ -16,14 +16,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-import demo_data
-import demo_words
-import make_demo
 from clue_utils import cli, environment, published, tasks
 from clue_utils.cli import Parser
 from clue_utils.errors import UserError
+from clue_utils.report.render import markdown_rows, markdown_table
+from demo.model import make_model
+from demo.records import make_data, sizes_for
+from demo.words import FILLERS
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 # Every kind of head, and every length up to the models' last position: 128, 256, 512, 512 tokens.
 TASK_NAMES = ("TNEWS", "CSL", "C3", "CMRC2018")
 FAMILIES = ("Ernie", "ErnieGram", "Roberta", "Bert")
@@ -33,10 +34,7 @@ SAME_SIZES = {"Langboat/mengzi-bert-base": "bert-base-chinese"}
 
 def make_random_model(name: str, folder: Path) -> None:
     """Write the published model's architecture with random weights and the demo's vocabulary as a checkpoint folder."""
-    import paddle
     from paddlenlp import transformers
-
-    from clue_utils.models import save_model
 
     listed = SAME_SIZES.get(name, name)
     for family in FAMILIES:
@@ -45,21 +43,13 @@ def make_random_model(name: str, folder: Path) -> None:
             break
     else:
         raise UserError(f"{name}: PaddleNLP has no configuration of this name")
-    sizes = model_class.pretrained_init_configuration[listed]
-    folder.mkdir(parents=True)
-    vocab_file = folder / "vocab.txt"
-    vocab_file.write_text("\n".join(make_demo.vocabulary()) + "\n", encoding="utf-8")
-    # PaddleNLP's RobertaTokenizer reads Chinese checkpoints with this class.
-    tokenizer_class = "RobertaChineseTokenizer" if family == "Roberta" else f"{family}Tokenizer"
-    paddle.seed(0)
-    model = model_class(getattr(transformers, f"{family}Config")(**sizes))
-    save_model(model, getattr(transformers, tokenizer_class)(str(vocab_file)), folder)
+    make_model(folder, sizes=model_class.pretrained_init_configuration[listed], family=family)
 
 
 def lengthen(data: Path) -> None:
     """Make every text of the four tasks longer than its task's length."""
     length = max(tasks.TASKS[name].max_seq_length for name in TASK_NAMES)
-    text = ("".join(demo_words.FILLERS) * length)[:length]  # a token for each character, about
+    text = ("".join(FILLERS) * length)[:length]  # a token for each character, about
     for name, field in (("TNEWS", "sentence"), ("CSL", "abst")):
         for path in (data / tasks.TASKS[name].folder).glob("t*.json"):
             records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
@@ -105,12 +95,11 @@ def main(argv: list[str] | None = None) -> None:
     environment.tune_cpu()
     environment.import_libraries()
     heads = [f"{name} at {tasks.TASKS[name].max_seq_length}: seconds, GiB" for name in TASK_NAMES]
-    print("| model | config | " + " | ".join(heads) + " |")
-    print("|---|---|" + "---|" * len(TASK_NAMES), flush=True)
+    print(markdown_table(["model", "config", *heads]), end="", flush=True)
     failures = []
     with tempfile.TemporaryDirectory() as temporary:
         data = Path(temporary, "data")
-        demo_data.make_data(data, sizes=demo_data.sizes_for(4))
+        make_data(data, sizes=sizes_for(4))
         lengthen(data)
         os.environ["CLUE_CACHE_DIR"] = str(Path(temporary, "cache"))
         for name in args.models:
@@ -127,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
                     failures.append(f"{name}, {error}")
                 shutil.rmtree(output, ignore_errors=True)
             shutil.rmtree(folder)
-            print(f"| {name} | {config} | " + " | ".join(cells) + " |", flush=True)
+            print(markdown_rows([[name, config, *cells]]), end="", flush=True)
     if failures:
         raise UserError("; ".join(failures))
 

@@ -1,0 +1,149 @@
+"""The report as text for a terminal, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from clue_utils.grid.outcomes import clean
+from clue_utils.report import tables
+from clue_utils.report.collect import ModelReport
+from clue_utils.report.tables import Row, Table
+from clue_utils.tasks import TASKS
+
+# Columns that a row's label may take in a terminal; a longer one loses its middle.
+_LABEL_WIDTH = 40
+# Characters with a meaning in Markdown or HTML.
+_MARKUP = re.compile(r"([\\`*_\[\]|~#])")
+# A spreadsheet takes a text that begins with one of these for a formula.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def as_text(table: Table, of_model: str = "") -> str:
+    """A table for a terminal, columns aligned by the width of their characters there."""
+    lines = [table.header]
+    lines += [(("  " if _is_sub(row) else "") + _shortened(row.label), *row.cells) for row in table.rows]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    text = [f"{table.title}{': ' if of_model else ''}{of_model}"]
+    for line in lines:
+        cells = []
+        for i, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            padding = " " * (width - _width(cell))
+            cells.append(cell + padding if i <= table.num_texts else padding + cell)
+        text.append("  ".join(cells).rstrip())
+    return "\n".join(text) + "\n"
+
+
+def _is_sub(row: Row) -> bool:
+    return row.kind in ("rule", "published", "difference")
+
+
+def _shortened(text: str) -> str:
+    if _width(text) <= _LABEL_WIDTH:
+        return text
+    head, tail = text, text
+    while _width(head) > _LABEL_WIDTH // 2 - 1:
+        head = head[:-1]
+    while _width(tail) > _LABEL_WIDTH // 2 - 1:
+        tail = tail[1:]
+    return f"{head}…{tail}"
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, in a table cell as elsewhere."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(r"\\\1", text)
+
+
+def markdown_rows(rows: Iterable[Iterable[str]]) -> str:
+    """Rows of a table in GitHub's Markdown, of cells that are Markdown already."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Iterable[str]] = (), marks: Sequence[str] = ()) -> str:
+    """A table in GitHub's Markdown; ``marks`` align the columns, as ``--:`` does to the right."""
+    return markdown_rows([header, marks or ["---"] * len(header), *rows])
+
+
+def as_markdown(table: Table, level: int = 2) -> str:
+    """A table in GitHub's Markdown, under a heading; the best of several models is bold."""
+    rows = []
+    for row in table.rows:
+        cells = [escape_markdown(cell) for cell in row.cells]
+        cells = [f"**{cell}**" if i in row.best else cell for i, cell in enumerate(cells)]
+        rows.append([escape_markdown(row.label), *cells])
+    marks = [":--" if i <= table.num_texts else "--:" for i in range(len(table.header))]
+    text = markdown_table([escape_markdown(name) for name in table.header], rows, marks)
+    return f"{'#' * level} {escape_markdown(table.title)}\n\n{text}"
+
+
+def to_markdown(models: Sequence[ModelReport]) -> str:
+    """The whole report in Markdown."""
+    parts = ["# CLUE results\n", as_markdown(tables.score_table(models)), as_markdown(tables.setting_table(models))]
+    parts.append("\n".join(f"- {escape_markdown(note)}" for note in tables.notes(models)) + "\n")
+    for model in models:
+        parts.append(f"## {escape_markdown(model.name)}\n")
+        parts += [as_markdown(tables.uncertainty_table(model), 3), as_markdown(tables.cost_table(model), 3)]
+        for title, lines in ({"warnings": list(model.doubts)} | tables.problems(model)).items():
+            if lines:
+                listed = "".join(f"- {escape_markdown(line)}\n" for line in lines)
+                parts.append(f"### {title.capitalize()}\n\n{listed}")
+    return "\n".join(parts)
+
+
+def to_csv(models: Iterable[ModelReport]) -> str:
+    """One line for each trial with everything known of it but its history.
+
+    What the report works out stands first; all of ``result.json`` follows, nested names joined by dots.
+    A text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """
+    rows = []
+    for model in models:
+        winners = {name: model.winner(name) for name in TASKS}
+        for outcome in model.outcomes:
+            trial = outcome.trial
+            row: dict[str, Any] = {
+                "report": model.name,
+                "folder": outcome.folder,
+                "task": outcome.task.name,
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "is_winner": int(outcome is winners[outcome.task.name]),
+                "learning_rate": trial and trial.learning_rate,
+                "batch_size_all_cards": trial and trial.batch_size,
+                "dropout": trial and trial.dropout,
+                "seed": trial and trial.seed,
+                "score": outcome.score,
+                "standard_error": outcome.standard_error(),
+                "card_hours": outcome.card_hours if outcome.fields else None,
+            }
+            rows.append(row | {f"result.{name}": value for name, value in _flat(outcome.fields)})
+    columns = dict.fromkeys(name for row in rows for name in row)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_csv_cell, columns))
+    writer.writerows([_csv_cell(row.get(name)) for name in columns] for row in rows)
+    return text.getvalue()
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif prefix or name != "history":
+            yield f"{prefix}{name}", value
+
+
+def _csv_cell(value: Any) -> Any:
+    if value is None or isinstance(value, (int, float)):
+        return value
+    text = clean(value)
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
