@@ -403,7 +403,7 @@ def test_shell_script_and_light_import(tmp_path: Path) -> None:
     done = subprocess.run([*shell, "a b"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "50.00 (1 of 10)" in done.stdout, done.stderr
     assert (tmp_path / "report" / "report.html").is_file()
-    code = "import sys; from clue_utils import report_html; sys.exit('paddle' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys; from clue_utils.report import page; sys.exit('paddle' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=TOP).returncode == 0
 
 
