@@ -75,6 +75,7 @@ class Record:
         history: (step, score) of each evaluation.
         num_steps: updates of the whole training, where that is known.
         num_dev: records of the development set.
+        data_sha256: split -> checksum.
         wall_time: seconds.
         advice: flag (without dashes) -> the value with which a failed run may succeed.
     """
@@ -94,6 +95,7 @@ class Record:
     history: tuple[tuple[int, float], ...] = ()
     num_steps: int | None = None
     num_dev: int | None = None
+    data_sha256: Mapping[str, Any] = field(default_factory=dict)
     wall_time: float = 0.0
     advice: Mapping[str, Any] = field(default_factory=dict)
 
@@ -169,6 +171,7 @@ class Record:
             history=tuple((int(_number(line, "step")), line[metric]) for line in lines if metric in line),
             num_steps=None if num_steps is None else int(_number(fields, "num_steps")),
             num_dev=int(_number(counts, "dev")) if counts.get("dev") else None,
+            data_sha256=_object(fields, "data_sha256"),
             wall_time=float(_number(fields, "wall_time", 0.0)),
             advice=_object(fields, "advice"),
         )

@@ -159,8 +159,7 @@ def _doubts(outcomes: Sequence[Outcome]) -> list[str]:
         for outcome in scored:
             if outcome.task.name == name:
                 record = outcome.record
-                digests = record.fields.get("data_sha256")
-                alike = {"development data": digests.get("dev") if isinstance(digests, dict) else None}
+                alike = {"development data": record.data_sha256.get("dev")}
                 alike |= {"max_steps": record.fields.get("max_steps"), **record.hyper_parameters}
                 for what, value in alike.items():
                     values.setdefault(what, set()).add(str(value))
