@@ -21,7 +21,7 @@ OWN_FLAGS = "model_name_or_path output_dir device do_train do_eval batch_size le
 
 
 def require_same_settings(
-    earlier: dict[str, Any], folder: Path, flags: Any, task: tasks.Task, args: Any, num_processes: int
+    earlier: record.Record, folder: Path, flags: Any, task: tasks.Task, args: Any, num_processes: int
 ) -> None:
     """Refuse to take a finished trial for one that would have other settings, given or by default.
 
@@ -31,8 +31,8 @@ def require_same_settings(
     flags.model_name_or_path, flags.do_train = args.model, True
     flags.batch_size = args.batch_size // num_processes
     settings.resolve(flags, task, num_processes)
-    recorded = {"model_name_or_path": earlier.get("model"), "max_steps": earlier.get("max_steps")}
-    recorded |= earlier["hyper_parameters"]
+    recorded = {"model_name_or_path": earlier.model, "max_steps": earlier.fields.get("max_steps")}
+    recorded |= earlier.hyper_parameters
     for name in ("model_name_or_path", "max_steps", *settings.HYPER_PARAMETERS):
         is_compared = name == "model_name_or_path" or name not in (*OWN_FLAGS, *record.FREE_TO_CHANGE)
         value = getattr(flags, name)
@@ -73,14 +73,14 @@ def main() -> None:
         note = f"{args.cards} cards wanted, {args.given} given: "
         note += f"{processes} of them with {args.batch_size // processes} records each, {args.batch_size} in all"
 
-    earlier = record.read_result(folder) or {}
-    parts = earlier.get("hyper_parameters", {}).get("gradient_accumulation_steps", "")
+    earlier = record.Record.read(folder) or record.Record()
+    parts = earlier.hyper_parameters.get("gradient_accumulation_steps", "")
     ending = ""
-    if earlier.get("status") == "finished":
+    if earlier.is_finished:
         require_same_settings(earlier, folder, flags, task, args, processes)
-        ending = f"{earlier['metric']} {earlier['best_metric']:.4f}"
-        if "pruned" in earlier:
-            ending += f", pruned at step {earlier['pruned']['step']}"
+        ending = f"{earlier.metric} {earlier.score:.4f}"
+        if earlier.status == "pruned":
+            ending += f", pruned at step {earlier.fields['pruned']['step']}"
     for value in (
         parts,
         note,

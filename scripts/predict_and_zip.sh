@@ -54,16 +54,14 @@ from pathlib import Path
 
 from clue_utils import cli
 from clue_utils.errors import UserError
-from clue_utils.record import read_result
+from clue_utils.record import Record
 from clue_utils.tasks import TASKS, get_task
 from clue_utils.grid.outcomes import read_trials, winner
 
 
 def score(folder):
-    result = read_result(folder) or {}
-    best = result.get("best_metric")
-    known = isinstance(best, (int, float))
-    what = f"{result.get('metric')} {best:.4f}" if known else "no score recorded"
+    record = Record.read(folder) or Record()
+    what = "no score recorded" if record.score is None else f"{record.metric} {record.score:.4f}"
     return f"{folder} ({what})"
 
 

@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 from tqdm import tqdm
 
-from clue_utils import cli, environment
+from clue_utils import environment
 from clue_utils.data.examples import Records
-from clue_utils.errors import UserError
+from clue_utils.errors import USER_ERRNOS, UserError
 from clue_utils.features.store import _ROWS_PER_CHUNK, Feature, Features
 from clue_utils.files import digest_of, locked, put, scratch
 
@@ -69,6 +69,7 @@ def build_features(
     cache_dir: Path,
     num_proc: int | None = None,
     overwrite: bool = False,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Features:
     """Encode records, or find them already encoded on disk.
 
@@ -80,6 +81,7 @@ def build_features(
         method: encodes a record; its ``settings()`` are part of the cache's key.
         num_proc: processes that encode; None: one for each processor.
         overwrite: encode again although the file is there.
+        on_progress: called now and then while records are encoded.
 
     Raises:
         UserError: one of the processes died, or nothing can be written to ``cache_dir``.
@@ -105,10 +107,10 @@ def build_features(
                 path = None if overwrite else _find(stem)  # another process may have built it meanwhile
                 if path is None:
                     _clear(stem, overwrite)
-                    path = _write(records, method.encode, stem, num_proc or environment.num_processors())
+                    path = _write(records, method.encode, stem, num_proc or environment.num_processors(), on_progress)
                     how = "built in"
     except OSError as error:
-        if error.errno not in cli.USER_ERRNOS:
+        if error.errno not in USER_ERRNOS:
             raise
         raise UserError(
             f"{cache_dir}: cannot keep features there ({error.strerror}): free some space, make it "
@@ -137,7 +139,9 @@ def _checksum(path: Path) -> str:
     return digest_of(path)[:16]
 
 
-def _write(records: Records, encode: Encode, stem: Path, num_proc: int) -> Path:
+def _write(
+    records: Records, encode: Encode, stem: Path, num_proc: int, on_progress: Callable[[], None] = lambda: None
+) -> Path:
     """Encode and write records; return ``stem`` with checksum and suffix."""
     writer = None
     with scratch(stem) as written:
@@ -149,6 +153,7 @@ def _write(records: Records, encode: Encode, stem: Path, num_proc: int) -> Path:
                 if batch.num_rows:
                     writer.write_batch(batch)
                 progress.update(_ROWS_PER_CHUNK)
+                on_progress()
             if writer is not None:
                 writer.close()
         complete = stem.with_name(f"{stem.name}.{_checksum(written)}.arrow")

@@ -123,9 +123,9 @@ def to_csv(models: Iterable[ModelReport]) -> str:
                 "seed": trial and trial.seed,
                 "score": outcome.score,
                 "standard_error": outcome.standard_error(),
-                "card_hours": outcome.card_hours if outcome.fields else None,
+                "card_hours": outcome.card_hours if outcome.record.fields else None,
             }
-            rows.append(row | {f"result.{name}": value for name, value in _flat(outcome.fields)})
+            rows.append(row | {f"result.{name}": value for name, value in _flat(outcome.record.fields)})
     columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
