@@ -1,7 +1,4 @@
-"""Process set-up and end: CPU settings, device, ranks, seeds, logging, and errors a user can read.
-
-PaddlePaddle is imported inside functions, after the settings that it reads from the environment are made.
-"""
+"""The command line: flags, log lines, and how a program ends, with errors a user can read."""
 
 from __future__ import annotations
 
@@ -21,8 +18,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from clue_utils.device import out_of_memory_line
-from clue_utils.errors import Stopped, UserError, one_line, shorten, show
+from clue_utils.errors import Stopped, UserError, one_line, out_of_memory_line, shorten, show
 from clue_utils.ranks import rank, world_size
 
 logger = logging.getLogger(__name__)
@@ -113,11 +109,8 @@ def run(main: Callable[[], None]) -> None:
 
 def _leave_together() -> None:
     """End this rank once every rank is done, past Paddle's own teardown: its gloo threads now and then abort in it."""
-    if world_size() == 1:
-        return
-    import paddle
-
-    if paddle.distributed.is_initialized():
+    paddle = sys.modules.get("paddle")  # not where a run ends before it is needed
+    if paddle and world_size() > 1 and paddle.distributed.is_initialized():
         paddle.distributed.barrier()
         logging.shutdown()
         sys.stdout.flush()

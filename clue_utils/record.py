@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from clue_utils import environment, ranks, tasks
-from clue_utils.device import peak_memory_bytes
 from clue_utils.errors import UserError, shorten
 from clue_utils.files import write_text_atomically
 
@@ -256,10 +255,10 @@ class Run:
             text = json.dumps(self.fields, ensure_ascii=False, indent=2)
             write_text_atomically(self.folder / RESULT_FILE, text + "\n")
 
-    def finish(self, device: str) -> None:
+    def finish(self, peak_memory_bytes: int) -> None:
         """Close the logs and mark the run as finished, unless it is a training that was only looked at."""
         if self._writer is not None:
             self._writer.close()
         unfinished = "history" in self.fields and self.fields["status"] == "running"
         status = {} if unfinished else {"status": "finished"}
-        self.write(**status, peak_memory_bytes=peak_memory_bytes(device))
+        self.write(**status, peak_memory_bytes=peak_memory_bytes)

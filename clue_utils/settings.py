@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clue_utils import device, published, tasks
+from clue_utils import environment, published, tasks
 from clue_utils.cli import (
     boolean,
     non_negative_float,
@@ -169,7 +169,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--precision",
-        choices=tuple(device.PRECISIONS),
+        choices=tuple(environment.PRECISIONS),
         help="of matrix products; weights and checkpoints stay fp32 (default: fp32, as published scores; "
         "bf16 and fp16 need a GPU)",
     )
@@ -276,7 +276,7 @@ def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | No
 
 
 # Hyper-parameters that are words -> what they may be.
-_WORDS: Mapping[str, Sequence[str]] = {"precision": tuple(device.PRECISIONS), "assignment": tasks.ASSIGNMENT_RULES}
+_WORDS: Mapping[str, Sequence[str]] = {"precision": tuple(environment.PRECISIONS), "assignment": tasks.ASSIGNMENT_RULES}
 
 
 def _checked(args: Any, name: str, value: Any, example: Any) -> Any:

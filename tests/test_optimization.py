@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +20,11 @@ import pytest
 from clue_utils import cli, ranks, settings, tasks
 from clue_utils.errors import Stopped, UserError
 from clue_utils.features.batches import length_grouped_batches
+from clue_utils.models.heads import HEADS
 from clue_utils.record import Run
 from clue_utils.training import loop
-from clue_utils.training.loop import evaluate_and_log, fit, step_seed
+from clue_utils.training.loop import Job, fit, step_seed
+from clue_utils.training.session import Session
 
 NUM_ROWS, NUM_INPUTS, NUM_OUTPUTS = 20, 4, 3
 BETA1, BETA2 = 0.9, 0.999
@@ -171,7 +174,7 @@ def train(
     model, run = Tiny(first_weights()), Run("TNEWS", "accuracy", args, "cpu")
     model.eval()  # as it may be when it is loaded
     answers, verdicts = iter(accuracies), iter(reasons)
-    seen = SimpleNamespace(parts=[], draws=[], saved=[], run=run)
+    seen = SimpleNamespace(parts=[], draws=[], saved=[], events=[], run=run)
 
     def compute_loss(layer: paddle.nn.Layer, batch: dict[str, paddle.Tensor]) -> paddle.Tensor:
         assert layer.training
@@ -185,17 +188,17 @@ def train(
         on_evaluation()
         return {"loss": 1.0, "accuracy": next(answers, 0.5)}
 
-    fit(
+    job = Job(
         model,
+        replace(HEADS["classification"], loss=compute_loss),
         FEATURES,
         collate,
-        compute_loss,
         evaluate,
-        args,
-        run,
         save_best=lambda: seen.saved.append(run.fields["best_step"]),
         **({"reason_to_stop": lambda: next(verdicts)} if reasons else {}),
+        watch=lambda *event: seen.events.append(event),
     )
+    fit(job, args, run)
     seen.weights = {name: value.numpy() for name, value in model.state_dict().items()}
     seen.history = run.fields["history"]
     return seen
@@ -424,9 +427,13 @@ def test_the_best_evaluation_is_kept_and_the_first_of_equals(tmp_path, caplog):
 
 
 def test_the_evaluation_line_names_every_metric(caplog):
+    metrics, seen = {"loss": 0.5, "accuracy": 0.12345678, "em": 0.25}, []
+    method = SimpleNamespace(score=lambda *_: metrics)
+    session = SimpleNamespace(_logits=lambda *_: None, method=method, watch=lambda *event: seen.append(event))
     with caplog.at_level("INFO", logger="clue_utils"):
-        metrics = evaluate_and_log(lambda: {"loss": 0.5, "accuracy": 0.12345678, "em": 0.25})
-    assert metrics == {"loss": 0.5, "accuracy": 0.12345678, "em": 0.25}
+        assert Session.evaluate(session, [], SimpleNamespace(records=[], features=[])) == metrics
+    ((event, seconds),) = seen
+    assert event == "evaluation" and f"total : {seconds} s" in caplog.text
     (line,) = caplog.messages
     assert line.startswith("eval loss: 0.500000, acc: 0.123457, em: 0.25, eval done total : ") and line.endswith(" s")
 
@@ -466,7 +473,10 @@ def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, n
 
         model.no_sync = no_sync
         scaler = paddle.amp.GradScaler(enable=False)
-        share = loop._backward(model, FEATURES, chosen, collate, compute_loss, scaler, num_parts)
+        head = replace(HEADS["classification"], loss=compute_loss)
+        job = Job(model, head, FEATURES, collate, evaluate=dict, save_best=lambda: None)
+        args = SimpleNamespace(gradient_accumulation_steps=num_parts, precision="fp32")
+        share = loop._backward(job, model, chosen, scaler, args)
         assert exchanges[-1] and sum(exchanges) == 1
         mean += float(share) / num_ranks
         for name, parameter in model.named_parameters():
