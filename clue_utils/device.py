@@ -13,8 +13,8 @@ import numpy as np
 import paddle
 
 from clue_utils import environment, ranks
-from clue_utils.environment import PRECISIONS
 from clue_utils.errors import UserError
+from clue_utils.settings import PRECISIONS
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,12 @@ def peak_memory_bytes() -> int:
     if paddle.get_device().startswith("gpu"):
         return int(paddle.device.cuda.max_memory_allocated())
     return environment.peak_memory_bytes()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception from Paddle says that memory ran out (it raises no type of its own)."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "ResourceExhausted" in text or "Out of memory" in text
 
 
 # --- between the ranks; each of these is called by all of them -----------------------------------------------------

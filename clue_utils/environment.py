@@ -25,9 +25,6 @@ from clue_utils.ranks import processes_on_this_machine
 
 logger = logging.getLogger(__name__)
 
-# --precision -> Paddle's name of the number type.
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
 _LOCKED_SET = "install the locked set: pip install --no-deps -r requirements.txt"
 
 

@@ -20,7 +20,7 @@ from paddlenlp.transformers import LinearDecayWithWarmup
 from tqdm import tqdm
 
 from clue_utils import cli, device, ranks
-from clue_utils.errors import UserError, is_out_of_memory
+from clue_utils.errors import UserError
 from clue_utils.features.batches import Collate, batches_per_epoch, length_grouped_batches, shuffled_batches
 from clue_utils.features.store import Features
 from clue_utils.models.heads import Head, to_tensors
@@ -205,7 +205,7 @@ def _backward(
                 loss = losses.sum() * weight
                 scaler.scale(loss).backward()
             except Exception as error:
-                if is_out_of_memory(error):
+                if device.is_out_of_memory(error):
                     shape = list(batch["input_ids"].shape)
                     raise UserError(_smaller_parts_line(len(share), len(parts), shape)) from error
                 raise

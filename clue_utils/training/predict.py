@@ -10,7 +10,7 @@ import paddle
 from tqdm import tqdm
 
 from clue_utils import device, ranks
-from clue_utils.errors import UserError, is_out_of_memory
+from clue_utils.errors import UserError
 from clue_utils.features.batches import Collate, length_ordered_batches
 from clue_utils.features.store import Features
 from clue_utils.models.heads import Head, to_tensors
@@ -87,7 +87,7 @@ def _outputs(
             logits = head.forward(model, batch)
         output = logits.astype("float32").numpy()
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not device.is_out_of_memory(error):
             raise
         shape = list(batch["input_ids"].shape)
         if len(rows) == 1:
