@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from clue_utils.errors import Stopped, UserError, one_line, out_of_memory_line, shorten, show
-from clue_utils.ranks import rank, world_size
+from clue_utils.ranks import is_first, rank, world_size
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class _RankFilter(logging.Filter):
     """Lets rank 0 speak, and every rank warn."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return rank() == 0 or record.levelno >= logging.WARNING
+        return is_first() or record.levelno >= logging.WARNING
 
 
 def configure_logging(level: str) -> None:
