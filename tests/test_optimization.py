@@ -424,6 +424,13 @@ def test_the_best_evaluation_is_kept_and_the_first_of_equals(tmp_path, caplog):
     assert train(tmp_path / "none", *words.split(), "--save_best_model", "false", accuracies=accuracies).saved == []
 
 
+def test_what_a_run_does_can_be_watched(tmp_path):
+    found = train(tmp_path, *SIX, "--gradient_accumulation_steps", "2")
+    assert [value for event, value in found.events if event == "update"] == [1, 2, 3, 4, 5, 6]
+    assert [batch["row"].tolist() for event, batch in found.events if event == "batch"] == found.parts
+    assert len(found.parts) == 12 and len(found.events) == 18
+
+
 def test_the_evaluation_line_names_every_metric_and_how_long_it_took(caplog, monkeypatch):
     metrics, seen, now = {"loss": 0.5, "accuracy": 0.12345678, "em": 0.25}, [], iter((7.0, 107.0))
     monkeypatch.setattr("time.perf_counter", lambda: next(now))
