@@ -35,7 +35,7 @@ def compute_logits(
     collate: Collate,
     batch_size: int,
     width: int,
-    precision: str = "fp32",
+    precision: str,
 ) -> np.ndarray:
     """Logits of every feature, in the features' order, on every rank.
 
