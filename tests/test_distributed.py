@@ -100,10 +100,10 @@ def test_a_process_that_stops_ends_the_others_with_a_clear_line(launch, warm_pyt
     program.write_text(
         "import os, sys\n"
         f"sys.path[:0] = [{str(TOP)!r}, {str(TOP / 'classification')!r}]\n"
-        "import run_clue_classifier\nfrom clue_utils import runtime\n"
+        "import run_clue_classifier\nfrom clue_utils import cli\n"
         "words = sys.argv[1:]\n"
         "if os.environ['PADDLE_TRAINER_ID'] == '1': words[words.index('--data_dir') + 1] = '/nowhere'\n"
-        "runtime.run(lambda: run_clue_classifier.main(words))\n"
+        "cli.run(lambda: run_clue_classifier.main(words))\n"
     )
     words = "--task_name AFQMC --do_train --max_steps 2".split()
     command = launch.command_line(warm_python, str(program), 2, tmp_path / "out", *words)
