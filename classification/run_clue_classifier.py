@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from clue_utils import cli, environment, ranks, settings, tasks
 from clue_utils.errors import UserError
+from clue_utils.training.classification import Classification
 
 EXAMPLE = """\
 example:
@@ -33,13 +34,10 @@ def main(argv: list[str] | None = None) -> None:
     if task.kind != "classification":
         raise UserError(f"--task_name {task.name} is a reading task: run {task.script}")
     settings.resolve(args, task, ranks.world_size())
-    device = environment.start(args)
+    environment.start()
+    from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
-    # After the settings that Paddle reads when it is imported.
-    from clue_utils.training.classification import Classification
-    from clue_utils.training.session import execute
-
-    execute(args, task, device, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
+    execute(args, task, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
 
 
 if __name__ == "__main__":

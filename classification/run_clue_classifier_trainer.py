@@ -13,23 +13,21 @@ from clue_utils import cli, environment, ranks, settings, tasks
 from clue_utils.errors import UserError
 
 # Paddle reads these settings when it is imported, and PaddleNLP's TrainingArguments is where the flags come from.
-environment.tune_cpu()
-cli.run(environment.import_libraries)
+cli.run(environment.start)
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 from paddle.distributed import fleet  # noqa: E402
 from paddlenlp.utils.log import logger as paddlenlp_logger  # noqa: E402
 
-from clue_utils import models  # noqa: E402
-from clue_utils.device import seed_all  # noqa: E402
+from clue_utils import device, models  # noqa: E402
 from clue_utils.features.batches import Collate  # noqa: E402
 from clue_utils.files import locked_folder  # noqa: E402
 from clue_utils.models.export import export  # noqa: E402
 from clue_utils.models.heads import input_names  # noqa: E402
 from clue_utils.record import Run  # noqa: E402
 from clue_utils.training.classification import Classification  # noqa: E402
-from clue_utils.training.session import Pipeline  # noqa: E402
+from clue_utils.training.session import Session  # noqa: E402
 from clue_utils.training.stopping import StopRequest  # noqa: E402
 from clue_utils.training.trainer import ClueTrainer  # noqa: E402
 from clue_utils.training.trainer_arguments import (  # noqa: E402
@@ -71,34 +69,34 @@ def main(argv: list[str] | None = None) -> None:
     args = as_plain_arguments(flags)
     settings.resolve(args, task, ranks.world_size())
     complete(flags, args)
-    device = environment.start(args)
+    device.start(args.device, args.precision)
     if ranks.world_size() > 1:
         # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.
         fleet.init(is_collective=True, strategy=fleet.DistributedStrategy())
     with locked_folder(Path(args.output_dir)):
-        run = Run(task.name, task.metric, args, device)
+        run = Run(task.name, task.metric, args, paddle.get_device())
         with run.recorded():
-            carry_out(flags, args, task, run, device)
-            run.finish(device)
+            carry_out(flags, args, task, run)
+            run.finish(device.peak_memory_bytes())
 
 
-def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.Task, run: Run, device: str) -> None:
+def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.Task, run: Run) -> None:
     """Train, evaluate, predict and export, as far as the flags say."""
-    pipeline = Pipeline(args, task, run, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
+    session = Session(args, task, run, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
     trains = flags.do_train and not run.is_trained
-    dev = pipeline.load_split("dev") if flags.do_train or flags.do_eval else None
-    train = pipeline.load_split("train").features if trains else None
-    seed_all(args.seed)  # a new head is drawn at random
+    dev = session.load_split("dev") if flags.do_train or flags.do_eval else None
+    train = session.load_split("train").features if trains else None
+    device.seed_all(args.seed)  # a new head is drawn at random
     source = str(run.folder) if run.is_trained and flags.do_train else args.model_name_or_path
-    model = pipeline.load_model(source, training=trains)
+    model = session.load_model(source, training=trains)
     paddlenlp_logger.set_level("INFO")
     trainer = ClueTrainer(
-        pipeline,
+        session,
         dev,
         model=model,
         criterion=paddle.nn.CrossEntropyLoss(),
-        args=training_arguments(flags, args, device),
-        data_collator=functools.partial(to_batch, collate=pipeline.collate, inputs=input_names(model)),
+        args=training_arguments(flags, args, paddle.get_device()),
+        data_collator=functools.partial(to_batch, collate=session.collate, inputs=input_names(model)),
         train_dataset=train,
         eval_dataset=dev and dev.features,
     )
@@ -107,8 +105,8 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
             metrics = trainer.fit(flags.resume_from_checkpoint, stop)
         trainer.save_metrics("train", metrics)
         trainer.save_state()
-        if ranks.rank() == 0:
-            models.save_model(model, pipeline.tokenizer, run.folder)
+        if ranks.is_first():
+            models.save_model(model, session.tokenizer, run.folder)
         run.write(status="trained", num_steps=trainer.state.max_steps)
     elif flags.do_train:
         logger.info("%s: trained already, best %s %s", run.folder, task.metric, run.fields["best_metric"])
@@ -117,8 +115,8 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
         trainer.save_metrics("eval", metrics)
         run.write(evaluation={name.removeprefix("eval_"): value for name, value in metrics.items()})
     if flags.do_predict:
-        pipeline.predict([model])
-    if flags.do_export and ranks.rank() == 0:
+        session.predict([model])
+    if flags.do_export and ranks.is_first():
         export(model, run.folder / EXPORT_NAME)
 
 

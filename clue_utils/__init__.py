@@ -1,5 +1,5 @@
 """What the CLUE scripts share: the task registry, data, features, the training loop, evaluation, submission.
 
-Nothing is imported here. ``pipeline`` and what it is made of (``models``, ``training``, ``inference`` and so on) import
-PaddlePaddle; whatever only reads and writes files does not, and answers at once.
+Nothing is imported here. ``device``, ``models`` and what trains and predicts in ``training`` import PaddlePaddle at
+their top; every other module does not, and answers at once.
 """

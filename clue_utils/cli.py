@@ -1,7 +1,4 @@
-"""Process set-up and end: CPU settings, device, ranks, seeds, logging, and errors a user can read.
-
-PaddlePaddle is imported inside functions, after the settings that it reads from the environment are made.
-"""
+"""The command line: flags, log lines, and how a program ends, with errors a user can read."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from clue_utils.errors import Ending, Stopped, ending_of, shorten, show
-from clue_utils.ranks import rank, world_size
+from clue_utils.ranks import is_first, rank, world_size
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +34,7 @@ class _RankFilter(logging.Filter):
     """Lets rank 0 speak, and every rank warn."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return rank() == 0 or record.levelno >= logging.WARNING
+        return is_first() or record.levelno >= logging.WARNING
 
 
 def configure_logging(level: str) -> None:
@@ -83,11 +80,8 @@ def run(main: Callable[[], None]) -> None:
 
 def _leave_together() -> None:
     """End this rank once every rank is done, past Paddle's own teardown: its gloo threads now and then abort in it."""
-    if world_size() == 1:
-        return
-    import paddle
-
-    if paddle.distributed.is_initialized():
+    paddle = sys.modules.get("paddle")  # not where a run ends before it is needed
+    if paddle and world_size() > 1 and paddle.distributed.is_initialized():
         paddle.distributed.barrier()
         logging.shutdown()
         sys.stdout.flush()

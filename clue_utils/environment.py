@@ -1,4 +1,7 @@
-"""What must be settled before PaddlePaddle is imported: threads, the libraries' folders; and the import itself."""
+"""What must be settled before PaddlePaddle is imported: threads, the libraries' folders; and the import itself.
+
+PaddlePaddle is imported by ``import_libraries`` alone.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ import io
 import logging
 import os
 import platform
+import resource
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-from clue_utils.device import require_precision, set_device
+from clue_utils.data.examples import cache_dir
 from clue_utils.errors import UserError, shorten
-from clue_utils.ranks import processes_on_this_machine, rank, world_size
+from clue_utils.ranks import processes_on_this_machine
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +97,6 @@ def home_for_libraries() -> Iterator[bool]:
     if not problem:
         yield False
         return
-    from clue_utils.data.examples import cache_dir
-
     place = cache_dir() / "home"
     if refused := _make(place, _OTHER_FOLDERS):
         raise UserError(
@@ -142,31 +144,27 @@ def import_libraries() -> None:
     except Exception as error:  # broken wheels raise more than ImportError
         reason = shorten(str(error).strip().splitlines()[0], 160) if str(error).strip() else type(error).__name__
         raise UserError(f"PaddlePaddle or PaddleNLP cannot be imported ({reason}); {_LOCKED_SET}") from error
-    from paddlenlp.utils.log import logger as paddlenlp_logger
-
-    paddlenlp_logger.set_level("ERROR")
+    importlib.import_module("paddlenlp.utils.log").logger.set_level("ERROR")
 
 
-def start(args: Any) -> str:
-    """Set the process up for a run: CPU settings, libraries, device. Returns the device taken."""
+def start() -> None:
+    """Set the process up and import PaddlePaddle; what needs that itself follows in ``device.start``."""
     tune_cpu()
     import_libraries()
-    device = set_device(args.device)
-    require_precision(args.precision)
-    if rank() == 0:
-        how = "--device" if args.device else "chosen"
-        ranks = f", {world_size()} processes" if world_size() > 1 else ""
-        threads = f", {os.environ['OMP_NUM_THREADS']} threads" if device == "cpu" else ""
-        logger.info("device: %s (%s), %s%s%s", device, how, args.precision, threads, ranks)
-    return device
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide the numbers."""
-    from importlib.metadata import PackageNotFoundError, version
-
     found = {"python": platform.python_version()}
     for package in ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "scipy"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+
+def peak_memory_bytes() -> int:
+    """Highest resident memory of this process so far."""
+    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status", encoding="utf-8") as file:
+        # getrusage would count what the parent process held when it started this one.
+        return 1024 * int(next(line for line in file if line.startswith("VmHWM:")).split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

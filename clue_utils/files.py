@@ -193,7 +193,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     Raises:
         Busy: another run is at work there.
     """
-    if ranks.rank() != 0:
+    if not ranks.is_first():
         yield
         return
     is_new = not folder.exists()

@@ -10,6 +10,11 @@ def rank() -> int:
     return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 
 
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks for all, rank 0."""
+    return rank() == 0
+
+
 def world_size() -> int:
     """How many processes take part in the run."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from clue_utils import environment, ranks, tasks
-from clue_utils.device import peak_memory_bytes
 from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
 from clue_utils.files import write_text_atomically
 
@@ -416,7 +415,7 @@ class Run:
 
         The record goes last: until then the folder is the earlier run's.
         """
-        if ranks.rank() != 0:
+        if not ranks.is_first():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         task, model = tasks.TASKS[self.fields["task"]], self.fields["model"]
@@ -446,7 +445,7 @@ class Run:
         self.fields |= {name: fields[name] for name in ("history", *NO_EVALUATION)}
         evaluated = {entry["step"] for entry in self.fields["history"]}
         path = self.folder / METRICS_FILE
-        if ranks.rank() == 0 and path.is_file():
+        if ranks.is_first() and path.is_file():
             kept = []
             for line in path.read_bytes().splitlines(keepends=True):
                 try:
@@ -507,7 +506,7 @@ class Run:
 
     def log(self, kind: str, step: int, values: dict[str, float]) -> None:
         """Append one line to ``metrics.jsonl`` and the scalars ``kind/name`` to VisualDL's log."""
-        if ranks.rank() != 0:
+        if not ranks.is_first():
             return
         with open(self.folder / METRICS_FILE, "a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
@@ -528,7 +527,7 @@ class Run:
             pid = os.getpid()
             self.fields["last_seen"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
             self.fields["process"] = {"host": platform.node(), "pid": pid, "started": _start_of(pid)}
-        if ranks.rank() == 0:
+        if ranks.is_first():
             _write(self.folder, self.fields)
 
     def show_progress(self, step: int, num_steps: int) -> None:
@@ -559,7 +558,7 @@ class Run:
         ending = ending_of(error) or Ending(f"{type(error).__name__}: {first_line(error)}", 1)
         if not self._is_told:
             return
-        if ranks.rank() != 0:
+        if not ranks.is_first():
             if not ending.is_stop:
                 write_failure(self.folder, ending.reason, ending.exit_status, ending.advice, **self._settings)
             return
@@ -567,11 +566,11 @@ class Run:
         if not (there and there.status == "failed"):
             self.write(**_failure(self.fields, ending))
 
-    def finish(self, device: str) -> None:
+    def finish(self, peak_memory_bytes: int) -> None:
         """Close the logs and mark the run as finished, unless it is a training that was only looked at."""
         if self._writer is not None:
             self._writer.close()
         if not self._looks_on:
             self._forget(*_OF_WORK, *_OF_FAILURE)
             self.fields["status"] = "finished"
-        self.write(peak_memory_bytes=peak_memory_bytes(device))
+        self.write(peak_memory_bytes=peak_memory_bytes)

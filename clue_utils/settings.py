@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clue_utils import device, published, tasks
+from clue_utils import published, tasks
 from clue_utils.cli import (
     boolean,
     non_negative_float,
@@ -28,6 +28,9 @@ from clue_utils.record import Record
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
+
+# --precision -> Paddle's name of the number type.
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def add_model_and_data(parser: argparse.ArgumentParser) -> None:
@@ -169,7 +172,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--precision",
-        choices=tuple(device.PRECISIONS),
+        choices=tuple(PRECISIONS),
         help="of matrix products; weights and checkpoints stay fp32 (default: fp32, as published scores; "
         "bf16 and fp16 need a GPU)",
     )
@@ -276,7 +279,7 @@ def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | No
 
 
 # Hyper-parameters that are words -> what they may be.
-_WORDS: Mapping[str, Sequence[str]] = {"precision": tuple(device.PRECISIONS), "assignment": tasks.ASSIGNMENT_RULES}
+_WORDS: Mapping[str, Sequence[str]] = {"precision": tuple(PRECISIONS), "assignment": tasks.ASSIGNMENT_RULES}
 
 
 def _checked(args: Any, name: str, value: Any, example: Any) -> Any:

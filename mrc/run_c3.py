@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from clue_utils import cli, environment, ranks, settings, tasks
+from clue_utils.data.examples import Records
 from clue_utils.errors import UserError
+from clue_utils.features.store import Feature, Features
+from clue_utils.leaderboard.write import Answers
+from clue_utils.scores.accuracy import accuracy
 from clue_utils.tasks import MAX_CHOICES
-
-if TYPE_CHECKING:
-    from clue_utils.data.examples import Records
-    from clue_utils.features.store import Feature, Features
-    from clue_utils.leaderboard.write import Answers
+from clue_utils.training.method import Method
 
 # What official code puts in the place of choices that a question does not have.
 MISSING_CHOICE = "无效答案"
@@ -41,23 +41,16 @@ def truncated_lengths(context: int, question: int, choice: int, limit: int) -> t
     return context, question, choice
 
 
-class C3:
-    """``[CLS] context [SEP] question [SEP] choice [SEP]`` for each of four choices; satisfies ``method.Method``."""
+class C3(Method):
+    """``[CLS] context [SEP] question [SEP] choice [SEP]`` for each of four choices."""
 
+    name = "c3"
     num_outputs = width = MAX_CHOICES
 
     def __init__(self, tokenizer: Any, max_seq_length: int) -> None:
-        from clue_utils.features.tokenization import PieceIds
-        from clue_utils.models.heads import cross_entropy_loss, logits
-
         if max_seq_length < 8:
             raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a question: pass at least 8")
-        self.tokenizer, self.max_seq_length = tokenizer, max_seq_length
-        self.compute_loss, self.forward = cross_entropy_loss, logits
-        self._ids = PieceIds(tokenizer)
-
-    def settings(self) -> dict[str, Any]:
-        return {"method": "c3", "max_seq_length": self.max_seq_length}
+        super().__init__(tokenizer, max_seq_length)
 
     def encode(self, record: dict[str, Any]) -> list[Feature]:
         """One feature: ``input_ids`` and ``token_type_ids`` of four rows, ``label``, ``num_choices``.
@@ -89,23 +82,16 @@ class C3:
 
         The latter is the rule of the official script and of the published scores: a filler may be taken for the answer.
         """
-        from clue_utils.scores.accuracy import accuracy, cross_entropy
+        with_fillers = accuracy(scores.argmax(axis=1), features.column("label"))
+        return super().score(scores, records, features) | {"accuracy_with_fillers": with_fillers}
 
-        labels = features.column("label")
-        return {
-            "loss": cross_entropy(scores, labels),
-            "accuracy": accuracy(_best_choice(scores, features), labels),
-            "accuracy_with_fillers": accuracy(scores.argmax(axis=1), labels),
-        }
+    def choose(self, scores: np.ndarray, records: Records, features: Features) -> np.ndarray:
+        """Highest-scored choice that each question really has."""
+        missing = np.arange(MAX_CHOICES) >= features.column("num_choices")[:, None]
+        return np.where(missing, -np.inf, scores).argmax(axis=1)
 
     def answer(self, scores: np.ndarray, records: Records, features: Features) -> Answers:
-        return [(r["id"], int(i)) for r, i in zip(records, _best_choice(scores, features), strict=True)]
-
-
-def _best_choice(scores: np.ndarray, features: Features) -> np.ndarray:
-    """Highest-scored choice that the question really has."""
-    missing = np.arange(MAX_CHOICES) >= features.column("num_choices")[:, None]
-    return np.where(missing, -np.inf, scores).argmax(axis=1)
+        return [(r["id"], int(i)) for r, i in zip(records, self.choose(scores, records, features), strict=True)]
 
 
 def build_parser() -> cli.Parser:
@@ -119,11 +105,10 @@ def main(argv: list[str] | None = None) -> None:
     cli.configure_logging(args.log_level)
     task = tasks.get_task("C3")
     settings.resolve(args, task, ranks.world_size())
-    device = environment.start(args)
-
+    environment.start()
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
-    execute(args, task, device, lambda tokenizer: C3(tokenizer, args.max_seq_length))
+    execute(args, task, lambda tokenizer: C3(tokenizer, args.max_seq_length))
 
 
 if __name__ == "__main__":

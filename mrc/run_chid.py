@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from clue_utils import cli, environment, ranks, settings, tasks
+from clue_utils.data.examples import Records
 from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
+from clue_utils.features.store import Feature, Features
+from clue_utils.leaderboard.write import Answers
+from clue_utils.scores.chid import assign_candidates
 from clue_utils.tasks import ASSIGNMENT_RULES, BLANK, NUM_CANDIDATES
-
-if TYPE_CHECKING:
-    from clue_utils.data.examples import Records
-    from clue_utils.features.store import Feature, Features
-    from clue_utils.leaderboard.write import Answers
+from clue_utils.training.method import Method
 
 logger = logging.getLogger("clue_utils.chid")
 
@@ -33,8 +33,8 @@ example:
 """
 
 
-class Chid:
-    """``[CLS] idiom [SEP] left [unused1] right [SEP]`` for ten idioms a blank; satisfies ``method.Method``.
+class Chid(Method):
+    """``[CLS] idiom [SEP] left [unused1] right [SEP]`` for ten idioms a blank.
 
     Windows follow CLUE's official preprocessing (``CHID_preprocess.py``): at most ``max_seq_length - 8`` tokens around
     the blank, half on each side, what one side does not need going to the other; segment ids are all 0.
@@ -43,23 +43,17 @@ class Chid:
         assignment: how candidates are given to the blanks of a record, see ``chid.assign_candidates``.
     """
 
+    name = "chid"
     num_outputs = width = NUM_CANDIDATES
 
     def __init__(self, tokenizer: Any, max_seq_length: int, assignment: str) -> None:
-        from clue_utils.features.tokenization import PieceIds
-        from clue_utils.models.heads import cross_entropy_loss, logits
-
         if max_seq_length < 10:
             raise UserError(f"--max_seq_length {max_seq_length} leaves no room around a blank: pass at least 10")
-        self.tokenizer, self.max_seq_length, self.assignment = tokenizer, max_seq_length, assignment
-        self.compute_loss, self.forward = cross_entropy_loss, logits
-        self._ids = PieceIds(tokenizer)
+        super().__init__(tokenizer, max_seq_length)
+        self.assignment = assignment
         self.mark = tokenizer.convert_tokens_to_ids(BLANK_MARK)
         if self.mark == tokenizer.unk_token_id:
             logger.warning("the vocabulary has no %s: blanks are marked with %s", BLANK_MARK, tokenizer.unk_token)
-
-    def settings(self) -> dict[str, Any]:
-        return {"method": "chid", "max_seq_length": self.max_seq_length}
 
     def encode(self, record: dict[str, Any]) -> list[Feature]:
         """One feature for each blank: ``input_ids`` of ten rows and ``label``."""
@@ -111,22 +105,14 @@ class Chid:
                 left = left[1:]
         return [cls, *idiom, sep, *left, self.mark, *right, sep][: self.max_seq_length]
 
-    def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
-        from clue_utils.scores.accuracy import accuracy, cross_entropy
-
-        labels = features.column("label")
-        return {"loss": cross_entropy(scores, labels), "accuracy": accuracy(self._assign(scores, records), labels)}
+    def choose(self, scores: np.ndarray, records: Records, features: Features) -> np.ndarray:
+        """Candidates for all blanks, each used once within its record whatever batch its blanks were in."""
+        ends = np.cumsum([len(blanks(record)) for record in records])
+        return np.concatenate([assign_candidates(part, self.assignment) for part in np.split(scores, ends[:-1])])
 
     def answer(self, scores: np.ndarray, records: Records, features: Features) -> Answers:
         tags = [tag for record in records for tag in blanks(record)]
-        return dict(zip(tags, map(int, self._assign(scores, records)), strict=True))
-
-    def _assign(self, scores: np.ndarray, records: Records) -> np.ndarray:
-        """Candidates for all blanks, each used once within its record whatever batch its blanks were in."""
-        from clue_utils.scores.chid import assign_candidates
-
-        ends = np.cumsum([len(blanks(record)) for record in records])
-        return np.concatenate([assign_candidates(part, self.assignment) for part in np.split(scores, ends[:-1])])
+        return dict(zip(tags, map(int, self.choose(scores, records, features)), strict=True))
 
 
 def build_parser() -> cli.Parser:
@@ -146,11 +132,10 @@ def main(argv: list[str] | None = None) -> None:
     cli.configure_logging(args.log_level)
     task = tasks.get_task("CHID")
     settings.resolve(args, task, ranks.world_size(), extra={"assignment": ASSIGNMENT_RULES[0]})
-    device = environment.start(args)
-
+    environment.start()
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
-    execute(args, task, device, lambda tokenizer: Chid(tokenizer, args.max_seq_length, args.assignment))
+    execute(args, task, lambda tokenizer: Chid(tokenizer, args.max_seq_length, args.assignment))
 
 
 if __name__ == "__main__":

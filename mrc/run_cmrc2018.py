@@ -7,19 +7,17 @@ import functools
 import itertools
 import unicodedata
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from clue_utils import cli, environment, ranks, settings, tasks
+from clue_utils.data.examples import Records
 from clue_utils.errors import UserError
-
-if TYPE_CHECKING:
-    import paddle
-
-    from clue_utils.data.examples import Records
-    from clue_utils.features.store import Feature, Features
-    from clue_utils.models.heads import Tensors
+from clue_utils.features.store import Feature, Features
+from clue_utils.scores.accuracy import cross_entropy
+from clue_utils.scores.cmrc2018 import cmrc2018_scores, squad_scores
+from clue_utils.training.method import Method
 
 # Some gold starts of the official files are late by up to this many characters.
 START_REPAIR = 3
@@ -47,10 +45,8 @@ class OffsetTokenizer:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        from paddlenlp.transformers import BasicTokenizer
-
         self.tokenizer = tokenizer
-        basic = getattr(tokenizer, "basic_tokenizer", None) or BasicTokenizer(do_lower_case=False)
+        basic = tokenizer.basic_tokenizer  # which ``tokenization.require_support`` has seen to
         self._words = basic.tokenize
         self._written_length = functools.cache(lambda char: len("".join(basic.tokenize(char))))
         self._pieces = functools.cache(self._split)
@@ -96,8 +92,8 @@ def repaired_start(context: str, answer: dict[str, Any]) -> int | None:
     return None
 
 
-class Cmrc2018:
-    """``[CLS] question [SEP] window of the context [SEP]``, start and end of the answer; satisfies ``method.Method``.
+class Cmrc2018(Method):
+    """``[CLS] question [SEP] window of the context [SEP]``, start and end of the answer.
 
     Args:
         doc_stride: tokens between the starts of two windows of one context.
@@ -106,6 +102,7 @@ class Cmrc2018:
         max_answer_length: tokens of an answer at the most.
     """
 
+    name = "cmrc2018"
     num_outputs = 2
 
     def __init__(
@@ -122,19 +119,14 @@ class Cmrc2018:
                 f"--max_seq_length {max_seq_length} leaves no room for text beside a question of --max_query_length "
                 f"{max_query_length}: pass at least {max_query_length + 4}"
             )
-        self.tokenizer, self.max_seq_length, self.doc_stride = tokenizer, max_seq_length, doc_stride
-        self.max_query_length = max_query_length
+        super().__init__(tokenizer, max_seq_length)
+        self.doc_stride, self.max_query_length = doc_stride, max_query_length
         self.n_best_size, self.max_answer_length = n_best_size, max_answer_length
         self.width = 2 * max_seq_length
         self._tokenize = functools.lru_cache(16)(OffsetTokenizer(tokenizer))  # questions on one context come in a row
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "method": "cmrc2018",
-            "max_seq_length": self.max_seq_length,
-            "doc_stride": self.doc_stride,
-            "max_query_length": self.max_query_length,
-        }
+        return super().settings() | {"doc_stride": self.doc_stride, "max_query_length": self.max_query_length}
 
     def encode(self, record: dict[str, Any]) -> list[Feature]:
         """The windows of one question.
@@ -192,24 +184,7 @@ class Cmrc2018:
         inside = [i for i, (b, e) in enumerate(spans) if b < end and e > begin]
         return (inside[0], inside[-1]) if inside else None
 
-    def compute_loss(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
-        import paddle.nn.functional as F
-
-        start_logits, end_logits = _span_logits(model, batch)
-        start_loss = F.cross_entropy(start_logits, batch["start"], reduction="none")
-        end_loss = F.cross_entropy(end_logits, batch["end"], reduction="none")
-        return (start_loss + end_loss).flatten() / 2
-
-    def forward(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
-        """Start and end logit of each token side by side, float [batch, 2 * length]."""
-        import paddle
-
-        return paddle.stack(_span_logits(model, batch), axis=-1).flatten(1)
-
     def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
-        from clue_utils.scores.accuracy import cross_entropy
-        from clue_utils.scores.cmrc2018 import cmrc2018_scores, squad_scores
-
         starts = cross_entropy(scores[:, 0::2], features.column("start"))
         ends = cross_entropy(scores[:, 1::2], features.column("end"))
         predictions = self.answer(scores, records, features)
@@ -260,15 +235,6 @@ def best_windows(windows: list[Span]) -> np.ndarray:
     return context.argmax(axis=0)
 
 
-def _span_logits(model: paddle.nn.Layer, batch: Tensors) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Logits of starts and ends, float [batch, length] each; padding has probability 0, however long the others are."""
-    from clue_utils.models.heads import span_logits
-
-    padding = (1 - batch["attention_mask"]).astype("float32") * -1e4
-    start_logits, end_logits = span_logits(model, batch)
-    return start_logits + padding, end_logits + padding
-
-
 def build_parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
     settings.add_shared(parser)
@@ -297,12 +263,11 @@ def main(argv: list[str] | None = None) -> None:
     cli.configure_logging(args.log_level)
     task = tasks.get_task("CMRC2018")
     settings.resolve(args, task, ranks.world_size(), extra={**DEFAULTS, "do_lower_case": None})
-    device = environment.start(args)
-
+    environment.start()
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
     own = {name: getattr(args, name) for name in DEFAULTS}
-    execute(args, task, device, lambda tokenizer: Cmrc2018(tokenizer, args.max_seq_length, **own))
+    execute(args, task, lambda tokenizer: Cmrc2018(tokenizer, args.max_seq_length, **own))
 
 
 if __name__ == "__main__":

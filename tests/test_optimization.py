@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +20,11 @@ import pytest
 from clue_utils import cli, ranks, settings, tasks
 from clue_utils.errors import Stopped, UserError
 from clue_utils.features.batches import length_grouped_batches
+from clue_utils.models.heads import HEADS
 from clue_utils.record import Run
 from clue_utils.training import loop
-from clue_utils.training.loop import evaluate_and_log, fit, step_seed
+from clue_utils.training.loop import Job, fit, step_seed
+from clue_utils.training.session import Session
 
 NUM_ROWS, NUM_INPUTS, NUM_OUTPUTS = 20, 4, 3
 BETA1, BETA2 = 0.9, 0.999
@@ -171,7 +174,7 @@ def train(
     model, run = Tiny(first_weights()), Run("TNEWS", "accuracy", args, "cpu")
     model.eval()  # as it may be when it is loaded
     answers, verdicts = iter(accuracies), iter(reasons)
-    seen = SimpleNamespace(parts=[], draws=[], saved=[], run=run)
+    seen = SimpleNamespace(parts=[], draws=[], saved=[], events=[], run=run)
 
     def compute_loss(layer: paddle.nn.Layer, batch: dict[str, paddle.Tensor]) -> paddle.Tensor:
         assert layer.training
@@ -185,17 +188,17 @@ def train(
         on_evaluation()
         return {"loss": 1.0, "accuracy": next(answers, 0.5)}
 
-    fit(
+    job = Job(
         model,
+        replace(HEADS["classification"], loss=compute_loss),
         FEATURES,
         collate,
-        compute_loss,
         evaluate,
-        args,
-        run,
         save_best=lambda: seen.saved.append(run.fields["best_step"]),
         **({"reason_to_stop": lambda: next(verdicts)} if reasons else {}),
+        watch=lambda *event: seen.events.append(event),
     )
+    fit(job, args, run)
     seen.weights = {name: value.numpy() for name, value in model.state_dict().items()}
     seen.history = run.fields["history"]
     return seen
@@ -367,8 +370,6 @@ def test_speed_is_that_of_updates_alone(tmp_path, monkeypatch, caplog):
     speeds = [message.rpartition("speed: ")[2] for message in caplog.messages if "speed: " in message]
     # Going on from step 3: a log line after one update, then after two each.
     assert speeds == ["0.5000 step/s"] * 3
-    elapsed = [message.rpartition(" : ")[2] for message in caplog.messages if message.startswith("eval loss")]
-    assert elapsed == ["100.0 s"] * 2
 
 
 def test_scaled_losses_give_the_same_updates_and_their_state_is_kept(tmp_path, monkeypatch):
@@ -423,12 +424,22 @@ def test_the_best_evaluation_is_kept_and_the_first_of_equals(tmp_path, caplog):
     assert train(tmp_path / "none", *words.split(), "--save_best_model", "false", accuracies=accuracies).saved == []
 
 
-def test_the_evaluation_line_names_every_metric(caplog):
+def test_what_a_run_does_can_be_watched(tmp_path):
+    found = train(tmp_path, *SIX, "--gradient_accumulation_steps", "2")
+    assert [value for event, value in found.events if event == "update"] == [1, 2, 3, 4, 5, 6]
+    assert [batch["row"].tolist() for event, batch in found.events if event == "batch"] == found.parts
+    assert len(found.parts) == 12 and len(found.events) == 18
+
+
+def test_the_evaluation_line_names_every_metric_and_how_long_it_took(caplog, monkeypatch):
+    metrics, seen, now = {"loss": 0.5, "accuracy": 0.12345678, "em": 0.25}, [], iter((7.0, 107.0))
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    method = SimpleNamespace(score=lambda *_: metrics)
+    session = SimpleNamespace(_logits=lambda *_: None, method=method, watch=lambda *event: seen.append(event))
     with caplog.at_level("INFO", logger="clue_utils"):
-        metrics = evaluate_and_log(lambda: {"loss": 0.5, "accuracy": 0.12345678, "em": 0.25})
-    assert metrics == {"loss": 0.5, "accuracy": 0.12345678, "em": 0.25}
-    (line,) = caplog.messages
-    assert line.startswith("eval loss: 0.500000, acc: 0.123457, em: 0.25, eval done total : ") and line.endswith(" s")
+        assert Session.evaluate(session, [], SimpleNamespace(records=[], features=[])) == metrics
+    assert caplog.messages == ["eval loss: 0.500000, acc: 0.123457, em: 0.25, eval done total : 100.0 s"]
+    assert seen == [("evaluation", 100.0)]
 
 
 def test_seeds_of_updates_differ_in_seed_update_and_rank():
@@ -466,7 +477,10 @@ def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, n
 
         model.no_sync = no_sync
         scaler = paddle.amp.GradScaler(enable=False)
-        share = loop._backward(model, FEATURES, chosen, collate, compute_loss, scaler, num_parts)
+        head = replace(HEADS["classification"], loss=compute_loss)
+        job = Job(model, head, FEATURES, collate, evaluate=dict, save_best=lambda: None)
+        args = SimpleNamespace(gradient_accumulation_steps=num_parts, precision="fp32")
+        share = loop._backward(job, model, chosen, scaler, args)
         assert exchanges[-1] and sum(exchanges) == 1
         mean += float(share) / num_ranks
         for name, parameter in model.named_parameters():

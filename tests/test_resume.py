@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +22,12 @@ import run_clue_classifier
 import run_clue_classifier_trainer
 import run_cmrc2018
 from clue_utils.files import locked_folder
-from clue_utils.training import checkpoints, classification
+from clue_utils.models.heads import HEADS
+from clue_utils.training import checkpoints, session
 from demo.records import make_data, sizes_for
 from killing import kill_before_change
 
+HEAD = HEADS["classification"]
 FLAGS = "--task_name TNEWS --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"
 FLAGS += " --max_seq_length 24 --learning_rate 1e-3"
 
@@ -126,13 +129,14 @@ def signal_at(call, number, times=1):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize(
     ("function", "call", "step"),
-    [("cross_entropy_loss", 1, 1), ("cross_entropy_loss", 17, 17), ("cross_entropy_loss", 20, 20), ("logits", 2, 20)],
+    [("loss", 1, 1), ("loss", 17, 17), ("loss", 20, 20), ("forward", 2, 20)],
     ids=["first update", "update", "update before an evaluation", "evaluation"],
 )
 def test_a_signal_leaves_a_checkpoint_to_go_on_from(
     train, unbroken, tmp_path, monkeypatch, function, call, step, number
 ):
-    monkeypatch.setattr(classification, function, signal_at(call, number)(getattr(classification, function)))
+    changed = replace(HEAD, **{function: signal_at(call, number)(getattr(HEAD, function))})
+    monkeypatch.setattr(session, "HEADS", {"classification": changed})
     status, out, err = train(tmp_path)
     assert status == 128 + number, err
     assert err == f"stopped by {number.name}; the same command goes on from where it was\n"
@@ -144,8 +148,8 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(
 
 
 def test_a_second_ctrl_c_ends_at_once(train, tmp_path, monkeypatch):
-    loss = signal_at(17, signal.SIGINT, times=2)(signal_at(17, signal.SIGINT)(classification.cross_entropy_loss))
-    monkeypatch.setattr(classification, "cross_entropy_loss", loss)
+    loss = signal_at(17, signal.SIGINT, times=2)(signal_at(17, signal.SIGINT)(HEAD.loss))
+    monkeypatch.setattr(session, "HEADS", {"classification": replace(HEAD, loss=loss)})
     status, _, err = train(tmp_path)
     assert status == 130 and err == "interrupted\n"
     assert names_of_checkpoints(tmp_path) == ["checkpoint-10"]

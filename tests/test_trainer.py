@@ -18,6 +18,7 @@ import run_clue_classifier_trainer
 from clue_utils import tasks
 from clue_utils.errors import UserError
 from clue_utils.training import trainer
+from clue_utils.training.session import Session
 from clue_utils.training.trainer import ClueTrainer
 from run_clue_classifier_trainer import task_of
 from test_trainer_kills import outcome
@@ -165,7 +166,7 @@ def test_what_is_kept_is_the_best_without_being_asked(run, tmp_path):
 )
 def test_old_checkpoints_are_removed_but_never_the_best(run, tmp_path, monkeypatch, limit, best, kept):
     scores = iter([{"accuracy": float(step == best), "loss": 1.0} for step in (2, 4, 6, 8)])
-    monkeypatch.setattr(trainer, "evaluate_and_log", lambda score: next(scores))
+    monkeypatch.setattr(Session, "evaluate", lambda *_: next(scores))
     (tmp_path / "checkpoint-mine").mkdir()
     words = "--do_train --max_steps 8 --save_steps 2 --max_seq_length 16 --per_device_train_batch_size 4"
     status, _, error = run("TNEWS", tmp_path, *words.split(), *(("--save_total_limit", limit) if limit else ()))

@@ -137,11 +137,11 @@ def test_the_last_update_is_evaluated_and_saved_too(run, tmp_path, words, evalua
 )
 def test_the_record_names_what_is_kept(run, tmp_path, monkeypatch, words, kept):
     """Chosen by another metric than the task's, or not at all: the score on record is that of the kept weights."""
-    from clue_utils.training import trainer
+    from clue_utils.training.session import Session
 
     scores = {2: (0.3, 0.5), 4: (0.5, 0.9), 6: (0.4, 0.8)}
     metrics = iter([{"accuracy": accuracy, "loss": loss} for accuracy, loss in scores.values()])
-    monkeypatch.setattr(trainer, "evaluate_and_log", lambda score: next(metrics))
+    monkeypatch.setattr(Session, "evaluate", lambda *_: next(metrics))
     status, _, error = run(tmp_path, "--max_steps", 6, "--save_steps", 2, *words)
     assert status == 0, error
     result = json.loads((tmp_path / "result.json").read_text())

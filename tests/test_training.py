@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import paddle
@@ -13,7 +14,8 @@ import pytest
 import run_clue_classifier
 from clue_utils import device
 from clue_utils.features.batches import length_grouped_batches, shuffled_batches
-from clue_utils.training import classification
+from clue_utils.models.heads import HEADS
+from clue_utils.training import session
 
 
 @pytest.fixture
@@ -21,6 +23,15 @@ def train(run_on_demo, tmp_path):
     """Train on TNEWS for six updates: (status, standard output, standard error)."""
     flags = "--task_name TNEWS --do_train --max_steps 6 --batch_size 8 --max_seq_length 16 --save_steps 2"
     return lambda *words: run_on_demo(run_clue_classifier.main, tmp_path, *flags.split(), "--logging_steps", 1, *words)
+
+
+HEAD = HEADS["classification"]
+
+
+@pytest.fixture
+def change_head(monkeypatch):
+    """Have training and evaluation, but not the check of a model that is loaded, use another loss or forward."""
+    return lambda **functions: monkeypatch.setattr(session, "HEADS", {"classification": replace(HEAD, **functions)})
 
 
 @pytest.mark.parametrize(
@@ -32,11 +43,11 @@ def train(run_on_demo, tmp_path):
     ],
 )
 @pytest.mark.parametrize("message", ["ResourceExhaustedError: Out of memory error on GPU 0.", "std::bad_alloc"])
-def test_out_of_memory_says_what_to_try(train, monkeypatch, words, advice, message):
-    def compute_loss(model, batch):
+def test_out_of_memory_says_what_to_try(train, change_head, words, advice, message):
+    def loss(model, batch):
         raise MemoryError(message) if "bad_alloc" in message else RuntimeError(message)
 
-    monkeypatch.setattr(classification, "cross_entropy_loss", compute_loss)
+    change_head(loss=loss)
     status, _, error = train(*words)
     assert status == 2
     assert re.fullmatch(rf"error: out of memory .*shape \[\d+, \d+\].*: {advice}\n|error: .*{advice}\n", error), error
@@ -59,23 +70,22 @@ def test_no_tensor_is_read_between_log_lines(run_on_demo, tmp_path, monkeypatch)
     assert counts[0] == counts[1] > 0
 
 
-def limit_memory(monkeypatch, most):
-    """Let evaluation of more than so many records at a time fail as on a full card."""
-    logits = classification.logits
+def limited_to(most):
+    """Logits whose computation for more than so many records at a time fails as on a full card."""
 
     def limited(model, batch):
         if len(batch["input_ids"]) > most:
             raise RuntimeError("ResourceExhaustedError: Out of memory error on GPU 0.")
-        return logits(model, batch)
+        return HEAD.forward(model, batch)
 
-    monkeypatch.setattr(classification, "logits", limited)
+    return limited
 
 
-def test_evaluation_goes_on_in_smaller_batches_where_memory_runs_out(train, tmp_path, monkeypatch):
+def test_evaluation_goes_on_in_smaller_batches_where_memory_runs_out(train, tmp_path, change_head):
     assert train("--do_predict")[0] == 0
     whole, predictions = json.loads((tmp_path / "result.json").read_text()), (tmp_path / "tnews11_predict.json")
     before = predictions.read_bytes()
-    limit_memory(monkeypatch, 10)
+    change_head(forward=limited_to(10))
     status, out, error = train("--do_predict", "--overwrite_output_dir")
     assert status == 0, error
     assert "out of memory in evaluation with a batch of shape [64, 16]: taking it in halves" in out
@@ -85,22 +95,22 @@ def test_evaluation_goes_on_in_smaller_batches_where_memory_runs_out(train, tmp_
     assert predictions.read_bytes() == before
 
 
-def test_a_record_that_memory_cannot_evaluate_ends_the_run(train, monkeypatch):
-    limit_memory(monkeypatch, 0)
+def test_a_record_that_memory_cannot_evaluate_ends_the_run(train, change_head):
+    change_head(forward=limited_to(0))
     status, _, error = train()
     assert (
         status == 2 and "error: out of memory in evaluation with one record of shape [1, 16]: lower --max_seq" in error
     )
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_best_checkpoint(train, tmp_path, monkeypatch):
-    compute_loss, calls = classification.cross_entropy_loss, []
+def test_a_loss_that_is_no_number_stops_and_keeps_the_best_checkpoint(train, tmp_path, change_head):
+    calls = []
 
     def diverging(model, batch):
         calls.append(1)
-        return compute_loss(model, batch) * (float("nan") if len(calls) > 4 else 1)
+        return HEAD.loss(model, batch) * (float("nan") if len(calls) > 4 else 1)
 
-    monkeypatch.setattr(classification, "cross_entropy_loss", diverging)
+    change_head(loss=diverging)
     status, _, error = train()
     assert status == 2
     assert re.search(
@@ -110,10 +120,9 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best_checkpoint(train, tmp
     assert json.loads((tmp_path / "result.json").read_text())["best_step"] in (2, 4)
 
 
-def test_scores_that_are_no_numbers_are_refused(train, tmp_path, monkeypatch):
+def test_scores_that_are_no_numbers_are_refused(train, tmp_path, change_head):
     assert train("--do_eval")[0] == 0
-    logits = classification.logits
-    monkeypatch.setattr(classification, "logits", lambda model, batch: logits(model, batch) * float("nan"))
+    change_head(forward=lambda model, batch: HEAD.forward(model, batch) * float("nan"))
     status, _, error = train("--do_predict")
     assert status == 2 and error.startswith("error: the model's scores are not numbers: ")
     assert not list(tmp_path.glob("*_predict.json"))

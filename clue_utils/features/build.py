@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from clue_utils.data.examples import Records
 from clue_utils.errors import USER_ERRNOS, UserError
 from clue_utils.features.store import _ROWS_PER_CHUNK, Feature, Features
 from clue_utils.files import digest_of, locked, put, scratch
+from clue_utils.training.method import Method
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +33,6 @@ Encode = Callable[[dict[str, Any]], Sequence[Feature]]
 
 # Part of every cache key: raise it when the meaning or layout of cached features changes.
 _CACHE_FORMAT = 3
-
-
-class Encoder(Protocol):
-    """What ``build_features`` needs of a method: see ``method.Method``."""
-
-    def settings(self) -> dict[str, Any]: ...
-
-    def encode(self, record: dict[str, Any]) -> Sequence[Feature]: ...
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
@@ -64,7 +57,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
 def build_features(
     records: Records,
-    method: Encoder,
+    method: Method,
     tokenizer: Any,
     cache_dir: Path,
     num_proc: int | None = None,

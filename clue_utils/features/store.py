@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 # One feature: name -> integer, list of integers, or list of such lists (the choices of one question).
 Feature = dict[str, Any]
@@ -27,6 +26,8 @@ class Features(Sequence[Feature]):
     """
 
     def __init__(self, path: Path) -> None:
+        import pyarrow as pa  # which takes as long as all else that --help does
+
         self.path = path
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self.names: list[str] = reader.schema.names
@@ -72,7 +73,7 @@ Arrays = tuple[np.ndarray, ...]
 def _arrays(column: Any) -> Arrays:
     """The arrays of an Arrow column, without a copy: slicing them is several times as fast as asking Arrow."""
     offsets = []
-    while pa.types.is_list(column.type):
+    while hasattr(column, "offsets"):  # a list
         offsets.append(column.offsets.to_numpy())
         column = column.values
     return (*offsets, column.to_numpy())

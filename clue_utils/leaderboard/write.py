@@ -44,7 +44,7 @@ def write_predictions(task: Task, split: str, answers: Answers, folder: Path) ->
     if split == task.test_splits[-1] and task.plain_submission not in names:
         names.append(task.plain_submission)
     paths = [folder / name for name in names]
-    if ranks.rank() == 0:
+    if ranks.is_first():
         folder.mkdir(parents=True, exist_ok=True)
         text = format_predictions(task, answers)
         for path in paths:

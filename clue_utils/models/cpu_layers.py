@@ -1,30 +1,14 @@
-"""What makes PaddlePaddle fast on a processor, beside the environment of ``environment.cpu_settings``.
+"""What makes a model fast on a processor, beside ``environment.tune_cpu`` and ``device.tune_cpu``.
 
 Results change by no more than the rounding of sums. ``scripts/benchmark.sh`` measures what it is worth.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from typing import Any
 
 import paddle
 import paddle.nn.functional as F
-
-# Parameters of glibc's mallopt(3).
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
-
-def tune() -> None:
-    """Settings for a process that computes on the CPU."""
-    # A transposition as a view makes every later operation copy, element by element, what it reads.
-    paddle.set_flags({"FLAGS_use_stride_kernel": False})
-    # Paddle returns each tensor's memory to the system at once, which then zeroes it, page by page, for the next one.
-    with contextlib.suppress(OSError, AttributeError):  # not glibc
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def speed_up(model: paddle.nn.Layer) -> None:

@@ -14,6 +14,8 @@ import paddle
 from paddlenlp import transformers
 from paddlenlp.transformers import ErnieGramModel, ErnieGramPretrainedModel
 
+from clue_utils.models.heads import HEADS
+
 Renames = tuple[tuple[str, str], ...]
 
 # Names in PyTorch (Hugging Face) of a BERT-type encoder -> those of an encoder of ``paddle.nn.TransformerEncoder``.
@@ -91,16 +93,8 @@ class Family:
 
     def head_class(self, kind: str) -> Any:
         """The class of encoder and head for a kind of task, or None where there is none."""
-        return self.head_classes.get(HEADS[kind]) or getattr(transformers, self.name + HEADS[kind], None)
-
-
-# Kind of task -> what PaddleNLP's classes with its head end with.
-HEADS = {
-    "classification": "ForSequenceClassification",
-    "multiple_choice": "ForMultipleChoice",
-    "cloze": "ForMultipleChoice",
-    "span": "ForQuestionAnswering",
-}
+        end = HEADS[kind].class_name
+        return self.head_classes.get(end) or getattr(transformers, self.name + end, None)
 
 
 class ErnieGramForMultipleChoice(ErnieGramPretrainedModel):

@@ -1,18 +1,25 @@
-"""What a model takes of a batch, and what its head gives."""
+"""The heads: what a model takes of a batch, the logits that its head gives, and the loss that it learns from."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import paddle
 import paddle.nn.functional as F
+
+from clue_utils.features.batches import Batch
 
 Tensors = dict[str, paddle.Tensor]
 
 # What encoders take as input; everything else in a batch is for loss and metrics.
 _MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+
+
+def to_tensors(batch: Batch) -> Tensors:
+    return {name: paddle.to_tensor(array) for name, array in batch.items()}
 
 
 @functools.cache
@@ -33,18 +40,69 @@ def model_inputs(model: paddle.nn.Layer, batch: Tensors) -> Tensors:
     return {name: batch[name] for name in input_names(model) if name in batch}
 
 
+# --- a score for each class or choice -----------------------------------------------------------------------------
+
+
 def logits(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
     """Logits of a model with one score for each class or choice, float [batch, classes]."""
     output = model(**model_inputs(model, batch))
     return output[0] if isinstance(output, (tuple, list)) else output
 
 
-def span_logits(model: paddle.nn.Layer, batch: Tensors) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Logits of the starts and of the ends of an answer, float [batch, length] each."""
-    start, end = model(**model_inputs(model, batch))[:2]
-    return start, end
-
-
-def cross_entropy_loss(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
+def label_loss(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
     """Cross-entropy of each row against ``batch["label"]``, float [batch]."""
     return F.cross_entropy(logits(model, batch), batch["label"], reduction="none").flatten()
+
+
+# --- the start and the end of a span ------------------------------------------------------------------------------
+
+
+def span_logits(model: paddle.nn.Layer, batch: Tensors) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Logits of starts and ends, float [batch, length] each; padding has probability 0, however long the others are."""
+    padding = (1 - batch["attention_mask"]).astype("float32") * -1e4
+    start, end = model(**model_inputs(model, batch))[:2]
+    return start + padding, end + padding
+
+
+def paired_span_logits(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
+    """Start and end logit of each token side by side, float [batch, 2 * length]."""
+    return paddle.stack(span_logits(model, batch), axis=-1).flatten(1)
+
+
+def span_loss(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
+    """Mean of the cross-entropies of each row against ``batch["start"]`` and ``batch["end"]``, float [batch]."""
+    start_logits, end_logits = span_logits(model, batch)
+    start_loss = F.cross_entropy(start_logits, batch["start"], reduction="none")
+    end_loss = F.cross_entropy(end_logits, batch["end"], reduction="none")
+    return (start_loss + end_loss).flatten() / 2
+
+
+# --- which head a task has ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a kind of task has on top of the encoder.
+
+    Attributes:
+        class_name: what the names of PaddleNLP's classes of encoder and this head end with.
+        forward: model, batch -> logits of each row, float [batch, columns].
+        loss: model, batch -> loss of each row, float [batch].
+        num_distributions: softmaxes that share a row of logits, their columns taking turns.
+    """
+
+    class_name: str
+    forward: Callable[[paddle.nn.Layer, Tensors], paddle.Tensor]
+    loss: Callable[[paddle.nn.Layer, Tensors], paddle.Tensor]
+    num_distributions: int = 1
+
+
+CHOICES = Head("ForMultipleChoice", logits, label_loss)
+
+# Kind of task -> its head.
+HEADS = {
+    "classification": Head("ForSequenceClassification", logits, label_loss),
+    "multiple_choice": CHOICES,
+    "cloze": CHOICES,
+    "span": Head("ForQuestionAnswering", paired_span_logits, span_loss, num_distributions=2),
+}

@@ -22,8 +22,8 @@ from clue_utils.files import put, scratch
 from clue_utils.models import source as sources
 from clue_utils.models.config import encoder_settings, family_of, read_config
 from clue_utils.models.conversion import Origin, find_origins, stored_shape, unwrapped
-from clue_utils.models.families import FAMILIES, HEADS, Family
-from clue_utils.models.heads import logits, span_logits
+from clue_utils.models.families import FAMILIES, Family
+from clue_utils.models.heads import CHOICES, HEADS, to_tensors
 from clue_utils.models.source import Source
 from clue_utils.models.tokenizer import num_ids
 from clue_utils.record import WEIGHTS_FILE, Record
@@ -299,8 +299,9 @@ def _is_head_of(task: Task, source: Source) -> bool:
     Their names and shapes are alike: of two classes, and of beginning and end; of classes of texts, and of tokens.
     """
     said = source.config.architectures()
-    kinds = {kind for kind in (*HEADS.values(), "ForTokenClassification") if any(name.endswith(kind) for name in said)}
-    return not kinds or HEADS[task.kind] in kinds
+    known = {*(head.class_name for head in HEADS.values()), "ForTokenClassification"}
+    kinds = {kind for kind in known if any(name.endswith(kind) for name in said)}
+    return not kinds or HEADS[task.kind].class_name in kinds
 
 
 def _class_order(source: Source, task: Task, training: bool) -> tuple[list[int] | None, bool]:
@@ -368,8 +369,9 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
             *(source.name, family.model_type),
         )
         return
-    has_choices = HEADS[task.kind] == "ForMultipleChoice"
-    num_rows, length = model.config.num_choices if has_choices else 2, min(11, _num_positions(model, family))
+    head = HEADS[task.kind]
+    num_rows = model.config.num_choices if head is CHOICES else 2
+    length = min(11, _num_positions(model, family))
     short = (length + 1) // 2
     pad, vocab_size = model.config.pad_token_id or 0, model.config.vocab_size
     ids = (pad + 1 + np.arange(num_rows * length) % (vocab_size - 1)).reshape(num_rows, length) % vocab_size
@@ -378,10 +380,8 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
         """Of each row, float32 [rows, values]; what lies beyond its length is padding."""
         mask = (np.arange(rows.shape[1]) < np.array(lengths)[:, None]).astype(np.int64)
         arrays = {"input_ids": np.where(mask, rows, pad), "token_type_ids": mask * 0, "attention_mask": mask}
-        batch = {name: paddle.to_tensor(array[None] if has_choices else array) for name, array in arrays.items()}
-        if task.kind == "span":
-            return np.stack([output.numpy() for output in span_logits(model, batch)], -1).reshape(num_rows, -1)
-        output: np.ndarray = logits(model, batch).numpy()
+        batch = to_tensors({name: array[None] if head is CHOICES else array for name, array in arrays.items()})
+        output: np.ndarray = head.forward(model, batch).numpy()
         return output.reshape(num_rows, -1)
 
     if length < 1:

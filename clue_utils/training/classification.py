@@ -8,11 +8,9 @@ import numpy as np
 
 from clue_utils.data.examples import Records
 from clue_utils.features.store import Feature, Features
-from clue_utils.features.tokenization import PieceIds
 from clue_utils.leaderboard.write import Answers
-from clue_utils.models.heads import cross_entropy_loss, logits
-from clue_utils.scores.accuracy import accuracy, cross_entropy
 from clue_utils.tasks import Task
+from clue_utils.training.method import Method
 
 
 def text_and_pair(task_name: str, record: dict[str, Any]) -> tuple[str, str | None]:
@@ -47,17 +45,15 @@ def _mark_spans(text: str, target: dict[str, Any]) -> str:
     return text
 
 
-class Classification:
-    """One or two sentences, one label; satisfies ``method.Method``."""
+class Classification(Method):
+    """One or two sentences, one label."""
+
+    name = "classification"
 
     def __init__(self, task: Task, tokenizer: Any, max_seq_length: int) -> None:
-        self.task, self.tokenizer, self.max_seq_length = task, tokenizer, max_seq_length
+        super().__init__(tokenizer, max_seq_length)
+        self.task = task
         self.num_outputs = self.width = len(task.labels)
-        self.compute_loss, self.forward = cross_entropy_loss, logits
-        self._ids = PieceIds(tokenizer)
-
-    def settings(self) -> dict[str, Any]:
-        return {"method": "classification", "max_seq_length": self.max_seq_length}
 
     def encode(self, record: dict[str, Any]) -> list[Feature]:
         text, text_pair = text_and_pair(self.task.name, record)
@@ -65,10 +61,6 @@ class Classification:
         encoded = self.tokenizer.prepare_for_model(ids, pair_ids, max_length=self.max_seq_length, truncation=True)
         feature = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
         return [feature | {"label": record.get("label", -1)}]
-
-    def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
-        labels = features.column("label")
-        return {"loss": cross_entropy(scores, labels), "accuracy": accuracy(scores.argmax(axis=1), labels)}
 
     def answer(self, scores: np.ndarray, records: Records, features: Features) -> Answers:
         labels = self.task.labels

@@ -14,7 +14,7 @@ from clue_utils.features.build import tokenizer_fingerprint
 from clue_utils.record import Record
 
 
-def average_logits(members: Sequence[np.ndarray], num_heads: int = 1) -> np.ndarray:
+def average_logits(members: Sequence[np.ndarray], num_distributions: int = 1) -> np.ndarray:
     """Logits of an ensemble, whose probabilities are the means of its members' probabilities.
 
     Each row and head is a distribution of its own, a softmax over its columns. Besides the distribution, a row has a
@@ -24,17 +24,17 @@ def average_logits(members: Sequence[np.ndarray], num_heads: int = 1) -> np.ndar
 
     Args:
         members: float32 [rows, width] of each member, -inf where a row has no column.
-        num_heads: distributions that share a row, their columns taking turns (2 for the start and end of a span).
+        num_distributions: how many share a row, their columns taking turns (2 for the start and end of a span).
 
     Returns:
         float32 [rows, width].
     """
     result = np.empty_like(members[0])
-    for head in range(num_heads):
-        parts = [member[:, head::num_heads].astype(np.float64) for member in members]
+    for first in range(num_distributions):
+        parts = [member[:, first::num_distributions].astype(np.float64) for member in members]
         levels = [np.logaddexp.reduce(part, axis=1, keepdims=True) for part in parts]
         log_sum = np.logaddexp.reduce([part - level for part, level in zip(parts, levels, strict=True)], axis=0)
-        result[:, head::num_heads] = log_sum - np.log(len(members)) + np.mean(levels, axis=0)
+        result[:, first::num_distributions] = log_sum - np.log(len(members)) + np.mean(levels, axis=0)
     return result
 
 

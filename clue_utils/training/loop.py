@@ -1,4 +1,8 @@
-"""The training loop of every script."""
+"""The training loop of every script, from a batch to a checkpoint.
+
+A step leads to few other files: the loss of a batch to ``models.heads``, an evaluation through ``session`` to
+``predict``, and what is written to ``checkpoints``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,36 +23,45 @@ from clue_utils import cli, device, ranks
 from clue_utils.errors import UserError
 from clue_utils.features.batches import Collate, batches_per_epoch, length_grouped_batches, shuffled_batches
 from clue_utils.features.store import Features
-from clue_utils.models.heads import Tensors
+from clue_utils.models.heads import Head, to_tensors
 from clue_utils.record import NO_EVALUATION, Run
 from clue_utils.training import checkpoints
-from clue_utils.training.predict import to_tensors
 from clue_utils.training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 
-
-ComputeLoss = Callable[[paddle.nn.Layer, Tensors], paddle.Tensor]
-
-
-Evaluate = Callable[[], dict[str, float]]
+# Told of what a run does, for measurements: "features" and "evaluation" with the seconds that they took, "batch" with
+# each batch that is learnt from, "update" with the number of those done.
+Watch = Callable[[str, Any], None]
 
 
-# Names of metrics in log lines, where they differ from those in result.json.
-_LOG_NAMES = {"accuracy": "acc"}
+def no_watch(event: str, value: Any) -> None:
+    """Takes no note of anything."""
 
 
-def fit(
-    model: paddle.nn.Layer,
-    train: Features,
-    collate: Collate,
-    compute_loss: ComputeLoss,
-    evaluate: Evaluate,
-    args: Any,
-    run: Run,
-    save_best: Callable[[], None],
-    reason_to_stop: Callable[[], str] = lambda: "",
-) -> None:
+@dataclass
+class Job:
+    """What is trained, and what the loop asks of its owner.
+
+    Attributes:
+        head: gives the loss of each row of a batch.
+        collate: rows -> padded batch.
+        evaluate: () -> metrics of the development set, the same on every rank.
+        save_best: writes the checkpoint; called on rank 0.
+        reason_to_stop: asked on rank 0 after an evaluation: why training should end there, "" if it should go on.
+    """
+
+    model: paddle.nn.Layer
+    head: Head
+    train: Features
+    collate: Collate
+    evaluate: Callable[[], dict[str, float]]
+    save_best: Callable[[], None]
+    reason_to_stop: Callable[[], str] = lambda: ""
+    watch: Watch = no_watch
+
+
+def fit(job: Job, args: Any, run: Run) -> None:
     """Train a model; evaluate it every ``save_steps`` updates (0: every epoch) and at the end; keep the best.
 
     An update sees ``batch_size`` rows on each rank, in ``gradient_accumulation_steps`` parts. The loss is the mean
@@ -56,75 +70,105 @@ def fit(
     started again goes on from its last checkpoint to the same end.
 
     Args:
-        collate: rows -> padded batch.
-        compute_loss: model, batch -> float tensor [batch], the loss of each row.
-        evaluate: () -> metrics of the development set, the same on every rank.
         args: the hyper-parameters of ``settings.HYPER_PARAMETERS`` and ``max_steps``.
         run: where metrics and ``result.json`` go; ``run.fields["metric"]`` chooses the best checkpoint.
-        save_best: writes the checkpoint; called on rank 0.
-        reason_to_stop: asked on rank 0 after an evaluation: why training should end there, "" if it should go on.
 
     Raises:
         UserError: the loss is no longer a finite number.
         Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last update was written first.
     """
-    rank, num_ranks = ranks.rank(), ranks.world_size()
-    updates_per_epoch = batches_per_epoch(len(train), args.batch_size * num_ranks)
+    updates_per_epoch = batches_per_epoch(len(job.train), args.batch_size * ranks.world_size())
     num_steps = args.max_steps if args.max_steps > 0 else updates_per_epoch * args.num_train_epochs
-    schedule = LinearDecayWithWarmup(args.learning_rate, num_steps, args.warmup_steps or args.warmup_proportion)
-    optimizer = build_optimizer(model, schedule, args)
-    scaler = paddle.amp.GradScaler(enable=args.precision == "fp16")
-    step, is_due = _resume(model, optimizer, schedule, scaler, run)  # is_due: an evaluation, before the next update
+    state = TrainingState(job.model, num_steps, args, run)
+    state.resume()
     run.write(num_steps=num_steps)
-    replica = paddle.DataParallel(model, find_unused_parameters=True) if num_ranks > 1 else model
-    meter = _Meter(run, step, num_steps)
+    replica = paddle.DataParallel(job.model, find_unused_parameters=True) if ranks.world_size() > 1 else job.model
+    meter = _Meter(run, state.step, num_steps)
     batches: list[np.ndarray] = []
-
-    def save_checkpoint() -> None:
-        if rank == 0:
-            state = {"is_due": is_due, "run": run.state(), "scaler": _scaler_state(scaler)}
-            checkpoints.save(run.folder, step, model, optimizer, state)
-        run.write()
-
-    model.train()
-    with StopRequest(save_checkpoint) as stop:
-        while step < num_steps or is_due:
+    job.model.train()
+    with StopRequest(state.save) as stop:
+        while state.step < num_steps or state.is_due:
             stop.check()
-            if is_due:
+            if state.is_due:
                 with meter.paused():
                     with stop.at_once():
-                        metrics = evaluate_and_log(evaluate)
-                    is_due = False
-                    run.log("eval", step, metrics)
-                    if run.add_evaluation(step, metrics) and args.save_best_model and rank == 0:
-                        save_best()
-                    if step == num_steps or _stops_here(run, step, reason_to_stop):
+                        metrics = job.evaluate()
+                    state.is_due = False
+                    run.log("eval", state.step, metrics)
+                    if run.add_evaluation(state.step, metrics) and args.save_best_model and ranks.is_first():
+                        job.save_best()
+                    if state.step == num_steps or _stops_here(run, state.step, job.reason_to_stop):
                         break
-                    save_checkpoint()
-            epoch, index = divmod(step, updates_per_epoch)
+                    state.save()
+            epoch, index = divmod(state.step, updates_per_epoch)
             if index == 0 or not batches:
-                batches = _batches(train, args, epoch)
-            paddle.seed(step_seed(args.seed, step, rank))
-            loss = _backward(
-                replica, train, batches[index], collate, compute_loss, scaler, args.gradient_accumulation_steps
-            )
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.clear_grad(set_to_zero=False)
-            schedule.step()
-            step += 1
+                batches = _batches(job.train, args, epoch)
+            paddle.seed(step_seed(args.seed, state.step, ranks.rank()))
+            loss = _backward(job, replica, batches[index], state.scaler, args)
+            state.update()
             meter.advance()
-            run.show_progress(step, num_steps)
-            if step % args.logging_steps == 0:
-                meter.log(step, epoch, index, _mean_over_ranks(loss), optimizer.get_lr())
-            is_due = step == num_steps or step % (args.save_steps or updates_per_epoch) == 0
-            if is_due:
-                _require_finite(_mean_over_ranks(loss), step, run)
+            run.show_progress(state.step, num_steps)
+            job.watch("update", state.step)
+            if state.step % args.logging_steps == 0:
+                meter.log(state.step, epoch, index, device.mean_over_ranks(loss), state.optimizer.get_lr())
+            state.is_due = state.step == num_steps or state.step % (args.save_steps or updates_per_epoch) == 0
+            if state.is_due:
+                _require_finite(device.mean_over_ranks(loss), state.step, run)
         run.write()
     meter.close()
     logger.info("best %s: %.4f at step %d", *(run.fields[name] for name in ("metric", "best_metric", "best_step")))
-    if num_ranks > 1:
-        paddle.distributed.barrier()  # the best checkpoint is complete before any rank reads it
+    device.barrier()  # the best checkpoint is complete before any rank reads it
+
+
+class TrainingState:
+    """All that an update changes, and what becomes of it on disk.
+
+    Attributes:
+        step: updates done.
+        is_due: whether the evaluation after them is still to be done, before the next update.
+    """
+
+    def __init__(self, model: paddle.nn.Layer, num_steps: int, args: Any, run: Run) -> None:
+        self.model, self.run, self.step, self.is_due = model, run, 0, False
+        warmup = args.warmup_steps or args.warmup_proportion
+        self.schedule = LinearDecayWithWarmup(args.learning_rate, num_steps, warmup)
+        self.optimizer = build_optimizer(model, self.schedule, args)
+        self.scaler = paddle.amp.GradScaler(enable=args.precision == "fp16")
+
+    def update(self) -> None:
+        """Take the step that the gradients say."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.clear_grad(set_to_zero=False)
+        self.schedule.step()
+        self.step += 1
+
+    def save(self) -> None:
+        """Write a checkpoint, and the record."""
+        if ranks.is_first():
+            # In JSON's types; empty where losses are not scaled.
+            scaler = {k: getattr(v, "tolist", lambda v=v: v)() for k, v in self.scaler.state_dict().items()}
+            state = {"is_due": self.is_due, "run": self.run.state(), "scaler": scaler}
+            checkpoints.save(self.run.folder, self.step, self.model, self.optimizer, state)
+        self.run.write()
+
+    def resume(self) -> None:
+        """Go back to the newest checkpoint of the run; where there is none it begins at step 0."""
+        found, run = checkpoints.find_latest(self.run.folder), self.run
+        self.step = found[1]["step"] if found else 0
+        if len({int(step) for (step,) in device.gather(np.array([self.step]))}) > 1:
+            raise UserError(f"{run.folder}: not every process sees the same checkpoint; it must be on a shared disk")
+        if not found:
+            run.resume(NO_EVALUATION | {"history": []}, 0)
+            return
+        path, state = found
+        run.resume(state["run"], self.step)
+        checkpoints.restore(path, self.model, self.optimizer)
+        self.schedule.step(self.step)
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.is_due = bool(state["is_due"])
+        logger.info("going on from %s", path)
 
 
 def _batches(train: Features, args: Any, epoch: int) -> list[np.ndarray]:
@@ -135,131 +179,8 @@ def _batches(train: Features, args: Any, epoch: int) -> list[np.ndarray]:
     return shuffled_batches(len(train), batch_size, args.seed, epoch)
 
 
-def _resume(
-    model: paddle.nn.Layer,
-    optimizer: paddle.optimizer.Optimizer,
-    schedule: Any,
-    scaler: paddle.amp.GradScaler,
-    run: Run,
-) -> tuple[int, bool]:
-    """Go back to the newest checkpoint of the run; return its step and whether the evaluation there is due.
-
-    Where there is no checkpoint the run begins at step 0.
-    """
-    found = checkpoints.find_latest(run.folder)
-    step = found[1]["step"] if found else 0
-    if ranks.world_size() > 1:
-        steps: list[paddle.Tensor] = []
-        paddle.distributed.all_gather(steps, paddle.to_tensor([step]))
-        if len({int(value) for value in steps}) > 1:
-            raise UserError(f"{run.folder}: not every process sees the same checkpoint; it must be on a shared disk")
-    if found:
-        path, state = found
-        run.resume(state["run"], step)
-        checkpoints.restore(path, model, optimizer)
-        schedule.step(step)
-        if state["scaler"]:
-            scaler.load_state_dict(state["scaler"])
-        logger.info("going on from %s", path)
-    else:
-        run.resume(NO_EVALUATION | {"history": []}, 0)
-    return step, bool(found and found[1]["is_due"])
-
-
-def _scaler_state(scaler: paddle.amp.GradScaler) -> dict[str, Any]:
-    """State of the loss scaling in JSON's types; empty where losses are not scaled."""
-    return {name: getattr(value, "tolist", lambda value=value: value)() for name, value in scaler.state_dict().items()}
-
-
-def _stops_here(run: Run, step: int, reason_to_stop: Callable[[], str]) -> bool:
-    """Ask rank 0 whether training ends at an evaluation; the answer is every rank's."""
-    reason = reason_to_stop() if ranks.rank() == 0 else ""
-    if ranks.world_size() > 1:
-        answer = paddle.to_tensor([len(reason)])
-        paddle.distributed.broadcast(answer, src=0)
-        stops = bool(answer)
-    else:
-        stops = bool(reason)
-    if stops:
-        run.fields["pruned"] = {"step": step, "rule": reason}
-        logger.info("stopped at step %d, %s", step, reason)
-    return stops
-
-
-class _Meter:
-    """Progress bar, speed and memory of a training run, and its log lines.
-
-    Time is taken from log line to log line, after the loss was read, since a GPU is behind the loop until then.
-    Evaluation does not count.
-    """
-
-    def __init__(self, run: Run, step: int, num_steps: int) -> None:
-        quiet = None if ranks.rank() == 0 else True
-        self._bar = tqdm(total=num_steps, initial=step, desc="training", unit="step", disable=quiet, leave=False)
-        self._run, self._num_steps = run, num_steps
-        self._logged_step, self._begin, self._showed_memory = step, time.perf_counter(), False
-
-    def advance(self) -> None:
-        self._bar.update()
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out the time of what is not training."""
-        with cli.timed() as elapsed:
-            yield
-        self._begin += elapsed()
-
-    def log(self, step: int, epoch: int, index: int, loss: float, learning_rate: float) -> None:
-        _require_finite(loss, step, self._run)
-        speed = (step - self._logged_step) / (time.perf_counter() - self._begin)
-        memory = device.peak_memory_bytes(paddle.get_device())
-        logger.info(
-            "global step %d/%d, epoch: %d, batch: %d, rank_id: %d, loss: %f, lr: %.10f, speed: %.4f step/s",
-            *(step, self._num_steps, epoch, index, ranks.rank(), loss, learning_rate, speed),
-        )
-        if not self._showed_memory:
-            logger.info("memory: %.2f GiB at the peak so far", memory / 2**30)
-            self._showed_memory = True
-        scalars = {"loss": loss, "learning_rate": learning_rate, "steps_per_second": speed}
-        self._run.log("train", step, scalars | {"peak_memory_bytes": memory})
-        self._logged_step, self._begin = step, time.perf_counter()
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Any) -> paddle.optimizer.Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019) without decay of biases and of layer normalisation's weights."""
-    decayed = {
-        p.name for name, p in model.named_parameters() if not name.endswith("bias") and "norm" not in name.lower()
-    }
-    return paddle.optimizer.AdamW(
-        learning_rate=schedule,
-        epsilon=args.adam_epsilon,
-        parameters=model.parameters(),
-        weight_decay=args.weight_decay,
-        apply_decay_param_fun=lambda name: name in decayed,
-        grad_clip=paddle.nn.ClipGradByGlobalNorm(args.max_grad_norm) if args.max_grad_norm else None,
-    )
-
-
-def evaluate_and_log(evaluate: Evaluate) -> dict[str, float]:
-    """Evaluate and print the line that says so."""
-    with cli.timed() as elapsed:
-        metrics = evaluate()
-    values = "".join(f"{_LOG_NAMES.get(name, name)}: {round(metrics[name], 6)}, " for name in metrics if name != "loss")
-    logger.info("eval loss: %f, %seval done total : %s s", metrics["loss"], values, elapsed())
-    return metrics
-
-
 def _backward(
-    model: paddle.nn.Layer,
-    train: Features,
-    rows: np.ndarray,
-    collate: Collate,
-    compute_loss: ComputeLoss,
-    scaler: paddle.amp.GradScaler,
-    num_parts: int,
+    job: Job, replica: paddle.nn.Layer, rows: np.ndarray, scaler: paddle.amp.GradScaler, args: Any
 ) -> paddle.Tensor:
     """Add the gradients of this rank's share of an update; return that share's part of the mean loss, a scalar.
 
@@ -268,17 +189,21 @@ def _backward(
     """
     num_ranks = ranks.world_size()
     share = np.array_split(rows, num_ranks)[ranks.rank()]
-    parts = [part for part in np.array_split(share, num_parts) if len(part)]
+    parts = [part for part in np.array_split(share, args.gradient_accumulation_steps) if len(part)]
     weight = num_ranks / len(rows)
     if not parts:  # fewer rows than ranks at an epoch's end: take part in the exchange with a gradient of zero
         parts, weight = [rows[:1]], 0.0
     total = paddle.zeros([])
     for i, part in enumerate(parts):
         exchanges = i == len(parts) - 1
-        with contextlib.nullcontext() if exchanges or num_ranks == 1 else model.no_sync():
-            batch = to_tensors(collate([train[i] for i in part]))
+        with contextlib.nullcontext() if exchanges or num_ranks == 1 else replica.no_sync():
+            arrays = job.collate([job.train[i] for i in part])
+            job.watch("batch", arrays)
+            batch = to_tensors(arrays)
             try:
-                loss = compute_loss(model, batch).sum() * weight
+                with device.autocast(args.precision):
+                    losses = job.head.loss(replica, batch)
+                loss = losses.sum() * weight
                 scaler.scale(loss).backward()
             except Exception as error:
                 if device.is_out_of_memory(error):
@@ -306,11 +231,14 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 
-def _mean_over_ranks(value: paddle.Tensor) -> float:
-    if ranks.world_size() > 1:
-        value = value.clone()
-        paddle.distributed.all_reduce(value)
-    return float(value) / ranks.world_size()
+def _stops_here(run: Run, step: int, reason_to_stop: Callable[[], str]) -> bool:
+    """Ask rank 0 whether training ends at an evaluation; the answer is every rank's."""
+    reason = reason_to_stop() if ranks.is_first() else ""
+    stops = device.of_first_rank(bool(reason))
+    if stops:
+        run.fields["pruned"] = {"step": step, "rule": reason}
+        logger.info("stopped at step %d, %s", step, reason)
+    return stops
 
 
 def _require_finite(loss: float, step: int, run: Run) -> None:
@@ -319,3 +247,60 @@ def _require_finite(loss: float, step: int, run: Run) -> None:
     best = run.fields["best_step"]
     kept = f"the best checkpoint, of step {best}, is kept" if best else "no checkpoint has been kept yet"
     raise UserError(f"the loss is {loss} at step {step}: lower --learning_rate or raise --warmup_proportion; {kept}")
+
+
+def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Any) -> paddle.optimizer.Optimizer:
+    """AdamW (Loshchilov and Hutter, 2019) without decay of biases and of layer normalisation's weights."""
+    decayed = {
+        p.name for name, p in model.named_parameters() if not name.endswith("bias") and "norm" not in name.lower()
+    }
+    return paddle.optimizer.AdamW(
+        learning_rate=schedule,
+        epsilon=args.adam_epsilon,
+        parameters=model.parameters(),
+        weight_decay=args.weight_decay,
+        apply_decay_param_fun=lambda name: name in decayed,
+        grad_clip=paddle.nn.ClipGradByGlobalNorm(args.max_grad_norm) if args.max_grad_norm else None,
+    )
+
+
+class _Meter:
+    """Progress bar, speed and memory of a training run, and its log lines.
+
+    Time is taken from log line to log line, after the loss was read, since a GPU is behind the loop until then.
+    Evaluation does not count.
+    """
+
+    def __init__(self, run: Run, step: int, num_steps: int) -> None:
+        quiet = None if ranks.is_first() else True
+        self._bar = tqdm(total=num_steps, initial=step, desc="training", unit="step", disable=quiet, leave=False)
+        self._run, self._num_steps = run, num_steps
+        self._logged_step, self._begin, self._showed_memory = step, time.perf_counter(), False
+
+    def advance(self) -> None:
+        self._bar.update()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time of what is not training."""
+        with cli.timed() as elapsed:
+            yield
+        self._begin += elapsed()
+
+    def log(self, step: int, epoch: int, index: int, loss: float, learning_rate: float) -> None:
+        _require_finite(loss, step, self._run)
+        speed = (step - self._logged_step) / (time.perf_counter() - self._begin)
+        memory = device.peak_memory_bytes()
+        logger.info(
+            "global step %d/%d, epoch: %d, batch: %d, rank_id: %d, loss: %f, lr: %.10f, speed: %.4f step/s",
+            *(step, self._num_steps, epoch, index, ranks.rank(), loss, learning_rate, speed),
+        )
+        if not self._showed_memory:
+            logger.info("memory: %.2f GiB at the peak so far", memory / 2**30)
+            self._showed_memory = True
+        scalars = {"loss": loss, "learning_rate": learning_rate, "steps_per_second": speed}
+        self._run.log("train", step, scalars | {"peak_memory_bytes": memory})
+        self._logged_step, self._begin = step, time.perf_counter()
+
+    def close(self) -> None:
+        self._bar.close()

@@ -1,43 +1,56 @@
-"""What a task does with its records, beside what all tasks share."""
+"""What a task does with its records, beside what all tasks share. Imports no PaddlePaddle."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import paddle
 
 from clue_utils.data.examples import Records
 from clue_utils.features.store import Feature, Features
-from clue_utils.leaderboard import write
-from clue_utils.models.heads import Tensors
+from clue_utils.features.tokenization import PieceIds
+from clue_utils.leaderboard.write import Answers
+from clue_utils.scores.accuracy import accuracy, cross_entropy
 
 
-class Method(Protocol):
-    """How one kind of task is learnt and scored: what a script adds to the shared parts.
+class Method:
+    """How one kind of task is read and scored: what a script adds to the shared parts.
+
+    Which head is trained follows from the task's kind, see ``heads.HEADS``. What is not abstract here is what the
+    tasks have in common whose features have one "label" each.
 
     Attributes:
+        name: of the method, part of the key of cached features.
         num_outputs: classes of the classifier or choices of a question.
-        width: columns of the logits, and so of ``forward``'s result at the most.
+        width: columns of the logits at the most.
     """
 
+    name: str
     num_outputs: int
     width: int
 
+    def __init__(self, tokenizer: Any, max_seq_length: int) -> None:
+        self.tokenizer, self.max_seq_length = tokenizer, max_seq_length
+        self._ids = PieceIds(tokenizer)
+
     def settings(self) -> dict[str, Any]:
         """What the features depend on besides records and tokenizer: part of the cache's key."""
+        return {"method": self.name, "max_seq_length": self.max_seq_length}
 
     def encode(self, record: dict[str, Any]) -> list[Feature]:
         """Turn a record into its features."""
+        raise NotImplementedError
 
-    def compute_loss(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
-        """Loss of each row, float [batch]."""
-
-    def forward(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
-        """Logits of each row, float [batch, at most width]."""
+    def choose(self, scores: np.ndarray, records: Records, features: Features) -> np.ndarray:
+        """Class or choice that each row is answered with, int64 [len(features)]."""
+        return scores.argmax(axis=1)
 
     def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
         """Metrics of a split with gold answers, "loss" first; scores (logits) float32 [len(features), width]."""
+        labels = features.column("label")
+        chosen = self.choose(scores, records, features)
+        return {"loss": cross_entropy(scores, labels), "accuracy": accuracy(chosen, labels)}
 
-    def answer(self, scores: np.ndarray, records: Records, features: Features) -> write.Answers:
+    def answer(self, scores: np.ndarray, records: Records, features: Features) -> Answers:
         """The leaderboard's answers for a test split."""
+        raise NotImplementedError

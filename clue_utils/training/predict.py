@@ -11,14 +11,11 @@ from tqdm import tqdm
 
 from clue_utils import device, ranks
 from clue_utils.errors import UserError
-from clue_utils.features.batches import Batch, Collate, length_ordered_batches
+from clue_utils.features.batches import Collate, length_ordered_batches
 from clue_utils.features.store import Features
-from clue_utils.models.heads import Tensors
+from clue_utils.models.heads import Head, to_tensors
 
 logger = logging.getLogger(__name__)
-
-
-Forward = Callable[[paddle.nn.Layer, Tensors], paddle.Tensor]
 
 
 # Tokens of a batch in evaluation: what a processor's caches hold is quickest (three times as quick on C3 as sixty-four
@@ -31,12 +28,15 @@ def max_tokens() -> int:
     return _MAX_TOKENS_CPU if paddle.get_device() == "cpu" else _MAX_TOKENS_CARD
 
 
-def to_tensors(batch: Batch) -> Tensors:
-    return {name: paddle.to_tensor(array) for name, array in batch.items()}
-
-
 def compute_logits(
-    model: paddle.nn.Layer, features: Features, forward: Forward, collate: Collate, batch_size: int, width: int
+    model: paddle.nn.Layer,
+    head: Head,
+    features: Features,
+    collate: Collate,
+    batch_size: int,
+    width: int,
+    precision: str,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Logits of every feature, in the features' order, on every rank.
 
@@ -44,9 +44,9 @@ def compute_logits(
     numbers do not depend on how many ranks there are.
 
     Args:
-        forward: model, batch -> float tensor [batch, at most width]; shorter rows are filled with -inf.
         batch_size: rows of a batch at the most; fewer where they are long.
-        width: columns of the result.
+        width: columns of the result; shorter rows are filled with -inf.
+        on_batch: called after each batch.
 
     Returns:
         float32 array [len(features), width].
@@ -62,12 +62,12 @@ def compute_logits(
     try:
         begin = 0
         with paddle.no_grad():
-            for rows in tqdm(
-                mine, desc="evaluating", unit="batch", disable=None if ranks.rank() == 0 else True, leave=False
-            ):
-                for output in _outputs(model, features, rows, forward, collate):
+            quiet = None if ranks.is_first() else True
+            for rows in tqdm(mine, desc="evaluating", unit="batch", disable=quiet, leave=False):
+                for output in _outputs(model, head, features, rows, collate, precision):
                     local[begin : begin + len(output), : output.shape[1]] = output
                     begin += len(output)
+                on_batch()
     finally:
         if was_training:
             model.train()
@@ -81,12 +81,14 @@ def compute_logits(
 
 
 def _outputs(
-    model: paddle.nn.Layer, features: Features, rows: np.ndarray, forward: Forward, collate: Collate
+    model: paddle.nn.Layer, head: Head, features: Features, rows: np.ndarray, collate: Collate, precision: str
 ) -> Iterator[np.ndarray]:
     """Outputs of a batch, float32 [rows, ...]; in several pieces where memory does not suffice for all at once."""
     batch = to_tensors(collate([features[i] for i in rows]))
     try:
-        output = forward(model, batch).astype("float32").numpy()
+        with device.autocast(precision):
+            logits = head.forward(model, batch)
+        output = logits.astype("float32").numpy()
     except Exception as error:
         if not device.is_out_of_memory(error):
             raise
@@ -102,7 +104,7 @@ def _outputs(
     logger.warning("out of memory in evaluation with a batch of shape %s: taking it in halves", shape)
     del batch
     for half in np.array_split(rows, 2):
-        yield from _outputs(model, features, half, forward, collate)
+        yield from _outputs(model, head, features, half, collate, precision)
 
 
 def _gather(local: np.ndarray, batches: list[np.ndarray]) -> np.ndarray:
@@ -110,13 +112,8 @@ def _gather(local: np.ndarray, batches: list[np.ndarray]) -> np.ndarray:
     size = ranks.world_size()
     order = [np.concatenate(batches[rank::size]) if batches[rank::size] else np.zeros(0, int) for rank in range(size)]
     result = np.empty((sum(map(len, order)), local.shape[1]), local.dtype)
-    if size == 1:
-        result[order[0]] = local
-        return result
     padded = np.zeros((max(map(len, order)), local.shape[1]), local.dtype)
     padded[: len(local)] = local
-    parts: list[paddle.Tensor] = []
-    paddle.distributed.all_gather(parts, paddle.to_tensor(padded))
-    for rows, part in zip(order, parts, strict=True):
-        result[rows] = part.numpy()[: len(rows)]
+    for rows, part in zip(order, device.gather(padded), strict=True):
+        result[rows] = part[: len(rows)]
     return result

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from clue_utils import device, models, ranks
+from clue_utils import cli, device, models, ranks
 from clue_utils.data import examples
 from clue_utils.data.examples import Records
 from clue_utils.features import tokenization
@@ -23,41 +23,48 @@ from clue_utils.files import locked_folder
 from clue_utils.grid import pruning
 from clue_utils.leaderboard import write
 from clue_utils.models import cpu_layers
-from clue_utils.models.heads import Tensors
+from clue_utils.models.heads import HEADS
 from clue_utils.record import Run
 from clue_utils.tasks import DIAGNOSTICS, DIAGNOSTICS_MODEL, TEST, Task
 from clue_utils.training import checkpoints, ensemble
-from clue_utils.training.loop import evaluate_and_log, fit
+from clue_utils.training.loop import Job, Watch, fit, no_watch
 from clue_utils.training.method import Method
 from clue_utils.training.predict import compute_logits
 
 logger = logging.getLogger(__name__)
 
 
+# Names of metrics in log lines, where they differ from those in result.json.
+_LOG_NAMES = {"accuracy": "acc"}
+
+
 @dataclass(frozen=True)
-class Split:
-    """Checked records and their features; a record may have several."""
+class Dataset:
+    """Checked records of a split and their features; a record may have several."""
 
     records: Records
     features: Features
 
 
-class Pipeline:
-    """What a run works with: tokenizer, method, record (``run``) and padding (``collate``), and through them splits,
-    models and predictions.
+class Session:
+    """What a run works with: tokenizer, method, head, record (``run``) and padding (``collate``), and through them
+    data, models and predictions.
 
     Args:
         args: flags, completed by ``settings.resolve``.
         run: the record, which begins here, once a run has all that it needs but its model.
         build_method: tokenizer -> the script's method.
+        watch: told of what is measured, see ``loop.Watch``.
 
     Raises:
         UserError: a test set that is to be predicted is missing or faulty, or the members of an ensemble do not go
             together.
     """
 
-    def __init__(self, args: Any, task: Task, run: Run, build_method: Callable[[Any], Method]) -> None:
-        self.args, self.task, self.run = args, task, run
+    def __init__(
+        self, args: Any, task: Task, run: Run, build_method: Callable[[Any], Method], watch: Watch = no_watch
+    ) -> None:
+        self.args, self.task, self.run, self.head, self.watch = args, task, run, HEADS[task.kind], watch
         # Read before anything is trained: rather refused now than after hours.
         self._tests = _load_tests(task, args.data_dir) if args.do_predict else []
         models.require_architecture(args.model_name_or_path)
@@ -72,33 +79,25 @@ class Pipeline:
             max_length=args.max_seq_length,
         )
         run.begin()
-        if ranks.world_size() > 1:
-            paddle.distributed.barrier()  # rank 0 may have cleared the folder
+        device.barrier()  # rank 0 may have cleared the folder
         if args.ensemble:
             ensemble.check_members(args, self.tokenizer, self.method.settings())
         self.run.record_members([args.model_name_or_path, *args.ensemble])
 
-    def load_split(self, name: str) -> Split:
+    def load_split(self, name: str) -> Dataset:
         """Read a split of the task, note its size and checksum, and build its features."""
         records = examples.load_records(self.task, name, self.args.data_dir)
         self.run.record_data(records)
         return self._with_features(records)
 
-    def _with_features(self, records: Records) -> Split:
-        cache = examples.cache_dir() / "features"
-        args = self.args
-        return Split(
-            records,
-            build_features(
-                records,
-                self.method,
-                self.tokenizer,
-                cache,
-                args.num_proc,
-                args.overwrite_cache,
-                self.run.sign_of_life,
-            ),
-        )
+    def _with_features(self, records: Records) -> Dataset:
+        cache, args, on_progress = examples.cache_dir() / "features", self.args, self.run.sign_of_life
+        with cli.timed() as elapsed:
+            features = build_features(
+                records, self.method, self.tokenizer, cache, args.num_proc, args.overwrite_cache, on_progress
+            )
+        self.watch("features", elapsed())
+        return Dataset(records, features)
 
     def load_model(self, name_or_path: str, training: bool) -> paddle.nn.Layer:
         """Load the encoder with the task's head, see ``models.load_model``, and see that it takes the inputs."""
@@ -108,54 +107,50 @@ class Pipeline:
             cpu_layers.speed_up(model)
         return model
 
-    def _compute_loss(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
-        with device.autocast(self.args.precision):
-            return self.method.compute_loss(model, batch)
-
-    def _forward(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
-        self.run.sign_of_life()
-        with device.autocast(self.args.precision):
-            return self.method.forward(model, batch)
-
-    def score(self, members: Sequence[paddle.nn.Layer], split: Split) -> dict[str, float]:
-        """Metrics of a model, or of the mean of several, on a split with gold answers."""
-        return self.method.score(self._logits(members, split), split.records, split.features)
+    def evaluate(self, members: Sequence[paddle.nn.Layer], dev: Dataset) -> dict[str, float]:
+        """Metrics of a model, or of the mean of several, on data with gold answers; print the line that says so."""
+        with cli.timed() as elapsed:
+            metrics = self.method.score(self._logits(members, dev), dev.records, dev.features)
+            seconds = elapsed()
+        names = [name for name in metrics if name != "loss"]
+        values = "".join(f"{_LOG_NAMES.get(name, name)}: {round(metrics[name], 6)}, " for name in names)
+        logger.info("eval loss: %f, %seval done total : %s s", metrics["loss"], values, seconds)
+        self.watch("evaluation", seconds)
+        return metrics
 
     def predict(self, members: Sequence[paddle.nn.Layer]) -> None:
         """Write the predictions of every test set; with CMNLI, of the diagnostics set too where its data is there."""
         for records in self._tests:
             if records.task is self.task:
                 self.run.record_data(records)
-            split = self._with_features(records)
-            answers = self.method.answer(self._logits(members, split), split.records, split.features)
+            test = self._with_features(records)
+            answers = self.method.answer(self._logits(members, test), test.records, test.features)
             folder = Path(self.args.output_dir)
             for path in write.write_predictions(records.task, records.split, answers, folder):
                 logger.info("%d predictions written to %s", len(answers), path)
 
-    def _logits(self, members: Sequence[paddle.nn.Layer], split: Split) -> np.ndarray:
-        """Logits float32 [len(split.features), width]."""
-        batch_size, width = self.args.eval_batch_size, self.method.width
-        logits = [
-            compute_logits(model, split.features, self._forward, self.collate, batch_size, width) for model in members
-        ]
-        return logits[0] if len(logits) == 1 else ensemble.average_logits(logits, 2 if self.task.kind == "span" else 1)
+    def _logits(self, members: Sequence[paddle.nn.Layer], data: Dataset) -> np.ndarray:
+        """Logits float32 [len(data.features), width]."""
+        how = (self.collate, self.args.eval_batch_size, self.method.width, self.args.precision, self.run.sign_of_life)
+        logits = [compute_logits(model, self.head, data.features, *how) for model in members]
+        return logits[0] if len(logits) == 1 else ensemble.average_logits(logits, self.head.num_distributions)
 
-    def train(self, dev: Split) -> None:
+    def train(self, dev: Dataset) -> None:
         """Fine-tune and keep the best checkpoint in the output folder."""
         train = self.load_split("train").features
         device.seed_all(self.args.seed)  # a new head is drawn at random
         model = self.load_model(self.args.model_name_or_path, training=True)
-        fit(
+        job = Job(
             model,
+            self.head,
             train,
             self.collate,
-            self._compute_loss,
-            lambda: self.score([model], dev),
-            self.args,
-            self.run,
+            evaluate=lambda: self.evaluate([model], dev),
             save_best=lambda: models.save_model(model, self.tokenizer, self.run.folder),
             reason_to_stop=self._reason_to_stop if self.args.prune else lambda: "",
+            watch=self.watch,
         )
+        fit(job, self.args, self.run)
         self.run.write(status="trained")
 
     def _reason_to_stop(self) -> str:
@@ -163,35 +158,36 @@ class Pipeline:
         return pruning.reason_to_stop(self.run.fields, others)
 
 
-def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
+def execute(args: Any, task: Task, build_method: Callable[[Any], Method], watch: Watch = no_watch) -> None:
     """Carry out ``--do_train``, ``--do_eval`` and ``--do_predict``, in this order.
 
-    After training, evaluation and prediction use the best checkpoint. Arguments as of :class:`Pipeline`.
+    After training, evaluation and prediction use the best checkpoint. Arguments as of :class:`Session`.
     """
+    device.start(args.device, args.precision)
     with locked_folder(Path(args.output_dir)):
-        run = Run(task.name, task.metric, args, device)
+        run = Run(task.name, task.metric, args, paddle.get_device())
         with run.recorded():
-            _execute(args, task, run, build_method)
-            run.finish(device)
+            _execute(args, Session(args, task, run, build_method, watch))
+            run.finish(device.peak_memory_bytes())
 
 
-def _execute(args: Any, task: Task, run: Run, build_method: Callable[[Any], Method]) -> None:
-    pipeline, checkpoint = Pipeline(args, task, run, build_method), args.model_name_or_path
-    dev = pipeline.load_split("dev") if args.do_train or args.do_eval else None
+def _execute(args: Any, session: Session) -> None:
+    run, checkpoint = session.run, args.model_name_or_path
+    dev = session.load_split("dev") if args.do_train or args.do_eval else None
     if args.do_train and dev:
         checkpoint = str(run.folder)
         if run.is_trained:
-            logger.info("%s: trained already, best %s %.4f", run.folder, task.metric, run.fields["best_metric"])
+            logger.info("%s: trained already, best %s %.4f", run.folder, session.task.metric, run.fields["best_metric"])
         else:
-            pipeline.train(dev)
-        if ranks.rank() == 0:  # also after a run that was killed before it came to this
+            session.train(dev)
+        if ranks.is_first():  # also after a run that was killed before it came to this
             checkpoints.remove_all(run.folder)
     if args.do_eval or args.do_predict:
-        members = [pipeline.load_model(folder, training=False) for folder in (checkpoint, *args.ensemble)]
+        members = [session.load_model(folder, training=False) for folder in (checkpoint, *args.ensemble)]
         if args.do_eval and dev:
-            run.write(evaluation=evaluate_and_log(lambda: pipeline.score(members, dev)))
+            run.write(evaluation=session.evaluate(members, dev))
         if args.do_predict:
-            pipeline.predict(members)
+            session.predict(members)
 
 
 def _load_tests(task: Task, data_dir: str | None) -> list[Records]:

@@ -41,7 +41,7 @@ class StopRequest:
         if self.asked == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = number
-        if ranks.rank() != 0:
+        if not ranks.is_first():
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even where Python code cannot run
             signal.alarm(self._SECONDS_WITHOUT_RANK_0)
         elif self._at_once:
@@ -49,7 +49,7 @@ class StopRequest:
 
     def check(self) -> None:
         """Write a checkpoint and raise Stopped if a signal came."""
-        if self.asked and ranks.rank() == 0:
+        if self.asked and ranks.is_first():
             self._save()
             raise Stopped(self.asked)
 
@@ -70,6 +70,6 @@ class StopRequest:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        lost_rank_0 = ranks.rank() != 0 and isinstance(error, Exception)
+        lost_rank_0 = not ranks.is_first() and isinstance(error, Exception)
         if self.asked and (error is None or lost_rank_0):
             raise Stopped(self.asked) from None

@@ -26,8 +26,8 @@ from clue_utils.features.store import Features
 from clue_utils.files import os_errors, put, remove_folder, write_text_atomically
 from clue_utils.record import NO_EVALUATION, Run
 from clue_utils.training.checkpoints import step_of
-from clue_utils.training.loop import evaluate_and_log, step_seed
-from clue_utils.training.session import Pipeline, Split
+from clue_utils.training.loop import step_seed
+from clue_utils.training.session import Dataset, Session
 from clue_utils.training.stopping import StopRequest
 
 # Where a checkpoint keeps PaddleNLP's state and ours: the run's record, and the losses that PaddleNLP's forgets.
@@ -85,15 +85,15 @@ class ClueTrainer(Trainer):
     and, after a signal, the checkpoint written then.
 
     Args:
-        pipeline: the run that it is part of.
+        session: the run that it is part of.
         dev: what is evaluated.
         settings: as of PaddleNLP's Trainer.
     """
 
     control: Any
 
-    def __init__(self, pipeline: Pipeline, dev: Split | None, **settings: Any) -> None:
-        self.pipeline, self.dev = pipeline, dev
+    def __init__(self, session: Session, dev: Dataset | None, **settings: Any) -> None:
+        self.session, self.dev = session, dev
         self._losses: dict[str, Any] | None = None  # of the checkpoint gone on from, until the first update
         super().__init__(**settings)
 
@@ -107,7 +107,7 @@ class ClueTrainer(Trainer):
             UserError: that is not a checkpoint of a run with these settings; or the loss is no longer a finite number.
             Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last update was written first.
         """
-        run = self.pipeline.run
+        run = self.session.run
         checkpoint = Path(named) if named else find_checkpoint(run.folder)
         if checkpoint is None:
             run.resume(NO_EVALUATION | {"history": []}, 0)
@@ -171,9 +171,9 @@ class ClueTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Metrics of the development set, recorded in ``result.json`` during training."""
-        run, dev = self.pipeline.run, self.dev
+        run, dev = self.session.run, self.dev
         assert dev is not None
-        metrics = evaluate_and_log(lambda: self.pipeline.score([self.model], dev))
+        metrics = self.session.evaluate([self.model], dev)
         if self.is_in_train:
             run.log("eval", self.state.global_step, metrics)
             run.add_evaluation(self.state.global_step, metrics)
@@ -190,13 +190,13 @@ class ClueTrainer(Trainer):
         super().log(logs, **settings)
         if "loss" in logs:
             scalars: dict[str, float] = {name: logs[name] for name in ("loss", "learning_rate") if name in logs}
-            self.pipeline.run.log("train", self.state.global_step, scalars)
+            self.session.run.log("train", self.state.global_step, scalars)
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
         """Write ``<split>_results.json`` and add it to ``all_results.json``, each as a whole."""
         if not self.args.should_save:
             return
-        folder = self.pipeline.run.folder
+        folder = self.session.run.folder
         files = {f"{split}_results.json": metrics}
         if combined:
             path = folder / "all_results.json"
@@ -235,7 +235,7 @@ class ClueTrainer(Trainer):
             "logged_step": self._globalstep_last_logged,
             "unlogged": unlogged_loss,
         }
-        text = json.dumps({"run": self.pipeline.run.state(), "losses": losses}, ensure_ascii=False)
+        text = json.dumps({"run": self.session.run.state(), "losses": losses}, ensure_ascii=False)
         (checkpoint / RUN_STATE_NAME).write_text(text, encoding="utf-8")
 
     def _rotate_checkpoints(self, use_mtime: bool = False, output_dir: str | None = None) -> None:
@@ -287,7 +287,7 @@ class GoOn(TrainerCallback):
                     f"{here}: the best checkpoint so far is gone; pass --overwrite_output_dir to start anew"
                 )
         newest = folder / f"checkpoint-{state.global_step}"
-        if ranks.rank() == 0 and newest.is_dir():  # the run may have been killed before it did so
+        if ranks.is_first() and newest.is_dir():  # the run may have been killed before it did so
             self.trainer.remove_old_checkpoints(newest)
 
 

@@ -11,6 +11,7 @@ batches, weights and dropout are those of ``ours``. With ``--no_model`` neither 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import json
@@ -67,11 +68,13 @@ def swap(owner: Any, **functions: Any) -> None:
 
 def make_plain(batch_size: int) -> None:
     """Take out what this project does for speed."""
+    from clue_utils import device
     from clue_utils.features import build, tokenization
     from clue_utils.models import cpu_layers
     from clue_utils.training import predict, session
 
-    swap(cpu_layers, tune=lambda: None, speed_up=lambda model: None)
+    swap(device, tune_cpu=lambda: None)
+    swap(cpu_layers, speed_up=lambda model: None)
     swap(tokenization.PieceIds, __call__=tokenization.PieceIds._ask)
     build_features = build.build_features
 
@@ -91,16 +94,19 @@ def remove_model() -> None:
     """Let losses be one and logits zero at no cost, so that what remains is what the loops themselves cost."""
     import paddle
 
+    from clue_utils.models.heads import HEADS
     from clue_utils.training import session
 
-    def compute_loss(_: Any, model: Any, batch: Any) -> Any:
+    def loss(model: Any, batch: Any) -> Any:
         return paddle.ones([len(batch["input_ids"])]) + 0 * model.parameters()[-1].sum()
 
-    def forward(owner: Any, _: Any, batch: Any) -> Any:
-        columns = batch["input_ids"].shape[1]  # choices of a question, or tokens
-        return paddle.zeros([len(batch["input_ids"]), min(columns, owner.method.width)])
+    def forward(model: Any, batch: Any) -> Any:
+        ids = batch["input_ids"]
+        is_classified = "label" in batch and ids.ndim == 2
+        columns = model.config.num_labels if is_classified else ids.shape[1]  # choices of a question, or tokens
+        return paddle.zeros([len(ids), columns])
 
-    swap(session.Pipeline, _compute_loss=compute_loss, _forward=forward)
+    swap(session, HEADS={kind: replace(head, loss=loss, forward=forward) for kind, head in HEADS.items()})
 
 
 def main() -> None:
@@ -109,16 +115,15 @@ def main() -> None:
     if no_model:
         script, *flags = flags
     sys.path[:0] = [str(TOP), str(TOP / "classification"), str(TOP / "mrc")]
-    from clue_utils import cli, device, environment, ranks
+    from clue_utils import environment, ranks
 
     if mode == "plain":
-        swap(cli, cpu_settings=lambda *_: {"OMP_NUM_THREADS": "1"})
-    environment.tune_cpu()
-    environment.import_libraries()
+        swap(environment, cpu_settings=lambda *_: {"OMP_NUM_THREADS": "1"})
+    environment.start()
     import paddle
 
     from clue_utils.data import examples
-    from clue_utils.training import loop, session
+    from clue_utils.training import session
 
     if mode == "plain":
         make_plain(int(flags[flags.index("--batch_size") + 1]))
@@ -126,47 +131,30 @@ def main() -> None:
         remove_model()
     cost: dict[str, Any] = {"features": 0.0, "evaluations": [], "tokens": 0, "padded_tokens": 0, "updates": 0}
 
-    load, evaluate, advance = examples.load_records, loop.evaluate_and_log, loop._Meter.advance
-    build, fit = vars(session)["build_features"], vars(session)["fit"]
+    load, execute = examples.load_records, session.execute
 
     def load_some(task: Any, name: str, *rest: Any) -> Any:
         records = load(task, name, *rest)
         return replace(records, rows=records.rows[: int(num_records)])
 
-    def timed_build(*args: Any) -> Any:
-        begin = time.perf_counter()
-        features = build(*args)
-        cost["features"] += time.perf_counter() - begin
-        return features
-
-    def timed_evaluate(*args: Any) -> Any:
-        begin = time.perf_counter()
-        metrics = evaluate(*args)
-        cost["evaluations"].append(time.perf_counter() - begin)
-        return metrics
-
-    def counted_fit(model: Any, train: Any, collate: Any, *rest: Any, **more: Any) -> None:
-        def counted_collate(rows: Any) -> Any:
-            batch = collate(rows)
+    def watch(event: str, value: Any) -> None:
+        if event == "features":
+            cost["features"] += value
+        elif event == "evaluation":
+            cost["evaluations"].append(value)
+        elif event == "batch":
             # Of this process, as many times as there are processes.
-            cost["tokens"] += int(batch["attention_mask"].sum()) * ranks.world_size()
-            cost["padded_tokens"] += batch["attention_mask"].size * ranks.world_size()
-            return batch
-
-        fit(model, train, counted_collate, *rest, **more)
-
-    def noted_advance(meter: Any) -> None:
-        cost.setdefault("first_step", time.time() - BEGIN)
-        cost["updates"] += 1
-        advance(meter)
+            cost["tokens"] += int(value["attention_mask"].sum()) * ranks.world_size()
+            cost["padded_tokens"] += value["attention_mask"].size * ranks.world_size()
+        elif event == "update":
+            cost.setdefault("first_step", time.time() - BEGIN)
+            cost["updates"] += 1
 
     swap(examples, load_records=load_some)
-    swap(session, build_features=timed_build, evaluate_and_log=timed_evaluate, fit=counted_fit)
-    swap(loop, evaluate_and_log=timed_evaluate)
-    swap(loop._Meter, advance=noted_advance)
+    swap(session, execute=functools.partial(execute, watch=watch))
     importlib.import_module(Path(script).stem).main(flags)
 
-    if ranks.rank() != 0:
+    if not ranks.is_first():
         return
     output = Path(flags[flags.index("--output_dir") + 1])
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
@@ -174,7 +162,7 @@ def main() -> None:
     cost |= {
         "seconds": time.time() - BEGIN,
         "steps_per_second": len(trained) / sum(1 / line["steps_per_second"] for line in trained),
-        "peak_memory": device.peak_memory_bytes("cpu"),
+        "peak_memory": environment.peak_memory_bytes(),
         "matrix_rate": measure_matrix_rate(paddle.ones([2048, 2048])),
         "losses": [line["loss"] for line in trained],
         "metrics": [

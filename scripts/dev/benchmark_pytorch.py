@@ -31,7 +31,7 @@ from transformers import (  # noqa: E402
 )
 
 from benchmark_job import measure_matrix_rate  # noqa: E402
-from clue_utils import device  # noqa: E402
+from clue_utils import environment  # noqa: E402
 from clue_utils.features.batches import (  # noqa: E402
     collate,
     length_ordered_batches,
@@ -147,7 +147,7 @@ def main() -> None:
         "updates": num_steps,
         "steps_per_second": num_steps / training,
         "seconds": time.time() - BEGIN,
-        "peak_memory": device.peak_memory_bytes("cpu"),
+        "peak_memory": environment.peak_memory_bytes(),
         "matrix_rate": measure_matrix_rate(torch.ones(2048, 2048)),
     }
     Path(report).write_text(json.dumps(cost))
