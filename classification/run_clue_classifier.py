@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
-from clue_utils import cli, environment, ranks, settings, tasks
+from dataclasses import dataclass
+
+from clue_utils import cli, environment, ranks, tasks
 from clue_utils.errors import UserError
+from clue_utils.record import read_result
+from clue_utils.settings import Settings, flag
 
 EXAMPLE = """\
 example:
@@ -13,27 +17,30 @@ example:
 """
 
 
-def build_parser() -> cli.Parser:
-    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
-    group = parser.add_argument_group("task")
-    group.add_argument(
-        "--task_name",
-        required=True,
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings(Settings):
+    """The settings of a run on a classification task."""
+
+    task_name: str = flag(
+        "task",
+        str,
+        f"one of {', '.join(tasks.CLASSIFICATION_TASKS)}, in any letter case",
         metavar="TASK",
-        help=f"one of {', '.join(tasks.CLASSIFICATION_TASKS)}, in any letter case",
+        is_required=True,
     )
-    settings.add_shared(parser)
-    return parser
+
+
+def build_parser() -> cli.Parser:
+    return ClassifierSettings.parser(__doc__, EXAMPLE)
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
-    cli.configure_logging(args.log_level)
-    task = tasks.get_task(args.task_name)
+    flags = build_parser().parse_args(argv)
+    task = tasks.get_task(flags.task_name)
     if task.kind != "classification":
         raise UserError(f"--task_name {task.name} is a reading task: run {task.script}")
-    settings.resolve(args, task, ranks.world_size())
-    device = environment.start(args)
+    args = ClassifierSettings.resolve(vars(flags), task, ranks.world_size(), read_result(flags.model_name_or_path))
+    device = environment.start(args, task)
 
     # After the settings that Paddle reads when it is imported.
     from clue_utils.training.classification import Classification

@@ -13,11 +13,13 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from clue_utils.cli import configure_logging
 from clue_utils.device import require_precision, set_device
 from clue_utils.errors import UserError, shorten
 from clue_utils.ranks import processes_on_this_machine, rank, world_size
+from clue_utils.settings import Settings
+from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -147,8 +149,10 @@ def import_libraries() -> None:
     paddlenlp_logger.set_level("ERROR")
 
 
-def start(args: Any) -> str:
-    """Set the process up for a run: CPU settings, libraries, device. Returns the device taken."""
+def start(args: Settings, task: Task) -> str:
+    """Set the process up for a run: log, CPU settings, libraries, device. Returns the device taken."""
+    configure_logging(args.log_level)
+    args.log(task, world_size())
     tune_cpu()
     import_libraries()
     device = set_device(args.device)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clue_utils import cli, environment, ranks, settings, tasks
+from clue_utils import cli, environment, ranks, tasks
 from clue_utils.errors import UserError
+from clue_utils.record import read_result
+from clue_utils.settings import Settings
 from clue_utils.tasks import MAX_CHOICES
 
 if TYPE_CHECKING:
@@ -109,17 +111,14 @@ def _best_choice(scores: np.ndarray, features: Features) -> np.ndarray:
 
 
 def build_parser() -> cli.Parser:
-    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
-    settings.add_shared(parser)
-    return parser
+    return Settings.parser(__doc__, EXAMPLE)
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
-    cli.configure_logging(args.log_level)
+    flags = build_parser().parse_args(argv)
     task = tasks.get_task("C3")
-    settings.resolve(args, task, ranks.world_size())
-    device = environment.start(args)
+    args = Settings.resolve(vars(flags), task, ranks.world_size(), read_result(flags.model_name_or_path))
+    device = environment.start(args, task)
 
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 

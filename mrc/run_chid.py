@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clue_utils import cli, environment, ranks, settings, tasks
+from clue_utils import cli, environment, ranks, tasks
 from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
+from clue_utils.record import read_result
+from clue_utils.settings import Settings, hyper_parameter
 from clue_utils.tasks import ASSIGNMENT_RULES, BLANK, NUM_CANDIDATES
 
 if TYPE_CHECKING:
@@ -129,24 +132,28 @@ class Chid:
         return np.concatenate([assign_candidates(part, self.assignment) for part in np.split(scores, ends[:-1])])
 
 
-def build_parser() -> cli.Parser:
-    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
-    settings.add_shared(parser)
-    parser.add_argument_group("CHID").add_argument(
-        "--assignment",
-        choices=ASSIGNMENT_RULES,
-        help="give the blanks of a record their idioms by the best joint assignment, or greedily as earlier scripts do "
-        f"(default: {ASSIGNMENT_RULES[0]})",
+@dataclass(frozen=True, kw_only=True)
+class ChidSettings(Settings):
+    """The settings of a run on CHID."""
+
+    assignment: str = hyper_parameter(
+        "CHID",
+        ASSIGNMENT_RULES,
+        "give the blanks of a record their idioms by the best joint assignment, or greedily as earlier scripts do "
+        "(default: %(default)s)",
+        ASSIGNMENT_RULES[0],
     )
-    return parser
+
+
+def build_parser() -> cli.Parser:
+    return ChidSettings.parser(__doc__, EXAMPLE)
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
-    cli.configure_logging(args.log_level)
+    flags = build_parser().parse_args(argv)
     task = tasks.get_task("CHID")
-    settings.resolve(args, task, ranks.world_size(), extra={"assignment": ASSIGNMENT_RULES[0]})
-    device = environment.start(args)
+    args = ChidSettings.resolve(vars(flags), task, ranks.world_size(), read_result(flags.model_name_or_path))
+    device = environment.start(args, task)
 
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 

@@ -16,31 +16,21 @@ from clue_utils import cli, record, settings, tasks
 from clue_utils.errors import UserError
 from clue_utils.grid import search_space
 
-# Said by the trial itself, so that folder and content agree.
-OWN_FLAGS = "model_name_or_path output_dir device do_train do_eval batch_size learning_rate dropout seed".split()
 
-
-def require_same_settings(
-    earlier: dict[str, Any], folder: Path, flags: Any, task: tasks.Task, args: Any, num_processes: int
-) -> None:
+def require_same_settings(earlier: dict[str, Any], folder: Path, now: settings.Settings) -> None:
     """Refuse to take a finished trial for one that would have other settings, given or by default.
 
     Raises:
         UserError: it has; what the folder's name says is not compared, nor what may change when a run goes on.
     """
-    flags.model_name_or_path, flags.do_train = args.model, True
-    flags.batch_size = args.batch_size // num_processes
-    settings.resolve(flags, task, num_processes)
-    recorded = {"model_name_or_path": earlier.get("model"), "max_steps": earlier.get("max_steps")}
-    recorded |= earlier["hyper_parameters"]
-    for name in ("model_name_or_path", "max_steps", *settings.HYPER_PARAMETERS):
-        is_compared = name == "model_name_or_path" or name not in (*OWN_FLAGS, *record.FREE_TO_CHANGE)
-        value = getattr(flags, name)
-        if is_compared and name in recorded and value != recorded[name]:
-            raise UserError(
-                f"{folder} holds a finished run with --{name} {recorded[name]}, not {value}: "
-                "choose another folder with --results, or remove this one"
-            )
+    named = {*settings.SET_BY_TRIAL} - {"model_name_or_path"}
+    one_sided = earlier["hyper_parameters"].keys() ^ now.hyper_parameters().keys()
+    for name, (there, here) in settings.differences(earlier, now.description(), {*named, *one_sided}).items():
+        flag = "model_name_or_path" if name == "model" else name
+        raise UserError(
+            f"{folder} holds a finished run with --{flag} {there}, not {here}: "
+            "choose another folder with --results, or remove this one"
+        )
 
 
 def main() -> None:
@@ -48,7 +38,7 @@ def main() -> None:
     begin = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     words, extra = sys.argv[1:begin], sys.argv[begin + 1 :]
     parser = cli.Parser(prog="run_trial.sh", description=__doc__)
-    number = {"batch_size": cli.positive_int, "seed": cli.non_negative_int, "cards": cli.positive_int}
+    number: dict[str, Any] = {"batch_size": cli.positive_int, "seed": cli.non_negative_int, "cards": cli.positive_int}
     number |= {"learning_rate": cli.positive_float, "dropout": cli.proportion, "given": int}
     for name in "given model task learning_rate batch_size dropout seed cards".split():
         parser.add_argument(name, type=number.get(name, str))
@@ -60,12 +50,7 @@ def main() -> None:
         / trial.folder
     )
 
-    shared = cli.Parser()
-    settings.add_shared(shared)
-    flags, _ = shared.parse_known_args(["--model_name_or_path", "", *extra])
-    for name in OWN_FLAGS:
-        if getattr(flags, name):
-            raise UserError(f"--{name} is set by the trial itself: leave it out after --")
+    flags = settings.flags_of_trials(extra)
 
     processes = search_space.num_processes(args.batch_size, max(1, min(args.cards, args.given)))
     note = ""
@@ -77,7 +62,9 @@ def main() -> None:
     parts = earlier.get("hyper_parameters", {}).get("gradient_accumulation_steps", "")
     ending = ""
     if earlier.get("status") == "finished":
-        require_same_settings(earlier, folder, flags, task, args, processes)
+        flags |= {"model_name_or_path": args.model, "do_train": True, "batch_size": args.batch_size // processes}
+        now = settings.Settings.resolve(flags, task, processes, record.read_result(args.model))
+        require_same_settings(earlier, folder, now)
         ending = f"{earlier['metric']} {earlier['best_metric']:.4f}"
         if "pruned" in earlier:
             ending += f", pruned at step {earlier['pruned']['step']}"

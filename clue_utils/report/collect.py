@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clue_utils import published, record, tasks
+from clue_utils import published, tasks
 from clue_utils.errors import UserError
 from clue_utils.grid import search_space
 from clue_utils.grid.outcomes import Outcome, clean, in_order, read_trials, winner
-
-# What the grid searches, and what changes no score.
-_FREE_TO_DIFFER = ("learning_rate", "batch_size", "dropout", "seed", *record.FREE_TO_CHANGE)
+from clue_utils.settings import SET_BY_TRIAL, free_to_change
 
 
 @dataclass(frozen=True)
@@ -160,6 +158,6 @@ def _doubts(outcomes: Sequence[Outcome]) -> list[str]:
             f"{name}: its trials differ in {what} ({', '.join(sorted(value[:12] for value in found))}); "
             "their scores do not compare"
             for what, found in values.items()
-            if len(found) > 1 and what not in _FREE_TO_DIFFER
+            if len(found) > 1 and what not in {*SET_BY_TRIAL, *free_to_change()}
         ]
     return lines

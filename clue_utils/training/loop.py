@@ -20,6 +20,7 @@ from clue_utils.features.batches import Collate, batches_per_epoch, length_group
 from clue_utils.features.store import Features
 from clue_utils.models.heads import Tensors
 from clue_utils.record import NO_EVALUATION, Run
+from clue_utils.settings import Settings
 from clue_utils.training import checkpoints
 from clue_utils.training.predict import to_tensors
 from clue_utils.training.stopping import StopRequest
@@ -43,7 +44,7 @@ def fit(
     collate: Collate,
     compute_loss: ComputeLoss,
     evaluate: Evaluate,
-    args: Any,
+    args: Settings,
     run: Run,
     save_best: Callable[[], None],
     reason_to_stop: Callable[[], str] = lambda: "",
@@ -59,7 +60,7 @@ def fit(
         collate: rows -> padded batch.
         compute_loss: model, batch -> float tensor [batch], the loss of each row.
         evaluate: () -> metrics of the development set, the same on every rank.
-        args: the hyper-parameters of ``settings.HYPER_PARAMETERS`` and ``max_steps``.
+        args: the settings of the run.
         run: where metrics and ``result.json`` go; ``run.fields["metric"]`` chooses the best checkpoint.
         save_best: writes the checkpoint; called on rank 0.
         reason_to_stop: asked on rank 0 after an evaluation: why training should end there, "" if it should go on.
@@ -70,7 +71,7 @@ def fit(
     """
     rank, num_ranks = ranks.rank(), ranks.world_size()
     updates_per_epoch = batches_per_epoch(len(train), args.batch_size * num_ranks)
-    num_steps = args.max_steps if args.max_steps > 0 else updates_per_epoch * args.num_train_epochs
+    num_steps = args.max_steps if args.max_steps > 0 else updates_per_epoch * int(args.num_train_epochs)
     schedule = LinearDecayWithWarmup(args.learning_rate, num_steps, args.warmup_steps or args.warmup_proportion)
     optimizer = build_optimizer(model, schedule, args)
     scaler = paddle.amp.GradScaler(enable=args.precision == "fp16")
@@ -126,7 +127,7 @@ def fit(
         paddle.distributed.barrier()  # the best checkpoint is complete before any rank reads it
 
 
-def _batches(train: Features, args: Any, epoch: int) -> list[np.ndarray]:
+def _batches(train: Features, args: Settings, epoch: int) -> list[np.ndarray]:
     """Row numbers of each update of an epoch, for all ranks together."""
     batch_size = args.batch_size * ranks.world_size()
     if args.group_by_length:
@@ -227,7 +228,7 @@ class _Meter:
         self._bar.close()
 
 
-def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Any) -> paddle.optimizer.Optimizer:
+def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Settings) -> paddle.optimizer.Optimizer:
     """AdamW (Loshchilov and Hutter, 2019) without decay of biases and of layer normalisation's weights."""
     decayed = {
         p.name for name, p in model.named_parameters() if not name.endswith("bias") and "norm" not in name.lower()

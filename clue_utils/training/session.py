@@ -25,6 +25,7 @@ from clue_utils.leaderboard import write
 from clue_utils.models import cpu_layers
 from clue_utils.models.heads import Tensors
 from clue_utils.record import Run
+from clue_utils.settings import Settings
 from clue_utils.tasks import DIAGNOSTICS, DIAGNOSTICS_MODEL, TEST, Task
 from clue_utils.training import checkpoints, ensemble
 from clue_utils.training.loop import evaluate_and_log, fit
@@ -47,7 +48,7 @@ class Pipeline:
     models and predictions.
 
     Args:
-        args: flags, completed by ``settings.resolve``.
+        args: the settings of the run.
         build_method: tokenizer -> the script's method.
 
     Raises:
@@ -55,12 +56,12 @@ class Pipeline:
             members of an ensemble do not go together.
     """
 
-    def __init__(self, args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
+    def __init__(self, args: Settings, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
         self.args, self.task = args, task
         # Read before anything is trained: rather refused now than after hours.
         self._tests = _load_tests(task, args.data_dir) if args.do_predict else []
         models.require_architecture(args.model_name_or_path)
-        self.tokenizer = models.load_tokenizer(args.model_name_or_path, getattr(args, "do_lower_case", None))
+        self.tokenizer = models.load_tokenizer(args.model_name_or_path, args.lower_case)
         tokenization.require_support(self.tokenizer, task)
         self.method = build_method(self.tokenizer)
         self.collate = functools.partial(
@@ -152,7 +153,7 @@ class Pipeline:
         return pruning.reason_to_stop(self.run.fields, others)
 
 
-def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
+def execute(args: Settings, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
     """Carry out ``--do_train``, ``--do_eval`` and ``--do_predict``, in this order.
 
     After training, evaluation and prediction use the best checkpoint. Arguments as of :class:`Pipeline`.
@@ -161,7 +162,7 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
         _execute(args, task, device, build_method)
 
 
-def _execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
+def _execute(args: Settings, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
     pipeline = Pipeline(args, task, device, build_method)
     run, checkpoint = pipeline.run, args.model_name_or_path
     dev = pipeline.load_split("dev") if args.do_train or args.do_eval else None
