@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import logging
 from pathlib import Path
 from typing import Any
 
-from clue_utils import cli, environment, ranks, settings, tasks
+from clue_utils import cli, environment, ranks, tasks
 from clue_utils.errors import UserError
+from clue_utils.record import read_result
 
 # Paddle reads these settings when it is imported, and PaddleNLP's TrainingArguments is where the flags come from.
 environment.tune_cpu()
@@ -32,9 +32,9 @@ from clue_utils.training.session import Pipeline  # noqa: E402
 from clue_utils.training.stopping import StopRequest  # noqa: E402
 from clue_utils.training.trainer import ClueTrainer  # noqa: E402
 from clue_utils.training.trainer_arguments import (  # noqa: E402
-    as_plain_arguments,
-    complete,
+    TrainerSettings,
     parse_arguments,
+    resolve,
     training_arguments,
 )
 
@@ -65,28 +65,25 @@ def to_batch(rows: list[dict[str, Any]], collate: Collate, inputs: list[str]) ->
 
 def main(argv: list[str] | None = None) -> None:
     flags = parse_arguments(argv, __doc__)
-    cli.configure_logging("info")
     task = task_of(flags.dataset)
-    args = as_plain_arguments(flags)
-    settings.resolve(args, task, ranks.world_size())
-    complete(flags, args)
-    device = environment.start(args)
+    args = resolve(flags, task, ranks.world_size(), read_result(flags.model_name_or_path))
+    device = environment.start(args, task)
     if ranks.world_size() > 1:
         # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.
         fleet.init(is_collective=True, strategy=fleet.DistributedStrategy())
     with locked(Path(args.output_dir)):
-        carry_out(flags, args, task, device)
+        carry_out(args, task, device)
 
 
-def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.Task, device: str) -> None:
-    """Train, evaluate, predict and export, as far as the flags say."""
+def carry_out(args: TrainerSettings, task: tasks.Task, device: str) -> None:
+    """Train, evaluate, predict and export, as far as the settings say."""
     pipeline = Pipeline(args, task, device, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
     run = pipeline.run
-    trains = flags.do_train and not run.is_trained
-    dev = pipeline.load_split("dev") if flags.do_train or flags.do_eval else None
+    trains = args.do_train and not run.is_trained
+    dev = pipeline.load_split("dev") if args.do_train or args.do_eval else None
     train = pipeline.load_split("train").features if trains else None
     seed_all(args.seed)  # a new head is drawn at random
-    source = str(run.folder) if run.is_trained and flags.do_train else args.model_name_or_path
+    source = str(run.folder) if run.is_trained and args.do_train else args.model_name_or_path
     model = pipeline.load_model(source, training=trains)
     paddlenlp_logger.set_level("INFO")
     trainer = ClueTrainer(
@@ -94,28 +91,28 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
         dev,
         model=model,
         criterion=paddle.nn.CrossEntropyLoss(),
-        args=training_arguments(flags, args, device),
+        args=training_arguments(args, device),
         data_collator=functools.partial(to_batch, collate=pipeline.collate, inputs=input_names(model)),
         train_dataset=train,
         eval_dataset=dev and dev.features,
     )
     if trains:
         with StopRequest() as stop:
-            metrics = trainer.fit(flags.resume_from_checkpoint, stop)
+            metrics = trainer.fit(args.trainer["resume_from_checkpoint"], stop)
         trainer.save_metrics("train", metrics)
         trainer.save_state()
         if ranks.rank() == 0:
             models.save_model(model, pipeline.tokenizer, run.folder)
         run.write(status="trained", num_steps=trainer.state.max_steps)
-    elif flags.do_train:
+    elif args.do_train:
         logger.info("%s: trained already, best %s %s", run.folder, task.metric, run.fields["best_metric"])
-    if flags.do_eval:
+    if args.do_eval:
         metrics = trainer.evaluate()
         trainer.save_metrics("eval", metrics)
         run.write(evaluation={name.removeprefix("eval_"): value for name, value in metrics.items()})
-    if flags.do_predict:
+    if args.do_predict:
         pipeline.predict([model])
-    if flags.do_export and ranks.rank() == 0:
+    if args.do_export and ranks.rank() == 0:
         export(model, run.folder / EXPORT_NAME)
     run.finish(device)
 

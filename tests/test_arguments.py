@@ -15,21 +15,23 @@ import run_c3
 import run_chid
 import run_clue_classifier
 import run_cmrc2018
-from clue_utils import settings
 from clue_utils.errors import UserError
+from clue_utils.record import read_result
+from clue_utils.settings import Settings
 from clue_utils.tasks import TASKS
 
 TOP = Path(__file__).parent.parent
 
 
-def parse(*words: str, task: str = "TNEWS", cards: int = 1):
-    args = run_clue_classifier.build_parser().parse_args(["--task_name", task, "--model_name_or_path", "x", *words])
-    settings.resolve(args, TASKS[task], cards)
-    return args
+def resolved(*words: str, task: str = "TNEWS", cards: int = 1, kind: type[Settings] = Settings):
+    """The settings that flags come to; a model "x" that none of the words names."""
+    model = () if "--model_name_or_path" in words else ("--model_name_or_path", "x")
+    flags = kind.parser().parse_args([*model, *words])
+    return kind.resolve(vars(flags), TASKS[task], cards, read_result(flags.model_name_or_path))
 
 
 def test_every_flag_of_the_published_command_is_taken():
-    args = parse(
+    args = resolved(
         *"--max_seq_length 128 --batch_size 32 --learning_rate 3e-5 --num_train_epochs 6 --logging_steps 100 --seed 42 "
         "--save_steps 100 --warmup_proportion 0.1 --weight_decay 0.01 --adam_epsilon 1e-8 "
         "--output_dir ernie-3.0-base-zh/models/TNEWS/3e-5_32/ --device gpu --dropout 0.1 "
@@ -40,7 +42,7 @@ def test_every_flag_of_the_published_command_is_taken():
 
 
 def test_origin_of_each_value():
-    args = parse("--do_train", "--learning_rate", "1e-4")
+    args = resolved("--do_train", "--learning_rate", "1e-4")
     assert (args.learning_rate, args.sources["learning_rate"]) == (1e-4, "command line")
     assert (args.max_seq_length, args.sources["max_seq_length"]) == (128, "registry, TNEWS")
     assert (args.batch_size, args.sources["batch_size"]) == (
@@ -51,10 +53,7 @@ def test_origin_of_each_value():
 
 
 def test_a_published_model_brings_its_own_best_run():
-    args = run_clue_classifier.build_parser().parse_args(
-        "--task_name CLUEWSC2020 --do_train --model_name_or_path ernie-1.0".split()
-    )
-    settings.resolve(args, TASKS["CLUEWSC2020"], 1)
+    args = resolved("--do_train", "--model_name_or_path", "ernie-1.0", task="CLUEWSC2020")
     assert (args.learning_rate, args.batch_size, args.dropout) == (2e-5, 8, 0.0)
 
 
@@ -71,8 +70,8 @@ def test_a_published_model_brings_its_own_best_run():
     ],
 )
 def test_the_published_batch_is_shared_out_over_the_cards(caplog, task, words, cards, each, warning):
-    args = run_c3.build_parser().parse_args(["--model_name_or_path", *words.split()])
-    settings.resolve(args, TASKS[task], cards)
+    args = resolved("--model_name_or_path", *words.split(), task=task, cards=cards)
+    args.log(TASKS[task], cards)
     assert args.batch_size == each
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(lines) == bool(warning) and all(re.search(warning, line) for line in lines)
@@ -81,39 +80,29 @@ def test_the_published_batch_is_shared_out_over_the_cards(caplog, task, words, c
 def test_a_checkpoint_s_values_come_before_the_registry_s(tmp_path):
     result = {"task": "TNEWS", "hyper_parameters": {"max_seq_length": 64, "seed": 7}}
     (tmp_path / "result.json").write_text(json.dumps(result))
-    args = run_clue_classifier.build_parser().parse_args(
-        ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"]
-    )
-    settings.resolve(args, TASKS["TNEWS"], 1)
+    args = resolved("--model_name_or_path", str(tmp_path), "--do_predict")
     assert (args.max_seq_length, args.sources["max_seq_length"]) == (64, "checkpoint")
-    other = run_clue_classifier.build_parser().parse_args(
-        ["--task_name", "csl", "--model_name_or_path", str(tmp_path), "--do_train"]
-    )
-    settings.resolve(other, TASKS["CSL"], 1)
+    other = resolved("--model_name_or_path", str(tmp_path), "--do_train", task="CSL")
     assert other.max_seq_length == 256
 
 
 def test_a_part_of_an_epoch_hinders_only_further_training(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": {"num_train_epochs": 0.5}}))
     for action, is_refused in (("--do_predict", False), ("--do_train", True)):
-        args = run_clue_classifier.build_parser().parse_args(
-            ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), action]
-        )
         with pytest.raises(UserError, match="num_train_epochs") if is_refused else contextlib.nullcontext():
-            settings.resolve(args, TASKS["TNEWS"], 1)
+            resolved("--model_name_or_path", str(tmp_path), action)
 
 
 def test_settings_of_one_script_are_part_of_the_run(tmp_path):
-    settings = {"assignment": "greedy", "max_seq_length": 32}
-    (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": settings}))
-    args = run_chid.build_parser().parse_args(["--model_name_or_path", str(tmp_path), "--do_predict"])
-    settings.resolve(args, TASKS["CHID"], 1, extra={"assignment": "joint"})
+    words = ("--model_name_or_path", str(tmp_path), "--do_predict")
+    recorded = {"assignment": "greedy", "max_seq_length": 32}
+    (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": recorded}))
+    args = resolved(*words, task="CHID", kind=run_chid.ChidSettings)
     assert (args.assignment, args.sources["assignment"]) == ("greedy", "checkpoint")
-    assert "assignment" in args.hyper_parameters
+    assert args.hyper_parameters()["assignment"] == "greedy"
     (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": {"assignment": "lucky"}}))
-    args = run_chid.build_parser().parse_args(["--model_name_or_path", str(tmp_path), "--do_predict"])
     with pytest.raises(UserError, match="assignment cannot be 'lucky'"):
-        settings.resolve(args, TASKS["CHID"], 1, extra={"assignment": "joint"})
+        resolved(*words, task="CHID", kind=run_chid.ChidSettings)
 
 
 @pytest.mark.parametrize(
@@ -123,11 +112,8 @@ def test_settings_of_one_script_are_part_of_the_run(tmp_path):
 )
 def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
     (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": {"max_seq_length": value}}))
-    args = run_clue_classifier.build_parser().parse_args(
-        ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"]
-    )
     with pytest.raises(UserError, match="result.json.*max_seq_length"):
-        settings.resolve(args, TASKS["TNEWS"], 1)
+        resolved("--model_name_or_path", str(tmp_path), "--do_predict")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +153,7 @@ def test_a_mistyped_flag_that_is_required_is_named_before_it_is_missed(capsys):
 )
 def test_flags_that_contradict_each_other(words, line):
     with pytest.raises(UserError, match=line):
-        parse(*words)
+        resolved(*words)
 
 
 @pytest.mark.parametrize("module", [run_clue_classifier, run_c3, run_chid, run_cmrc2018], ids=lambda m: m.__name__)
