@@ -186,10 +186,10 @@ class Number:
         return "N" if self.convert is int else "X"
 
     def accepts(self, value: object) -> bool:
-        """Whether a value is such a number, an integer where one is meant."""
-        if type(value) is int:
+        """Whether a value, such as one of a JSON file, is such a number; a bool is none."""
+        if isinstance(value, int) and not isinstance(value, bool):
             return abs(value) < 2**63 and self.accept(value)
-        return type(value) is float is self.convert and math.isfinite(value) and self.accept(value)
+        return self.convert is float and isinstance(value, float) and math.isfinite(value) and self.accept(value)
 
     def __call__(self, text: str) -> Any:
         with contextlib.suppress(ValueError):

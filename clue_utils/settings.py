@@ -1,8 +1,13 @@
 """The settings of a run: what each flag takes and means, where its value comes from, and what is recorded of it.
 
-A new flag is one field of :class:`Settings`, or of the subclass of the one script that has it: parser, ``--help``,
-``result.json``, the comparison with an earlier run, what a trial of the grid search may be given and the READMEs'
-table follow from it. Imports no PaddlePaddle, so that ``--help`` and a mistyped flag answer at once.
+To add a flag, add one field: to :class:`Settings`, or to its subclass in the one script that has the flag, say
+
+    label_smoothing: float = hyper_parameter(TRAINING, cli.proportion, "of the gold label (default: %(default)s)", 0.0)
+
+with ``flag`` instead of ``hyper_parameter`` where nothing that is learnt or scored depends on it. Parser, ``--help``,
+log, ``result.json``, the check of a checkpoint's values, the comparison with an earlier run, what a trial of the grid
+search may be given and the table in the READMEs follow from it. Imports no PaddlePaddle, so that ``--help`` and a
+mistyped flag answer at once.
 """
 
 from __future__ import annotations
@@ -50,10 +55,6 @@ def _of_best_run(name: str, at: _Situation) -> tuple[Any, str]:
     return getattr(best, name), origin
 
 
-def _of_kind(name: str, at: _Situation) -> tuple[Any, str]:
-    return 0 if at.task.is_reading_comprehension else 100, f"registry, {at.task.kind}"
-
-
 @dataclass(frozen=True)
 class Flag:
     """What is known of a flag beside its name and the type of its value.
@@ -79,9 +80,14 @@ class Flag:
     may_change: bool = False
     by_trial: bool = False
 
+    @property
+    def text(self) -> str:
+        """The help, completed."""
+        return self.help % {"default": self.default}
+
     def options(self) -> dict[str, Any]:
         """What ``argparse`` is told. A flag that is left out is None, whatever its default."""
-        options: dict[str, Any] = {"help": self.help % {"default": self.default}}
+        options: dict[str, Any] = {"help": self.text}
         if self.takes is bool:
             return options | {"action": "store_true", "default": None}
         if self.takes is cli.boolean:
@@ -252,7 +258,7 @@ class Settings:
         TRAINING,
         cli.non_negative_int,
         "updates between evaluations; 0: once an epoch (default: 100 for classification, 0 for reading)",
-        _of_kind,
+        lambda name, at: (0 if at.task.is_reading_comprehension else 100, f"registry, {at.task.kind}"),
     )
 
     output_dir: str = flag(
@@ -314,7 +320,7 @@ class Settings:
         Raises:
             UserError: flags that contradict each other, or a checkpoint's value that no flag could have.
         """
-        trained = (result or {}).get("hyper_parameters", {}) if result and result.get("task") == task.name else {}
+        trained = result.get("hyper_parameters", {}) if result and result.get("task") == task.name else {}
         situation = _Situation(task, given["model_name_or_path"], num_cards)
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
@@ -322,11 +328,13 @@ class Settings:
             if given.get(name) is not None:
                 values[name], sources[name] = given[name], "command line"
             elif flag.is_recorded and name in trained:
+                value = trained[name]
                 # The Trainer may have trained on a part of an epoch, which only training here would need whole.
-                is_part = name == "num_train_epochs" and not given.get("do_train")
-                takes = cli.positive_float if is_part else flag.takes
-                require_accepted(dataclasses.replace(flag, takes=takes), name, trained[name], situation)
-                values[name], sources[name] = trained[name], "checkpoint"
+                may_be_part = name == "num_train_epochs" and not given.get("do_train")
+                if not (flag.accepts(value) or (may_be_part and cli.positive_float.accepts(value))):
+                    place = f"{situation.model_name_or_path}/result.json"
+                    raise UserError(f"{place}: hyper-parameter {name} cannot be {show(value)}; pass --{name}")
+                values[name], sources[name] = value, "checkpoint"
             elif callable(flag.default):
                 values[name], sources[name] = flag.default(name, situation)
             else:
@@ -399,13 +407,6 @@ def free_to_change() -> set[str]:
     """Settings that may change when a run goes on, those of the script that runs included."""
     kinds: list[type[Settings]] = [Settings, *Settings.__subclasses__()]
     return {name for kind in kinds for name, flag in kind.flags().items() if flag.may_change}
-
-
-def require_accepted(flag: Flag, name: str, value: Any, at: _Situation) -> None:
-    if not flag.accepts(value):
-        raise UserError(
-            f"{at.model_name_or_path}/result.json: hyper-parameter {name} cannot be {show(value)}; pass --{name}"
-        )
 
 
 def flags_of_trials(words: Sequence[str]) -> dict[str, Any]:

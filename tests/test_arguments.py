@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ import run_c3
 import run_chid
 import run_clue_classifier
 import run_cmrc2018
+from clue_utils import cli
 from clue_utils.errors import UserError
-from clue_utils.record import read_result
-from clue_utils.settings import Settings
+from clue_utils.record import Run, read_result
+from clue_utils.settings import Settings, differences, flag, flags_of_trials, hyper_parameter
 from clue_utils.tasks import TASKS
 
 TOP = Path(__file__).parent.parent
@@ -121,6 +123,7 @@ def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
     [
         ("--do_trian", "did you mean --do_train?"),
         ("--batch_size 0", "--batch_size: '0' is not an integer of at least 1"),
+        (f"--batch_size {'9' * 400}", "is not an integer of at least 1"),
         ("--learning_rate nan", "--learning_rate: 'nan' is not a number above 0"),
         ("--dropout 1", "--dropout: '1' is not a number from 0 to below 1"),
         ("--max_steps 0", "--max_steps: '0' is not a number of updates"),
@@ -154,6 +157,69 @@ def test_a_mistyped_flag_that_is_required_is_named_before_it_is_missed(capsys):
 def test_flags_that_contradict_each_other(words, line):
     with pytest.raises(UserError, match=line):
         resolved(*words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothedSettings(Settings):
+    smoothing: float = hyper_parameter("smoothing", cli.proportion, "of labels (default: %(default)s)", 0.25)
+    smoothing_kernel: str = hyper_parameter("smoothing", ("flat", "steep"), "its form", "flat", may_change=True)
+    show_smoothing: bool = flag("smoothing", bool, "print it", False)
+
+
+def test_a_new_flag_is_one_field(tmp_path, caplog):
+    kind = SmoothedSettings
+    shown = kind.parser().format_help()
+    assert "\nsmoothing:\n  --smoothing X " in shown and "of labels (default: 0.25)" in shown
+    assert "  --smoothing_kernel {flat,steep}" in shown and "  --show_smoothing " in shown
+    args = resolved("--do_train", "--smoothing", "0.5", "--show_smoothing", kind=kind)
+    assert (args.smoothing, args.smoothing_kernel, args.show_smoothing) == (0.5, "flat", True)
+    own = {"smoothing": 0.5, "smoothing_kernel": "flat"}
+    assert args.hyper_parameters() == resolved("--do_train").hyper_parameters() | own
+    with caplog.at_level("INFO", logger="clue_utils"):
+        args.log(TASKS["TNEWS"], 1)
+    assert "  smoothing: 0.5 (command line)" in caplog.messages
+    assert "  smoothing_kernel: flat (default)" in caplog.messages
+
+    # A run in its output folder tells it from others, and its checkpoint brings it along.
+    words = ("--do_train", "--output_dir", str(tmp_path))
+    Run("TNEWS", "accuracy", resolved(*words, "--smoothing", "0.5", kind=kind), "cpu").write(history=[])
+    Run("TNEWS", "accuracy", resolved(*words, "--smoothing", "0.5", "--smoothing_kernel", "steep", kind=kind), "cpu")
+    for other in (resolved(*words, kind=kind), resolved(*words)):
+        with pytest.raises(UserError, match=r"other settings \(smoothing 0.5 there, (0.25|None) now\)"):
+            Run("TNEWS", "accuracy", other, "cpu")
+    words = ("--model_name_or_path", str(tmp_path), "--do_eval")
+    assert resolved(*words, kind=kind).sources["smoothing"] == "checkpoint"
+    (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": {"smoothing": 1}}))
+    with pytest.raises(UserError, match="hyper-parameter smoothing cannot be 1; pass --smoothing"):
+        resolved(*words, kind=kind)
+
+
+def test_what_is_recorded_keeps_its_names():
+    """Checkpoints of every version go by them."""
+    names = "max_seq_length batch_size learning_rate num_train_epochs warmup_proportion warmup_steps weight_decay "
+    names += "adam_epsilon max_grad_norm dropout gradient_accumulation_steps group_by_length precision seed "
+    names += "logging_steps save_steps"
+    recorded = resolved("--do_train").hyper_parameters()
+    assert [*recorded] == names.split()
+    flags = Settings.flags()
+    assert [name for name, value in recorded.items() if not flags[name].accepts(value)] == []
+
+
+def test_settings_that_differ():
+    recorded = {"model": "x", "status": "finished", "hyper_parameters": {"a": 1, "b": 2, "logging_steps": 5}}
+    now = {"model": "y", "hyper_parameters": {"a": 1, "b": 3, "c": 4, "logging_steps": 6}}
+    assert differences(recorded, now) == {"model": ("x", "y"), "b": (2, 3), "c": (None, 4)}
+    assert differences(now, recorded, ignoring={"status", "model"}) == {"b": (3, 2), "c": (4, None)}
+
+
+@pytest.mark.parametrize("words", ["--dropout 0", "--seed=0", "--do_train", "--device cpu", "--output_dir o"])
+def test_a_trial_sets_some_flags_itself(words):
+    with pytest.raises(UserError, match=f"{words.split('=')[0].split()[0]} is set by the trial itself"):
+        flags_of_trials(["--max_steps", "3", *words.split()])
+
+
+def test_flags_of_trials_leave_to_a_script_what_it_alone_knows():
+    assert flags_of_trials("--assignment greedy --max_steps 3".split())["max_steps"] == 3
 
 
 @pytest.mark.parametrize("module", [run_clue_classifier, run_c3, run_chid, run_cmrc2018], ids=lambda m: m.__name__)
