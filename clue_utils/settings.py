@@ -1,13 +1,9 @@
 """The settings of a run: what each flag takes and means, where its value comes from, and what is recorded of it.
 
-To add a flag, add one field: to :class:`Settings`, or to its subclass in the one script that has the flag, say
-
-    label_smoothing: float = hyper_parameter(TRAINING, cli.proportion, "of the gold label (default: %(default)s)", 0.0)
-
-with ``flag`` instead of ``hyper_parameter`` where nothing that is learnt or scored depends on it. Parser, ``--help``,
-log, ``result.json``, the check of a checkpoint's values, the comparison with an earlier run, what a trial of the grid
-search may be given and the table in the READMEs follow from it. Imports no PaddlePaddle, so that ``--help`` and a
-mistyped flag answer at once.
+To add a flag, add one field, to :class:`Settings` or to its subclass in the one script that has the flag: made by
+``recorded``, or by ``flag`` where nothing that is learnt or scored depends on it. Parser, ``--help``, log,
+``result.json``, the check of a checkpoint's values, the comparison with an earlier run, what a trial of the grid search
+may be given and the READMEs' table follow. Imports no PaddlePaddle: ``--help`` and a mistyped flag answer at once.
 """
 
 from __future__ import annotations
@@ -32,27 +28,20 @@ P = ParamSpec("P")
 S = TypeVar("S", bound="Settings")
 
 
-class _Situation(NamedTuple):
+class Situation(NamedTuple):
     """What a default may depend on."""
 
     task: Task
-    model_name_or_path: str
+    best: published.Best
+    origin_of_best: str
     num_cards: int
 
 
-# Name of a flag -> its value, and its origin in words.
-_Default = Callable[[str, _Situation], tuple[Any, str]]
+class Lookup(NamedTuple):
+    """A default that is not the same for all runs: in words, and how a flag's value and its origin are found."""
 
-
-def _of_task(name: str, at: _Situation) -> tuple[Any, str]:
-    return getattr(at.task, name), f"registry, {at.task.name}"
-
-
-def _of_best_run(name: str, at: _Situation) -> tuple[Any, str]:
-    best, origin = published.best_run(at.model_name_or_path, at.task)
-    if name == "batch_size":
-        return max(1, best.batch_size // at.num_cards), f"{origin}: {best.batch_size} over all cards"
-    return getattr(best, name), origin
+    words: str
+    find: Callable[[str, Situation], tuple[Any, str]]
 
 
 @dataclass(frozen=True)
@@ -61,43 +50,41 @@ class Flag:
 
     Attributes:
         group: its heading in ``--help``.
-        takes: a number of ``cli``, the words to choose from, ``cli.boolean``, ``bool`` for a switch, ``str`` for text.
-        help: its text in ``--help``, with ``%(default)s`` for a default that is the same for all runs.
-        default: that default, or a function of task, model and number of cards; None where it is settled later.
+        takes: a number of ``cli``, the words to choose from, ``cli.boolean``, ``bool`` for a switch, ``str`` for text,
+            ``list`` for several texts.
+        help: its text in ``--help``. A default that is not nothing is added, where the text does not tell of it.
+        default: None where the value is settled later.
         is_recorded: part of what a run is made of: kept in ``result.json``, and taken from there for a checkpoint.
         may_change: when a run goes on: what is learnt does not depend on it.
-        by_trial: by each trial of the grid search itself.
+        by_trial: set by each trial of the grid search itself.
     """
 
     group: str
-    takes: cli.Number | Sequence[str] | Callable[[str], Any]
+    takes: cli.Number | tuple[str, ...] | Callable[[str], Any]
     help: str
     default: Any = None
     metavar: str | None = None
     is_required: bool = False
-    takes_several: bool = False
     is_recorded: bool = False
     may_change: bool = False
     by_trial: bool = False
 
     @property
     def text(self) -> str:
-        """The help, completed."""
-        return self.help % {"default": self.default}
+        """The help with the default."""
+        default = self.default.words if isinstance(self.default, Lookup) else self.default
+        return f"{self.help} (default: {default})" if default and "(default: " not in self.help else self.help
 
     def options(self) -> dict[str, Any]:
         """What ``argparse`` is told. A flag that is left out is None, whatever its default."""
-        options: dict[str, Any] = {"help": self.text}
+        options = {"help": self.text, "metavar": self.metavar, "required": self.is_required}
+        if isinstance(self.takes, tuple):
+            return options | {"choices": self.takes}
         if self.takes is bool:
-            return options | {"action": "store_true", "default": None}
+            return {"help": self.text, "action": "store_true", "default": None}
         if self.takes is cli.boolean:
             return options | {"type": cli.boolean, "nargs": "?", "const": True, "metavar": "{true,false}"}
-        options |= {"choices": self.takes} if isinstance(self.takes, tuple) else {"type": self.takes}
-        return options | {
-            "metavar": self.metavar,
-            "required": self.is_required,
-            "nargs": "+" if self.takes_several else None,
-        }
+        return options | ({"nargs": "+"} if self.takes is list else {"type": self.takes})
 
     def accepts(self, value: Any) -> bool:
         """Whether a value read from a ``result.json`` is one that the flag may have."""
@@ -105,8 +92,7 @@ class Flag:
             return self.takes.accepts(value)
         if isinstance(self.takes, tuple):
             return value in self.takes
-        kind = str if self.takes is str else bool
-        return isinstance(value, kind) or (value is None and self.default is None)
+        return isinstance(value, bool) or (value is None and self.takes is cli.boolean and self.default is None)
 
 
 def _as_field(make: Callable[P, Flag]) -> Callable[P, Any]:
@@ -114,7 +100,18 @@ def _as_field(make: Callable[P, Flag]) -> Callable[P, Any]:
 
 
 # Fields of a dataclass, made of what :class:`Flag` takes.
-flag, hyper_parameter = _as_field(Flag), _as_field(functools.partial(Flag, is_recorded=True))
+flag, recorded = _as_field(Flag), _as_field(functools.partial(Flag, is_recorded=True))
+
+
+_OF_TASK = Lookup("the task's", lambda name, at: (getattr(at.task, name), f"registry, {at.task.name}"))
+_BEST = Lookup("the model's best", lambda name, at: (getattr(at.best, name), at.origin_of_best))
+_SHARED_BEST = Lookup(
+    "the model's best, shared out over the cards",
+    lambda name, at: (
+        max(1, at.best.batch_size // at.num_cards),
+        f"{at.origin_of_best}: {at.best.batch_size} over all cards",
+    ),
+)
 
 
 MODEL, ACTIONS, ENSEMBLE, TRAINING = "model and data", "what to do (at least one)", "ensemble", "training"
@@ -155,127 +152,93 @@ class Settings:
         "(default: $CLUE_DATA_DIR, else a cache filled by download)",
         metavar="DIR",
     )
-    max_seq_length: int = hyper_parameter(
-        MODEL, cli.positive_int, "tokens of a sequence, longer ones are cut (default: the task's)", _of_task
-    )
+    max_seq_length: int = recorded(MODEL, cli.positive_int, "tokens of a sequence, longer ones are cut", _OF_TASK)
     num_proc: int | None = flag(
         MODEL, cli.positive_int, "processes that build features (default: the processors of this machine)"
     )
-    overwrite_cache: bool = flag(MODEL, bool, "build cached features again", False)
+    overwrite_cache: bool = flag(MODEL, bool, "build cached features again")
 
-    do_train: bool = flag(
-        ACTIONS, bool, "fine-tune, evaluate on the way, keep the best checkpoint", False, by_trial=True
-    )
-    do_eval: bool = flag(ACTIONS, bool, "evaluate on the development set", False, by_trial=True)
-    do_predict: bool = flag(ACTIONS, bool, "write the predictions of every test set", False)
+    do_train: bool = flag(ACTIONS, bool, "fine-tune, evaluate on the way, keep the best checkpoint", by_trial=True)
+    do_eval: bool = flag(ACTIONS, bool, "evaluate on the development set", by_trial=True)
+    do_predict: bool = flag(ACTIONS, bool, "write the predictions of every test set")
 
     ensemble: Sequence[str] = flag(
         ENSEMBLE,
-        str,
+        list,
         "further checkpoints of the task, whose probabilities are averaged with those of --model_name_or_path in "
         "--do_eval and --do_predict; all are held in memory",
         (),
         metavar="DIR",
-        takes_several=True,
     )
 
-    batch_size: int = hyper_parameter(
-        TRAINING,
-        cli.positive_int,
-        "records per card and update (default: the model's best, shared out over the cards)",
-        _of_best_run,
-        by_trial=True,
-    )
-    learning_rate: float = hyper_parameter(
-        TRAINING, cli.positive_float, "peak learning rate (default: the model's best)", _of_best_run, by_trial=True
-    )
-    num_train_epochs: float = hyper_parameter(
-        TRAINING, cli.positive_int, "passes over the training set (default: the task's)", _of_task
-    )
-    max_steps: int = flag(
-        TRAINING, cli.steps_or_all, "stop after this many updates; -1: by epochs (default: %(default)s)", -1
-    )
-    warmup_proportion: float = hyper_parameter(
-        TRAINING, cli.proportion, "share of all updates spent warming up (default: the task's)", _of_task
-    )
-    warmup_steps: int = hyper_parameter(
+    batch_size: int = recorded(TRAINING, cli.positive_int, "records per card and update", _SHARED_BEST, by_trial=True)
+    learning_rate: float = recorded(TRAINING, cli.positive_float, "peak learning rate", _BEST, by_trial=True)
+    num_train_epochs: float = recorded(TRAINING, cli.positive_int, "passes over the training set", _OF_TASK)
+    max_steps: int = flag(TRAINING, cli.steps_or_all, "stop after this many updates; -1: by epochs", -1)
+    warmup_proportion: float = recorded(TRAINING, cli.proportion, "share of all updates spent warming up", _OF_TASK)
+    warmup_steps: int = recorded(
         TRAINING, cli.non_negative_int, "updates spent warming up, above --warmup_proportion if not 0", 0
     )
-    weight_decay: float = hyper_parameter(TRAINING, cli.non_negative_float, "of AdamW (default: %(default)s)", 0.01)
-    adam_epsilon: float = hyper_parameter(TRAINING, cli.positive_float, "of AdamW (default: %(default)s)", 1e-8)
-    max_grad_norm: float = hyper_parameter(
-        TRAINING, cli.non_negative_float, "clip gradients; 0: never (default: %(default)s)", 1.0
-    )
-    dropout: float = hyper_parameter(
-        TRAINING,
-        cli.proportion,
-        "of every dropout in encoder and head (default: the model's best)",
-        _of_best_run,
-        by_trial=True,
-    )
-    gradient_accumulation_steps: int = hyper_parameter(
+    weight_decay: float = recorded(TRAINING, cli.non_negative_float, "of AdamW", 0.01)
+    adam_epsilon: float = recorded(TRAINING, cli.positive_float, "of AdamW", 1e-8)
+    max_grad_norm: float = recorded(TRAINING, cli.non_negative_float, "clip gradients; 0: never", 1.0)
+    dropout: float = recorded(TRAINING, cli.proportion, "of every dropout in encoder and head", _BEST, by_trial=True)
+    gradient_accumulation_steps: int = recorded(
         TRAINING,
         cli.positive_int,
-        "parts that a batch is computed in, to fit memory; it stays the same batch (default: %(default)s)",
+        "parts that a batch is computed in, to fit memory; it stays the same batch",
         1,
         may_change=True,
     )
-    group_by_length: bool = hyper_parameter(
-        TRAINING, bool, "train on batches of similar length, which has less padding but another order of records", False
+    group_by_length: bool = recorded(
+        TRAINING, bool, "train on batches of similar length, which has less padding but another order of records"
     )
     prune: bool = flag(
-        TRAINING,
-        bool,
-        "end the run when it is clearly behind the finished runs beside --output_dir (median rule)",
-        False,
+        TRAINING, bool, "end the run when it is clearly behind the finished runs beside --output_dir (median rule)"
     )
 
     device: str | None = flag(
         DEVICE, ("gpu", "xpu", "cpu"), "what to compute on (default: a GPU where there is one)", by_trial=True
     )
-    precision: str = hyper_parameter(
+    precision: str = recorded(
         DEVICE,
         tuple(PRECISIONS),
-        "of matrix products; weights and checkpoints stay fp32 (default: %(default)s, as published scores; "
+        "of matrix products; weights and checkpoints stay fp32 (default: fp32, as published scores; "
         "bf16 and fp16 need a GPU)",
         "fp32",
     )
     eval_batch_size: int = flag(
         DEVICE,
         cli.positive_int,
-        "records at a time in evaluation and prediction, fewer of long ones; scores do not depend on it "
-        "(default: %(default)s)",
+        "records at a time in evaluation and prediction, fewer of long ones; scores do not depend on it",
         64,
     )
 
-    seed: int = hyper_parameter(
-        TRAINING, cli.seed, "of everything drawn at random (default: %(default)s)", tasks.SEED, by_trial=True
-    )
-    logging_steps: int = hyper_parameter(
-        TRAINING, cli.positive_int, "updates between log lines (default: %(default)s)", 100, may_change=True
-    )
-    save_steps: int = hyper_parameter(
+    seed: int = recorded(TRAINING, cli.seed, "of everything drawn at random", tasks.SEED, by_trial=True)
+    logging_steps: int = recorded(TRAINING, cli.positive_int, "updates between log lines", 100, may_change=True)
+    save_steps: int = recorded(
         TRAINING,
         cli.non_negative_int,
-        "updates between evaluations; 0: once an epoch (default: 100 for classification, 0 for reading)",
-        lambda name, at: (0 if at.task.is_reading_comprehension else 100, f"registry, {at.task.kind}"),
+        "updates between evaluations; 0: once an epoch",
+        Lookup(
+            "100 for classification, 0 for reading",
+            lambda name, at: (0 if at.task.is_reading_comprehension else 100, f"registry, {at.task.kind}"),
+        ),
     )
 
     output_dir: str = flag(
         OUTPUT,
         str,
-        "folder for checkpoint, result.json and predictions (default: best_<task>_model)",
-        lambda name, at: (f"best_{at.task.name.lower()}_model", "default"),
+        "folder for checkpoint, result.json and predictions",
+        Lookup("best_<task>_model", lambda name, at: (f"best_{at.task.name.lower()}_model", "default")),
         metavar="DIR",
         by_trial=True,
     )
-    overwrite_output_dir: bool = flag(OUTPUT, bool, "start anew where --output_dir holds a training run", False)
+    overwrite_output_dir: bool = flag(OUTPUT, bool, "start anew where --output_dir holds a training run")
     save_best_model: bool = flag(
         OUTPUT, cli.boolean, "keep the checkpoint with the best development score (default: true)", True
     )
-    log_level: str = flag(
-        OUTPUT, ("debug", "info", "warning", "error"), "how much is logged (default: %(default)s)", "info"
-    )
+    log_level: str = flag(OUTPUT, ("debug", "info", "warning", "error"), "how much is logged", "info")
 
     sources: Mapping[str, str]
 
@@ -321,7 +284,8 @@ class Settings:
             UserError: flags that contradict each other, or a checkpoint's value that no flag could have.
         """
         trained = result.get("hyper_parameters", {}) if result and result.get("task") == task.name else {}
-        situation = _Situation(task, given["model_name_or_path"], num_cards)
+        model = given["model_name_or_path"]
+        situation = Situation(task, *published.best_run(model, task), num_cards)
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
         for name, flag in cls.flags().items():
@@ -332,13 +296,14 @@ class Settings:
                 # The Trainer may have trained on a part of an epoch, which only training here would need whole.
                 may_be_part = name == "num_train_epochs" and not given.get("do_train")
                 if not (flag.accepts(value) or (may_be_part and cli.positive_float.accepts(value))):
-                    place = f"{situation.model_name_or_path}/result.json"
-                    raise UserError(f"{place}: hyper-parameter {name} cannot be {show(value)}; pass --{name}")
+                    raise UserError(
+                        f"{model}/result.json: hyper-parameter {name} cannot be {show(value)}; pass --{name}"
+                    )
                 values[name], sources[name] = value, "checkpoint"
-            elif callable(flag.default):
-                values[name], sources[name] = flag.default(name, situation)
+            elif isinstance(flag.default, Lookup):
+                values[name], sources[name] = flag.default.find(name, situation)
             else:
-                values[name], sources[name] = flag.default, "default"
+                values[name], sources[name] = False if flag.takes is bool else flag.default, "default"
         settings = cls(**values, sources=sources)
         settings.check()
         return settings
@@ -354,11 +319,8 @@ class Settings:
 
     def description(self) -> dict[str, Any]:
         """What ``result.json`` says of the settings, and :func:`differences` compares."""
-        return {
-            "model": self.model_name_or_path,
-            "hyper_parameters": self.hyper_parameters(),
-            "max_steps": self.max_steps,
-        }
+        recorded = self.hyper_parameters()
+        return {"model": self.model_name_or_path, "hyper_parameters": recorded, "max_steps": self.max_steps}
 
     def does_something(self) -> bool:
         return self.do_train or self.do_eval or self.do_predict

@@ -14,7 +14,7 @@ from clue_utils import cli, environment, ranks, tasks
 from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
 from clue_utils.record import read_result
-from clue_utils.settings import Settings, hyper_parameter
+from clue_utils.settings import Settings, recorded
 from clue_utils.tasks import ASSIGNMENT_RULES, BLANK, NUM_CANDIDATES
 
 if TYPE_CHECKING:
@@ -136,11 +136,10 @@ class Chid:
 class ChidSettings(Settings):
     """The settings of a run on CHID."""
 
-    assignment: str = hyper_parameter(
+    assignment: str = recorded(
         "CHID",
         ASSIGNMENT_RULES,
-        "give the blanks of a record their idioms by the best joint assignment, or greedily as earlier scripts do "
-        "(default: %(default)s)",
+        "give the blanks of a record their idioms by the best joint assignment, or greedily as earlier scripts do",
         ASSIGNMENT_RULES[0],
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 from clue_utils import cli, environment, ranks, tasks
 from clue_utils.errors import UserError
 from clue_utils.record import read_result
-from clue_utils.settings import Settings, hyper_parameter
+from clue_utils.settings import Settings, recorded
 
 if TYPE_CHECKING:
     import paddle
@@ -274,22 +274,13 @@ def _span_logits(model: paddle.nn.Layer, batch: Tensors) -> tuple[paddle.Tensor,
 class Cmrc2018Settings(Settings):
     """The settings of a run on CMRC2018, with the official defaults."""
 
-    doc_stride: int = hyper_parameter(
-        "CMRC2018",
-        cli.positive_int,
-        "tokens between the starts of two windows of one context (default: %(default)s)",
-        128,
+    doc_stride: int = recorded(
+        "CMRC2018", cli.positive_int, "tokens between the starts of two windows of one context", 128
     )
-    max_query_length: int = hyper_parameter(
-        "CMRC2018", cli.positive_int, "tokens a question is cut to (default: %(default)s)", 64
-    )
-    n_best_size: int = hyper_parameter(
-        "CMRC2018", cli.positive_int, "best starts and ends of a window that are combined (default: %(default)s)", 20
-    )
-    max_answer_length: int = hyper_parameter(
-        "CMRC2018", cli.positive_int, "tokens of an answer at the most (default: %(default)s)", 50
-    )
-    do_lower_case: bool | None = hyper_parameter(
+    max_query_length: int = recorded("CMRC2018", cli.positive_int, "tokens a question is cut to", 64)
+    n_best_size: int = recorded("CMRC2018", cli.positive_int, "best starts and ends of a window that are combined", 20)
+    max_answer_length: int = recorded("CMRC2018", cli.positive_int, "tokens of an answer at the most", 50)
+    do_lower_case: bool | None = recorded(
         "CMRC2018", cli.boolean, "write text in lower case (default: as the model's tokenizer does)"
     )
 

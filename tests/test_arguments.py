@@ -19,7 +19,7 @@ import run_cmrc2018
 from clue_utils import cli
 from clue_utils.errors import UserError
 from clue_utils.record import Run, read_result
-from clue_utils.settings import Settings, differences, flag, flags_of_trials, hyper_parameter
+from clue_utils.settings import Settings, differences, flag, flags_of_trials, recorded
 from clue_utils.tasks import TASKS
 
 TOP = Path(__file__).parent.parent
@@ -161,8 +161,8 @@ def test_flags_that_contradict_each_other(words, line):
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothedSettings(Settings):
-    smoothing: float = hyper_parameter("smoothing", cli.proportion, "of labels (default: %(default)s)", 0.25)
-    smoothing_kernel: str = hyper_parameter("smoothing", ("flat", "steep"), "its form", "flat", may_change=True)
+    smoothing: float = recorded("smoothing", cli.proportion, "of labels", 0.25)
+    smoothing_kernel: str = recorded("smoothing", ("flat", "steep"), "its form", "flat", may_change=True)
     show_smoothing: bool = flag("smoothing", bool, "print it", False)
 
 
