@@ -30,12 +30,8 @@ class ClassifierSettings(Settings):
     )
 
 
-def build_parser() -> cli.Parser:
-    return ClassifierSettings.parser(__doc__, EXAMPLE)
-
-
 def main(argv: list[str] | None = None) -> None:
-    flags = build_parser().parse_args(argv)
+    flags = ClassifierSettings.parser(__doc__, EXAMPLE).parse_args(argv)
     task = tasks.get_task(flags.task_name)
     if task.kind != "classification":
         raise UserError(f"--task_name {task.name} is a reading task: run {task.script}")

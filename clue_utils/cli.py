@@ -186,7 +186,7 @@ class Number:
         return "N" if self.convert is int else "X"
 
     def accepts(self, value: object) -> bool:
-        """Whether a value, such as one of a JSON file, is such a number; a bool is none."""
+        """Whether a value, which a file may say, is such a number; a bool is none."""
         if isinstance(value, int) and not isinstance(value, bool):
             return abs(value) < 2**63 and self.accept(value)
         return self.convert is float and isinstance(value, float) and math.isfinite(value) and self.accept(value)
@@ -200,23 +200,11 @@ class Number:
 
 
 positive_int = Number(int, lambda n: n >= 1, "an integer of at least 1")
-
-
 non_negative_int = Number(int, lambda n: n >= 0, "an integer of at least 0")
-
-
 positive_float = Number(float, lambda x: x > 0, "a number above 0")
-
-
 non_negative_float = Number(float, lambda x: x >= 0, "a number of at least 0")
-
-
 proportion = Number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
-
-
 steps_or_all = Number(int, lambda n: n == -1 or n >= 1, "a number of updates of at least 1 (or -1: by epochs)")
-
-
 seed = Number(int, lambda n: n >= 0, "an integer from 0 to below 2 ** 63")
 
 

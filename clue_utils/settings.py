@@ -41,7 +41,7 @@ class Lookup(NamedTuple):
     """A default that is not the same for all runs: in words, and how a flag's value and its origin are found."""
 
     words: str
-    find: Callable[[str, Situation], tuple[Any, str]]
+    find: Callable[[str, Situation], tuple[object, str]]
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Flag:
     """
 
     group: str
-    takes: cli.Number | tuple[str, ...] | Callable[[str], Any]
+    takes: cli.Number | tuple[str, ...] | Callable[[str], object]
     help: str
-    default: Any = None
+    default: object = None
     metavar: str | None = None
     is_required: bool = False
     is_recorded: bool = False
@@ -86,7 +86,7 @@ class Flag:
             return options | {"type": cli.boolean, "nargs": "?", "const": True, "metavar": "{true,false}"}
         return options | ({"nargs": "+"} if self.takes is list else {"type": self.takes})
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Whether a value read from a ``result.json`` is one that the flag may have."""
         if isinstance(self.takes, cli.Number):
             return self.takes.accepts(value)
@@ -102,7 +102,6 @@ def _as_field(make: Callable[P, Flag]) -> Callable[P, Any]:
 # Fields of a dataclass, made of what :class:`Flag` takes.
 flag, recorded = _as_field(Flag), _as_field(functools.partial(Flag, is_recorded=True))
 
-
 _OF_TASK = Lookup("the task's", lambda name, at: (getattr(at.task, name), f"registry, {at.task.name}"))
 _BEST = Lookup("the model's best", lambda name, at: (getattr(at.best, name), at.origin_of_best))
 _SHARED_BEST = Lookup(
@@ -113,10 +112,8 @@ _SHARED_BEST = Lookup(
     ),
 )
 
-
 MODEL, ACTIONS, ENSEMBLE, TRAINING = "model and data", "what to do (at least one)", "ensemble", "training"
 OUTPUT, DEVICE = "output", "device"
-
 
 # The headings of --help in their order, before those of one script alone, and what is said below them.
 GROUPS = {"task": None, MODEL: None, ACTIONS: None, ENSEMBLE: None} | {

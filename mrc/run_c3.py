@@ -110,12 +110,8 @@ def _best_choice(scores: np.ndarray, features: Features) -> np.ndarray:
     return np.where(missing, -np.inf, scores).argmax(axis=1)
 
 
-def build_parser() -> cli.Parser:
-    return Settings.parser(__doc__, EXAMPLE)
-
-
 def main(argv: list[str] | None = None) -> None:
-    flags = build_parser().parse_args(argv)
+    flags = Settings.parser(__doc__, EXAMPLE).parse_args(argv)
     task = tasks.get_task("C3")
     args = Settings.resolve(vars(flags), task, ranks.world_size(), read_result(flags.model_name_or_path))
     device = environment.start(args, task)

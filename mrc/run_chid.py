@@ -144,12 +144,8 @@ class ChidSettings(Settings):
     )
 
 
-def build_parser() -> cli.Parser:
-    return ChidSettings.parser(__doc__, EXAMPLE)
-
-
 def main(argv: list[str] | None = None) -> None:
-    flags = build_parser().parse_args(argv)
+    flags = ChidSettings.parser(__doc__, EXAMPLE).parse_args(argv)
     task = tasks.get_task("CHID")
     args = ChidSettings.resolve(vars(flags), task, ranks.world_size(), read_result(flags.model_name_or_path))
     device = environment.start(args, task)

@@ -289,12 +289,8 @@ class Cmrc2018Settings(Settings):
         return self.do_lower_case
 
 
-def build_parser() -> cli.Parser:
-    return Cmrc2018Settings.parser(__doc__, EXAMPLE)
-
-
 def main(argv: list[str] | None = None) -> None:
-    flags = build_parser().parse_args(argv)
+    flags = Cmrc2018Settings.parser(__doc__, EXAMPLE).parse_args(argv)
     task = tasks.get_task("CMRC2018")
     args = Cmrc2018Settings.resolve(vars(flags), task, ranks.world_size(), read_result(flags.model_name_or_path))
     device = environment.start(args, task)

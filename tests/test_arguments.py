@@ -133,16 +133,14 @@ def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
 )
 def test_a_wrong_flag_gets_one_line_and_status_2(capsys, words, line):
     with pytest.raises(SystemExit) as end:
-        run_clue_classifier.build_parser().parse_args(
-            ["--task_name", "TNEWS", "--model_name_or_path", "x", *words.split()]
-        )
+        run_clue_classifier.main(["--task_name", "TNEWS", "--model_name_or_path", "x", *words.split()])
     printed = capsys.readouterr().err
     assert end.value.code == 2 and line in printed and printed.count("\n") == 1
 
 
 def test_a_mistyped_flag_that_is_required_is_named_before_it_is_missed(capsys):
     with pytest.raises(SystemExit):
-        run_clue_classifier.build_parser().parse_args("--task_name TNEWS --modle_name_or_path x --do_train".split())
+        run_clue_classifier.main("--task_name TNEWS --modle_name_or_path x --do_train".split())
     assert "'--modle_name_or_path': did you mean --model_name_or_path?" in capsys.readouterr().err
 
 
