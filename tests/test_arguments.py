@@ -176,7 +176,7 @@ def test_a_new_flag_is_one_field(tmp_path, caplog):
     with caplog.at_level("INFO", logger="clue_utils"):
         args.log(TASKS["TNEWS"], 1)
     assert "  smoothing: 0.5 (command line)" in caplog.messages
-    assert "  smoothing_kernel: flat (default)" in caplog.messages
+    assert "  smoothing_kernel: flat (default)" in caplog.messages and "show_smoothing" not in caplog.text
 
     # A run in its output folder tells it from others, and its checkpoint brings it along.
     words = ("--do_train", "--output_dir", str(tmp_path))
@@ -187,6 +187,10 @@ def test_a_new_flag_is_one_field(tmp_path, caplog):
             Run("TNEWS", "accuracy", other, "cpu")
     words = ("--model_name_or_path", str(tmp_path), "--do_eval")
     assert resolved(*words, kind=kind).sources["smoothing"] == "checkpoint"
+    values = {"smoothing": 0.1, "show_smoothing": True}
+    (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": values}))
+    args = resolved(*words, kind=kind)
+    assert (args.smoothing, args.show_smoothing) == (0.1, False)
     (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": {"smoothing": 1}}))
     with pytest.raises(UserError, match="hyper-parameter smoothing cannot be 1; pass --smoothing"):
         resolved(*words, kind=kind)
