@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
-from clue_utils import cli, environment, ranks, settings, tasks
+from dataclasses import dataclass
+
+from clue_utils import cli, environment, ranks, tasks
 from clue_utils.errors import UserError
+from clue_utils.record import trained_with
+from clue_utils.settings import Settings, flag
 from clue_utils.training.classification import Classification
 
 EXAMPLE = """\
@@ -14,27 +18,28 @@ example:
 """
 
 
-def build_parser() -> cli.Parser:
-    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
-    group = parser.add_argument_group("task")
-    group.add_argument(
-        "--task_name",
-        required=True,
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings(Settings):
+    """The settings of a run on a classification task."""
+
+    task_name: str = flag(
+        "task",
+        str,
+        f"one of {', '.join(tasks.CLASSIFICATION_TASKS)}, in any letter case",
         metavar="TASK",
-        help=f"one of {', '.join(tasks.CLASSIFICATION_TASKS)}, in any letter case",
+        is_required=True,
     )
-    settings.add_shared(parser)
-    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
-    cli.configure_logging(args.log_level)
-    task = tasks.get_task(args.task_name)
+    flags = ClassifierSettings.parser(__doc__, EXAMPLE).parse_args(argv)
+    task = tasks.get_task(flags.task_name)
     if task.kind != "classification":
         raise UserError(f"--task_name {task.name} is a reading task: run {task.script}")
-    settings.resolve(args, task, ranks.world_size())
-    environment.start()
+    args = ClassifierSettings.resolve(
+        vars(flags), task, ranks.world_size(), trained_with(flags.model_name_or_path, task)
+    )
+    environment.start(args, task)
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
     execute(args, task, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import logging
 from pathlib import Path
 from typing import Any
 
-from clue_utils import cli, environment, ranks, settings, tasks
+from clue_utils import cli, environment, ranks, tasks
 from clue_utils.errors import UserError
 
 # Paddle reads these settings when it is imported, and PaddleNLP's TrainingArguments is where the flags come from.
-cli.run(environment.start)
+cli.run(environment.load_libraries)
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
@@ -25,15 +24,15 @@ from clue_utils.features.batches import Collate  # noqa: E402
 from clue_utils.files import locked_folder  # noqa: E402
 from clue_utils.models.export import export  # noqa: E402
 from clue_utils.models.heads import input_names  # noqa: E402
-from clue_utils.record import Run  # noqa: E402
+from clue_utils.record import Run, trained_with  # noqa: E402
 from clue_utils.training.classification import Classification  # noqa: E402
 from clue_utils.training.session import Session  # noqa: E402
 from clue_utils.training.stopping import StopRequest  # noqa: E402
 from clue_utils.training.trainer import ClueTrainer  # noqa: E402
 from clue_utils.training.trainer_arguments import (  # noqa: E402
-    as_plain_arguments,
-    complete,
+    TrainerSettings,
     parse_arguments,
+    resolve,
     training_arguments,
 )
 
@@ -64,11 +63,9 @@ def to_batch(rows: list[dict[str, Any]], collate: Collate, inputs: list[str]) ->
 
 def main(argv: list[str] | None = None) -> None:
     flags = parse_arguments(argv, __doc__)
-    cli.configure_logging("info")
     task = task_of(flags.dataset)
-    args = as_plain_arguments(flags)
-    settings.resolve(args, task, ranks.world_size())
-    complete(flags, args)
+    args = resolve(flags, task, ranks.world_size(), trained_with(flags.model_name_or_path, task))
+    environment.start(args, task)
     device.start(args.device, args.precision)
     if ranks.world_size() > 1:
         # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.
@@ -76,18 +73,18 @@ def main(argv: list[str] | None = None) -> None:
     with locked_folder(Path(args.output_dir)):
         run = Run(task.name, task.metric, args, paddle.get_device())
         with run.recorded():
-            carry_out(flags, args, task, run)
+            carry_out(args, task, run)
             run.finish(device.peak_memory_bytes())
 
 
-def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.Task, run: Run) -> None:
-    """Train, evaluate, predict and export, as far as the flags say."""
+def carry_out(args: TrainerSettings, task: tasks.Task, run: Run) -> None:
+    """Train, evaluate, predict and export, as far as the settings say."""
     session = Session(args, task, run, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
-    trains = flags.do_train and not run.is_trained
-    dev = session.load_split("dev") if flags.do_train or flags.do_eval else None
+    trains = args.do_train and not run.is_trained
+    dev = session.load_split("dev") if args.do_train or args.do_eval else None
     train = session.load_split("train").features if trains else None
     device.seed_all(args.seed)  # a new head is drawn at random
-    source = str(run.folder) if run.is_trained and flags.do_train else args.model_name_or_path
+    source = str(run.folder) if run.is_trained and args.do_train else args.model_name_or_path
     model = session.load_model(source, training=trains)
     paddlenlp_logger.set_level("INFO")
     trainer = ClueTrainer(
@@ -95,28 +92,28 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
         dev,
         model=model,
         criterion=paddle.nn.CrossEntropyLoss(),
-        args=training_arguments(flags, args, paddle.get_device()),
+        args=training_arguments(args, paddle.get_device()),
         data_collator=functools.partial(to_batch, collate=session.collate, inputs=input_names(model)),
         train_dataset=train,
         eval_dataset=dev and dev.features,
     )
     if trains:
         with StopRequest() as stop:
-            metrics = trainer.fit(flags.resume_from_checkpoint, stop)
+            metrics = trainer.fit(args.trainer["resume_from_checkpoint"], stop)
         trainer.save_metrics("train", metrics)
         trainer.save_state()
         if ranks.is_first():
             models.save_model(model, session.tokenizer, run.folder)
         run.write(status="trained", num_steps=trainer.state.max_steps)
-    elif flags.do_train:
+    elif args.do_train:
         logger.info("%s: trained already, best %s %s", run.folder, task.metric, run.fields["best_metric"])
-    if flags.do_eval:
+    if args.do_eval:
         metrics = trainer.evaluate()
         trainer.save_metrics("eval", metrics)
         run.write(evaluation={name.removeprefix("eval_"): value for name, value in metrics.items()})
-    if flags.do_predict:
+    if args.do_predict:
         session.predict([model])
-    if flags.do_export and ranks.is_first():
+    if args.do_export and ranks.is_first():
         export(model, run.folder / EXPORT_NAME)
 
 

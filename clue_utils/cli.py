@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -136,39 +137,39 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def _number(convert: Callable[[str], Any], accept: Callable[[Any], bool], meaning: str) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            value = convert(text)
-        except ValueError:
-            value = None
-        if value is None or not math.isfinite(value) or not accept(value):
-            raise argparse.ArgumentTypeError(f"{show(text)} is not {meaning}")
-        return value
+@dataclass(frozen=True)
+class Number:
+    """The numbers that a flag takes: ``convert`` is int or float, ``meaning`` completes "... is not"."""
 
-    parse.metavar = "N" if convert is int else "X"  # type: ignore[attr-defined]
-    return parse
+    convert: type[int] | type[float]
+    accept: Callable[[float], bool]
+    meaning: str
 
+    @property
+    def metavar(self) -> str:
+        return "N" if self.convert is int else "X"
 
-positive_int = _number(int, lambda n: n >= 1, "an integer of at least 1")
+    def accepts(self, value: object) -> bool:
+        """Whether a value, which a file may say, is such a number; a bool is none."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            return abs(value) < 2**63 and self.accept(value)
+        return self.convert is float and isinstance(value, float) and math.isfinite(value) and self.accept(value)
 
-
-non_negative_int = _number(int, lambda n: n >= 0, "an integer of at least 0")
-
-
-positive_float = _number(float, lambda x: x > 0, "a number above 0")
-
-
-non_negative_float = _number(float, lambda x: x >= 0, "a number of at least 0")
-
-
-proportion = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
+    def __call__(self, text: str) -> Any:
+        with contextlib.suppress(ValueError):
+            value = self.convert(text)
+            if self.accepts(value):
+                return value
+        raise argparse.ArgumentTypeError(f"{show(text)} is not {self.meaning}")
 
 
-steps_or_all = _number(int, lambda n: n == -1 or n >= 1, "a number of updates of at least 1 (or -1: by epochs)")
-
-
-seed = _number(int, lambda n: 0 <= n < 2**63, "an integer from 0 to below 2 ** 63")
+positive_int = Number(int, lambda n: n >= 1, "an integer of at least 1")
+non_negative_int = Number(int, lambda n: n >= 0, "an integer of at least 0")
+positive_float = Number(float, lambda x: x > 0, "a number above 0")
+non_negative_float = Number(float, lambda x: x >= 0, "a number of at least 0")
+proportion = Number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
+steps_or_all = Number(int, lambda n: n == -1 or n >= 1, "a number of updates of at least 1 (or -1: by epochs)")
+seed = Number(int, lambda n: n >= 0, "an integer from 0 to below 2 ** 63")
 
 
 def boolean(text: str) -> bool:

@@ -19,9 +19,12 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from clue_utils.cli import configure_logging
 from clue_utils.data.examples import cache_dir
 from clue_utils.errors import UserError, shorten
-from clue_utils.ranks import processes_on_this_machine
+from clue_utils.ranks import processes_on_this_machine, world_size
+from clue_utils.settings import Settings
+from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -147,8 +150,15 @@ def import_libraries() -> None:
     importlib.import_module("paddlenlp.utils.log").logger.set_level("ERROR")
 
 
-def start() -> None:
-    """Set the process up and import PaddlePaddle; what needs that itself follows in ``device.start``."""
+def start(args: Settings, task: Task) -> None:
+    """Begin a run's log and load the libraries; what needs PaddlePaddle itself follows in ``device.start``."""
+    configure_logging(args.log_level)
+    args.log(task, world_size())
+    load_libraries()
+
+
+def load_libraries() -> None:
+    """Settle the threads and import PaddlePaddle and PaddleNLP."""
     tune_cpu()
     import_libraries()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 
-from clue_utils.tasks import COMMON_DEFAULTS, TASKS, Task
+from clue_utils.tasks import TASKS, Task
 
 
 class Score(NamedTuple):
@@ -50,6 +50,10 @@ class PublishedModel:
 REFERENCE_MODEL = "ernie-3.0-base-zh"
 
 
+# Of the published best runs, but for those that say 0.
+DROPOUT = 0.1
+
+
 def _published(
     title: str, name: str, config: str, average: float, scores: str, best: str, no_dropout: tuple[str, ...] = ()
 ) -> PublishedModel:
@@ -58,7 +62,7 @@ def _published(
     best_row = {}
     for task, cell in zip(TASKS, best.split(), strict=True):
         learning_rate, batch_size = cell.split(",")
-        dropout = 0.0 if task in no_dropout else COMMON_DEFAULTS["dropout"]
+        dropout = 0.0 if task in no_dropout else DROPOUT
         best_row[task] = Best(float(learning_rate), int(batch_size), dropout)
     return PublishedModel(title, name, config, average, score_row, best_row)
 

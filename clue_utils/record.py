@@ -20,6 +20,7 @@ from typing import Any
 from clue_utils import environment, ranks, tasks
 from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
 from clue_utils.files import write_text_atomically
+from clue_utils.settings import Settings, differences
 
 RESULT_FILE = "result.json"
 
@@ -32,10 +33,6 @@ WEIGHTS_FILE = "model.safetensors"
 
 # Written by PaddleNLP's Trainer besides.
 TRAINER_FILES = ("all_results.json", "train_results.json", "eval_results.json", "trainer_state.json")
-
-
-# Hyper-parameters that may change when a run goes on: what is learnt does not depend on them.
-FREE_TO_CHANGE = ("gradient_accumulation_steps", "logging_steps")
 
 
 # Different settings that are named in one line.
@@ -303,6 +300,12 @@ def _write(folder: Path, fields: Mapping[str, Any]) -> None:
     write_text_atomically(folder / RESULT_FILE, json.dumps(fields, ensure_ascii=False, indent=2) + "\n")
 
 
+def trained_with(name_or_path: str, task: tasks.Task) -> Mapping[str, Any]:
+    """The hyper-parameters that a checkpoint was trained with; none where it was not trained on this task here."""
+    found = Record.read(name_or_path)
+    return found.hyper_parameters if found and found.task == task.name else {}
+
+
 def _require_same_run(
     folder: Path,
     earlier: dict[str, Any],
@@ -310,12 +313,9 @@ def _require_same_run(
     remedy: str = "choose another --output_dir, or start anew with --overwrite_output_dir",
 ) -> None:
     """Refuse to go on with a run that was started with other settings, be it with more or fewer of them."""
-    before, now = ({**fields, **fields.get("hyper_parameters", {})} for fields in (earlier, described))
-    names = dict.fromkeys([*now, *earlier.get("hyper_parameters", {})])
     different = [
-        f"{name} {shorten(before.get(name))} there, {shorten(now.get(name))} now"
-        for name in names
-        if name not in ("hyper_parameters", *FREE_TO_CHANGE) and before.get(name) != now.get(name)
+        f"{name} {shorten(there)} there, {shorten(now)} now"
+        for name, (there, now) in differences(earlier, described).items()
     ]
     if different:
         more = [f"{len(different) - _MOST_SHOWN} more"] if len(different) > _MOST_SHOWN else []
@@ -358,16 +358,14 @@ class Run:
         UserError: training is asked for in a folder that holds a run with other settings.
     """
 
-    def __init__(self, task_name: str, metric: str, args: Any, device: str) -> None:
+    def __init__(self, task_name: str, metric: str, args: Settings, device: str) -> None:
         self.folder = Path(args.output_dir)
         self._begin = time.monotonic()
         self._seen = -SIGN_INTERVAL
         self._writer: Any = None
         described = {
             "task": task_name,
-            "model": args.model_name_or_path,
-            "hyper_parameters": {name: getattr(args, name) for name in args.hyper_parameters},
-            "max_steps": args.max_steps,
+            **args.description(),
             "num_processes": ranks.world_size(),
         }
         self._replaces = args.do_train and args.overwrite_output_dir

@@ -1,30 +1,24 @@
-"""The flags that the scripts share, and where a flag left out takes its value from.
+"""The settings of a run: what each flag takes and means, where its value comes from, and what is recorded of it.
 
-Imports no PaddlePaddle, so that ``--help`` and a mistyped flag answer at once.
+To add a flag, add one field, to :class:`Settings` or to its subclass in the one script that has the flag: made by
+``recorded``, or by ``flag`` where nothing that is learnt or scored depends on it. Parser, ``--help``, log,
+``result.json``, the check of a checkpoint's values, the comparison with an earlier run, what a trial of the grid search
+may be given and the READMEs' table follow. Imports no PaddlePaddle: ``--help`` and a mistyped flag answer at once.
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
+import functools
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from clue_utils import published, tasks
-from clue_utils.cli import (
-    boolean,
-    non_negative_float,
-    non_negative_int,
-    positive_float,
-    positive_int,
-    proportion,
-    seed,
-    steps_or_all,
-)
+from clue_utils import cli, published, tasks
 from clue_utils.errors import UserError, show
 from clue_utils.grid import search_space
-from clue_utils.record import Record
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -32,287 +26,378 @@ logger = logging.getLogger(__name__)
 # --precision -> Paddle's name of the number type.
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
-
-def add_model_and_data(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model and data")
-    group.add_argument(
-        "--model_name_or_path",
-        required=True,
-        metavar="NAME",
-        help="a PaddleNLP model name such as ernie-3.0-base-zh, or the folder of a checkpoint",
-    )
-    group.add_argument(
-        "--data_dir",
-        metavar="DIR",
-        help="folder that holds the official files, such as tnews_public/train.json "
-        "(default: $CLUE_DATA_DIR, else a cache filled by download)",
-    )
-    group.add_argument(
-        "--max_seq_length", type=positive_int, help="tokens of a sequence, longer ones are cut (default: the task's)"
-    )
-    group.add_argument(
-        "--num_proc", type=positive_int, help="processes that build features (default: the processors of this machine)"
-    )
-    group.add_argument("--overwrite_cache", action="store_true", help="build cached features again")
+P = ParamSpec("P")
+S = TypeVar("S", bound="Settings")
 
 
-def add_actions(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what to do (at least one)")
-    group.add_argument(
-        "--do_train", action="store_true", help="fine-tune, evaluate on the way, keep the best checkpoint"
-    )
-    group.add_argument("--do_eval", action="store_true", help="evaluate on the development set")
-    group.add_argument("--do_predict", action="store_true", help="write the predictions of every test set")
+class Situation(NamedTuple):
+    """What a default may depend on."""
+
+    task: Task
+    best: published.Best
+    origin_of_best: str
+    num_cards: int
 
 
-def add_ensemble(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument_group("ensemble").add_argument(
-        "--ensemble",
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="further checkpoints of the task, whose probabilities are averaged with those of --model_name_or_path in "
-        "--do_eval and --do_predict; all are held in memory",
-    )
+class Lookup(NamedTuple):
+    """A default that is not the same for all runs: in words, and how a flag's value and its origin are found."""
+
+    words: str
+    find: Callable[[str, Situation], tuple[object, str]]
 
 
-def add_training(parser: argparse.ArgumentParser) -> None:
-    defaults = tasks.COMMON_DEFAULTS
-    group = parser.add_argument_group(
-        "training", "A flag left out takes the value the checkpoint was trained with, else the registry's for the task."
-    )
-    group.add_argument(
-        "--batch_size",
-        type=positive_int,
-        help="records per card and update (default: the model's best, shared out over the cards)",
-    )
-    group.add_argument("--learning_rate", type=positive_float, help="peak learning rate (default: the model's best)")
-    group.add_argument(
-        "--num_train_epochs", type=positive_int, help="passes over the training set (default: the task's)"
-    )
-    group.add_argument(
-        "--max_steps", type=steps_or_all, default=-1, help="stop after this many updates; -1: by epochs (default: -1)"
-    )
-    group.add_argument(
-        "--warmup_proportion", type=proportion, help="share of all updates spent warming up (default: the task's)"
-    )
-    group.add_argument(
-        "--warmup_steps", type=non_negative_int, help="updates spent warming up, above --warmup_proportion if not 0"
-    )
-    group.add_argument(
-        "--weight_decay", type=non_negative_float, help=f"of AdamW (default: {defaults['weight_decay']})"
-    )
-    group.add_argument("--adam_epsilon", type=positive_float, help=f"of AdamW (default: {defaults['adam_epsilon']})")
-    group.add_argument(
-        "--max_grad_norm",
-        type=non_negative_float,
-        help=f"clip gradients; 0: never (default: {defaults['max_grad_norm']})",
-    )
-    group.add_argument(
-        "--dropout", type=proportion, help="of every dropout in encoder and head (default: the model's best)"
-    )
-    group.add_argument(
-        "--gradient_accumulation_steps",
-        type=positive_int,
-        help="parts that a batch is computed in, to fit memory; it stays the same batch (default: 1)",
-    )
-    group.add_argument(
-        "--group_by_length",
-        action="store_true",
-        default=None,
-        help="train on batches of similar length, which has less padding but another order of records",
-    )
-    group.add_argument(
-        "--prune",
-        action="store_true",
-        help="end the run when it is clearly behind the finished runs beside --output_dir (median rule)",
-    )
-    group.add_argument("--seed", type=seed, help=f"of everything drawn at random (default: {defaults['seed']})")
-    group.add_argument(
-        "--logging_steps", type=positive_int, help=f"updates between log lines (default: {defaults['logging_steps']})"
-    )
-    group.add_argument(
-        "--save_steps",
-        type=non_negative_int,
-        help="updates between evaluations; 0: once an epoch (default: 100 for classification, 0 for reading)",
-    )
+@dataclass(frozen=True)
+class Flag:
+    """What is known of a flag beside its name and the type of its value.
+
+    Attributes:
+        group: its heading in ``--help``.
+        takes: a number of ``cli``, the words to choose from, ``cli.boolean``, ``bool`` for a switch, ``str`` for text,
+            ``list`` for several texts.
+        help: its text in ``--help``. A default that is not nothing is added, where the text does not tell of it.
+        default: None where the value is settled later.
+        is_recorded: part of what a run is made of: kept in ``result.json``, and taken from there for a checkpoint.
+        may_change: when a run goes on: what is learnt does not depend on it.
+        by_trial: set by each trial of the grid search itself.
+    """
+
+    group: str
+    takes: cli.Number | tuple[str, ...] | Callable[[str], object]
+    help: str
+    default: object = None
+    metavar: str | None = None
+    is_required: bool = False
+    is_recorded: bool = False
+    may_change: bool = False
+    by_trial: bool = False
+
+    @property
+    def text(self) -> str:
+        """The help with the default."""
+        default = self.default.words if isinstance(self.default, Lookup) else self.default
+        return f"{self.help} (default: {default})" if default and "(default: " not in self.help else self.help
+
+    def options(self) -> dict[str, Any]:
+        """What ``argparse`` is told. A flag that is left out is None, whatever its default."""
+        options = {"help": self.text, "metavar": self.metavar, "required": self.is_required}
+        if isinstance(self.takes, tuple):
+            return options | {"choices": self.takes}
+        if self.takes is bool:
+            return {"help": self.text, "action": "store_true", "default": None}
+        if self.takes is cli.boolean:
+            return options | {"type": cli.boolean, "nargs": "?", "const": True, "metavar": "{true,false}"}
+        return options | ({"nargs": "+"} if self.takes is list else {"type": self.takes})
+
+    def accepts(self, value: object) -> bool:
+        """Whether a value read from a ``result.json`` is one that the flag may have."""
+        if isinstance(self.takes, cli.Number):
+            return self.takes.accepts(value)
+        if isinstance(self.takes, tuple):
+            return value in self.takes
+        return isinstance(value, bool) or (value is None and self.takes is cli.boolean and self.default is None)
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("output")
-    group.add_argument(
-        "--output_dir",
-        metavar="DIR",
-        help="folder for checkpoint, result.json and predictions (default: best_<task>_model)",
-    )
-    group.add_argument(
-        "--overwrite_output_dir", action="store_true", help="start anew where --output_dir holds a training run"
-    )
-    group.add_argument(
-        "--save_best_model",
-        type=boolean,
-        nargs="?",
-        const=True,
-        default=True,
-        metavar="{true,false}",
-        help="keep the checkpoint with the best development score (default: true)",
-    )
-    group.add_argument(
-        "--log_level",
-        choices=("debug", "info", "warning", "error"),
-        default="info",
-        help="how much is logged (default: %(default)s)",
-    )
+def _as_field(make: Callable[P, Flag]) -> Callable[P, Any]:
+    return lambda *words, **more: dataclasses.field(metadata={"flag": make(*words, **more)})
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("device")
-    group.add_argument(
-        "--device", choices=("gpu", "xpu", "cpu"), help="what to compute on (default: a GPU where there is one)"
-    )
-    group.add_argument(
-        "--precision",
-        choices=tuple(PRECISIONS),
-        help="of matrix products; weights and checkpoints stay fp32 (default: fp32, as published scores; "
-        "bf16 and fp16 need a GPU)",
-    )
-    group.add_argument(
-        "--eval_batch_size",
-        type=positive_int,
-        default=tasks.COMMON_DEFAULTS["eval_batch_size"],
-        help="records at a time in evaluation and prediction, fewer of long ones; scores do not depend on it "
-        "(default: %(default)s)",
-    )
+# Fields of a dataclass, made of what :class:`Flag` takes.
+flag, recorded = _as_field(Flag), _as_field(functools.partial(Flag, is_recorded=True))
 
-
-def add_shared(parser: argparse.ArgumentParser) -> None:
-    """Add every flag that the plain scripts have in common."""
-    for add in (add_model_and_data, add_actions, add_ensemble, add_training, add_output, add_device):
-        add(parser)
-    required = [f"{action.option_strings[0]} {action.metavar}" for action in parser._actions if action.required]
-    parser.usage = f"%(prog)s {' '.join(required)} [--do_train] [--do_eval] [--do_predict] [FLAG ...]"
-
-
-# What a run is made of: recorded in result.json, and taken from there for a checkpoint of ours.
-HYPER_PARAMETERS = (
-    "max_seq_length",
-    "batch_size",
-    "learning_rate",
-    "num_train_epochs",
-    "warmup_proportion",
-    "warmup_steps",
-    "weight_decay",
-    "adam_epsilon",
-    "max_grad_norm",
-    "dropout",
-    "gradient_accumulation_steps",
-    "group_by_length",
-    "precision",
-    "seed",
-    "logging_steps",
-    "save_steps",
+_OF_TASK = Lookup("the task's", lambda name, at: (getattr(at.task, name), f"registry, {at.task.name}"))
+_BEST = Lookup("the model's best", lambda name, at: (getattr(at.best, name), at.origin_of_best))
+_SHARED_BEST = Lookup(
+    "the model's best, shared out over the cards",
+    lambda name, at: (
+        max(1, at.best.batch_size // at.num_cards),
+        f"{at.origin_of_best}: {at.best.batch_size} over all cards",
+    ),
 )
 
+MODEL, ACTIONS, ENSEMBLE, TRAINING = "model and data", "what to do (at least one)", "ensemble", "training"
+OUTPUT, DEVICE = "output", "device"
 
-def _registry_values(task: Task, model_name_or_path: str, num_cards: int) -> dict[str, tuple[Any, str]]:
-    """Value and origin of every hyper-parameter that neither command line nor checkpoint gives."""
-    best, origin = published.best_run(model_name_or_path, task)
-    values = {name: (value, "default") for name, value in tasks.COMMON_DEFAULTS.items()}
-    values["warmup_steps"] = (0, "default")
-    values["save_steps"] = (tasks.SAVE_STEPS[task.kind], f"registry, {task.kind}")
-    for name in ("max_seq_length", "num_train_epochs", "warmup_proportion"):
-        values[name] = (getattr(task, name), f"registry, {task.name}")
-    values["learning_rate"] = (best.learning_rate, origin)
-    values["dropout"] = (best.dropout, origin)
-    values["batch_size"] = (max(1, best.batch_size // num_cards), f"{origin}: {best.batch_size} over all cards")
-    return values
+# The headings of --help in their order, before those of one script alone, and what is said below them.
+GROUPS = {"task": None, MODEL: None, ACTIONS: None, ENSEMBLE: None} | {
+    TRAINING: "A flag left out takes the value the checkpoint was trained with, else the registry's for the task.",
+    OUTPUT: None,
+    DEVICE: None,
+}
 
 
-def _warn_of_another_batch(args: Any, task: Task, num_cards: int) -> None:
-    """Say that the cards cannot share the published batch, whose size was not given on the command line."""
-    best, _ = published.best_run(args.model_name_or_path, task)
-    if args.batch_size * num_cards != best.batch_size:
-        logger.warning(
-            "the published batch of %d records cannot be shared out evenly over %d cards: %d on each make %d, so "
-            "scores may differ from published ones; run on %d of the cards, or choose a batch size",
-            *(best.batch_size, num_cards, args.batch_size, args.batch_size * num_cards),
-            search_space.num_processes(best.batch_size, num_cards),
-        )
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of a run, each with its final value; None where the data or the machine decides.
+
+    The order of the fields is that of the log and of ``result.json``; ``--help`` has its own, by groups.
+
+    Attributes:
+        num_train_epochs: a whole number but for the Trainer's runs.
+        sources: flag -> where its value is from, in words.
+    """
+
+    model_name_or_path: str = flag(
+        MODEL,
+        str,
+        "a PaddleNLP model name such as ernie-3.0-base-zh, or the folder of a checkpoint",
+        metavar="NAME",
+        is_required=True,
+        by_trial=True,
+    )
+    data_dir: str | None = flag(
+        MODEL,
+        str,
+        "folder that holds the official files, such as tnews_public/train.json "
+        "(default: $CLUE_DATA_DIR, else a cache filled by download)",
+        metavar="DIR",
+    )
+    max_seq_length: int = recorded(MODEL, cli.positive_int, "tokens of a sequence, longer ones are cut", _OF_TASK)
+    num_proc: int | None = flag(
+        MODEL, cli.positive_int, "processes that build features (default: the processors of this machine)"
+    )
+    overwrite_cache: bool = flag(MODEL, bool, "build cached features again")
+
+    do_train: bool = flag(ACTIONS, bool, "fine-tune, evaluate on the way, keep the best checkpoint", by_trial=True)
+    do_eval: bool = flag(ACTIONS, bool, "evaluate on the development set", by_trial=True)
+    do_predict: bool = flag(ACTIONS, bool, "write the predictions of every test set")
+
+    ensemble: Sequence[str] = flag(
+        ENSEMBLE,
+        list,
+        "further checkpoints of the task, whose probabilities are averaged with those of --model_name_or_path in "
+        "--do_eval and --do_predict; all are held in memory",
+        (),
+        metavar="DIR",
+    )
+
+    batch_size: int = recorded(TRAINING, cli.positive_int, "records per card and update", _SHARED_BEST, by_trial=True)
+    learning_rate: float = recorded(TRAINING, cli.positive_float, "peak learning rate", _BEST, by_trial=True)
+    num_train_epochs: float = recorded(TRAINING, cli.positive_int, "passes over the training set", _OF_TASK)
+    max_steps: int = flag(TRAINING, cli.steps_or_all, "stop after this many updates; -1: by epochs", -1)
+    warmup_proportion: float = recorded(TRAINING, cli.proportion, "share of all updates spent warming up", _OF_TASK)
+    warmup_steps: int = recorded(
+        TRAINING, cli.non_negative_int, "updates spent warming up, above --warmup_proportion if not 0", 0
+    )
+    weight_decay: float = recorded(TRAINING, cli.non_negative_float, "of AdamW", 0.01)
+    adam_epsilon: float = recorded(TRAINING, cli.positive_float, "of AdamW", 1e-8)
+    max_grad_norm: float = recorded(TRAINING, cli.non_negative_float, "clip gradients; 0: never", 1.0)
+    dropout: float = recorded(TRAINING, cli.proportion, "of every dropout in encoder and head", _BEST, by_trial=True)
+    gradient_accumulation_steps: int = recorded(
+        TRAINING,
+        cli.positive_int,
+        "parts that a batch is computed in, to fit memory; it stays the same batch",
+        1,
+        may_change=True,
+    )
+    group_by_length: bool = recorded(
+        TRAINING, bool, "train on batches of similar length, which has less padding but another order of records"
+    )
+    prune: bool = flag(
+        TRAINING, bool, "end the run when it is clearly behind the finished runs beside --output_dir (median rule)"
+    )
+
+    device: str | None = flag(
+        DEVICE, ("gpu", "xpu", "cpu"), "what to compute on (default: a GPU where there is one)", by_trial=True
+    )
+    precision: str = recorded(
+        DEVICE,
+        tuple(PRECISIONS),
+        "of matrix products; weights and checkpoints stay fp32 (default: fp32, as published scores; "
+        "bf16 and fp16 need a GPU)",
+        "fp32",
+    )
+    eval_batch_size: int = flag(
+        DEVICE,
+        cli.positive_int,
+        "records at a time in evaluation and prediction, fewer of long ones; scores do not depend on it",
+        64,
+    )
+
+    seed: int = recorded(TRAINING, cli.seed, "of everything drawn at random", tasks.SEED, by_trial=True)
+    logging_steps: int = recorded(TRAINING, cli.positive_int, "updates between log lines", 100, may_change=True)
+    save_steps: int = recorded(
+        TRAINING,
+        cli.non_negative_int,
+        "updates between evaluations; 0: once an epoch",
+        Lookup(
+            "100 for classification, 0 for reading",
+            lambda name, at: (0 if at.task.is_reading_comprehension else 100, f"registry, {at.task.kind}"),
+        ),
+    )
+
+    output_dir: str = flag(
+        OUTPUT,
+        str,
+        "folder for checkpoint, result.json and predictions",
+        Lookup("best_<task>_model", lambda name, at: (f"best_{at.task.name.lower()}_model", "default")),
+        metavar="DIR",
+        by_trial=True,
+    )
+    overwrite_output_dir: bool = flag(OUTPUT, bool, "start anew where --output_dir holds a training run")
+    save_best_model: bool = flag(
+        OUTPUT, cli.boolean, "keep the checkpoint with the best development score (default: true)", True
+    )
+    log_level: str = flag(OUTPUT, ("debug", "info", "warning", "error"), "how much is logged", "info")
+
+    sources: Mapping[str, str]
+
+    @classmethod
+    def flags(cls) -> dict[str, Flag]:
+        """Every flag by its name, in the order of the fields."""
+        return {entry.name: entry.metadata["flag"] for entry in dataclasses.fields(cls) if entry.metadata}
+
+    @classmethod
+    def flags_by_group(cls) -> dict[str, dict[str, Flag]]:
+        """The flags below each heading of ``--help``."""
+        flags = cls.flags()
+        groups = dict.fromkeys([*GROUPS, *(flag.group for flag in flags.values())])
+        return {group: {name: flag for name, flag in flags.items() if flag.group == group} for group in groups}
+
+    @classmethod
+    def parser(cls, description: str | None = None, epilog: str | None = None) -> cli.Parser:
+        """The parser of a script with these settings. What is left out is None until :meth:`resolve`."""
+        parser = cli.Parser(description=description, epilog=epilog)
+        required = []
+        for group, flags in cls.flags_by_group().items():
+            section = parser.add_argument_group(group, GROUPS.get(group))
+            for name, flag in flags.items():
+                section.add_argument(f"--{name}", **flag.options())
+                required += [f"--{name} {flag.metavar}"] if flag.is_required else []
+        parser.usage = f"%(prog)s {' '.join(required)} [--do_train] [--do_eval] [--do_predict] [FLAG ...]"
+        return parser
+
+    @classmethod
+    def resolve(cls: type[S], given: Mapping[str, Any], task: Task, num_cards: int, trained: Mapping[str, Any]) -> S:
+        """Fill in what the command line leaves out, and check the whole.
+
+        The order is: command line; ``result.json`` of the checkpoint, if it was trained on the same task; the registry.
+
+        Args:
+            given: flag -> value of the command line, None or absent where it was left out.
+            num_cards: processes of the run, over which a published batch is shared out.
+            trained: what the model was trained with on this task, see ``record.trained_with``.
+
+        Raises:
+            UserError: flags that contradict each other, or a checkpoint's value that no flag could have.
+        """
+        model = given["model_name_or_path"]
+        situation = Situation(task, *published.best_run(model, task), num_cards)
+        values: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        for name, flag in cls.flags().items():
+            if given.get(name) is not None:
+                values[name], sources[name] = given[name], "command line"
+            elif flag.is_recorded and name in trained:
+                value = trained[name]
+                # The Trainer may have trained on a part of an epoch, which only training here would need whole.
+                may_be_part = name == "num_train_epochs" and not given.get("do_train")
+                if not (flag.accepts(value) or (may_be_part and cli.positive_float.accepts(value))):
+                    raise UserError(
+                        f"{model}/result.json: hyper-parameter {name} cannot be {show(value)}; pass --{name}"
+                    )
+                values[name], sources[name] = value, "checkpoint"
+            elif isinstance(flag.default, Lookup):
+                values[name], sources[name] = flag.default.find(name, situation)
+            else:
+                values[name], sources[name] = False if flag.takes is bool else flag.default, "default"
+        settings = cls(**values, sources=sources)
+        settings.check()
+        return settings
+
+    @property
+    def lower_case(self) -> bool | None:
+        """Whether text is written in lower case; None: as the model's tokenizer does."""
+        return None
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """What the run is made of, as ``result.json`` keeps it."""
+        return {name: getattr(self, name) for name, flag in self.flags().items() if flag.is_recorded}
+
+    def description(self) -> dict[str, Any]:
+        """What ``result.json`` says of the settings, and :func:`differences` compares."""
+        recorded = self.hyper_parameters()
+        return {"model": self.model_name_or_path, "hyper_parameters": recorded, "max_steps": self.max_steps}
+
+    def does_something(self) -> bool:
+        return self.do_train or self.do_eval or self.do_predict
+
+    def check(self) -> None:
+        """Raise UserError where flags contradict each other."""
+        if not self.does_something():
+            raise UserError("nothing to do: pass --do_train, --do_eval or --do_predict")
+        if self.gradient_accumulation_steps > self.batch_size:
+            raise UserError(
+                f"--gradient_accumulation_steps {self.gradient_accumulation_steps} is more than --batch_size "
+                f"{self.batch_size}: a batch cannot be split into more parts than it has records"
+            )
+        if self.do_train and not self.save_best_model and (self.do_eval or self.do_predict):
+            raise UserError(
+                "--save_best_model false keeps no checkpoint for --do_eval or --do_predict: drop one of them"
+            )
+        if self.ensemble and self.do_train:
+            raise UserError("--ensemble averages checkpoints that are trained already: drop it or --do_train")
+        if re.search(r"[\x00-\x1f]", self.output_dir):
+            raise UserError("--output_dir holds a control character: choose another name")
+
+    def log(self, task: Task, num_cards: int) -> None:
+        """Say what the run is made of and where each value is from, and where the published batch cannot be shared."""
+        logger.info("task: %s, model: %s, output: %s", task.name, self.model_name_or_path, self.output_dir)
+        for name, flag in self.flags().items():
+            if flag.is_recorded:
+                logger.info("  %s: %s (%s)", name, getattr(self, name), self.sources[name])
+        best, _ = published.best_run(self.model_name_or_path, task)
+        is_own = self.sources["batch_size"] in ("command line", "checkpoint")
+        if self.do_train and not is_own and self.batch_size * num_cards != best.batch_size:
+            logger.warning(
+                "the published batch of %d records cannot be shared out evenly over %d cards: %d on each make %d, so "
+                "scores may differ from published ones; run on %d of the cards, or choose a batch size",
+                *(best.batch_size, num_cards, self.batch_size, self.batch_size * num_cards),
+                search_space.num_processes(best.batch_size, num_cards),
+            )
 
 
-def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | None = None) -> None:
-    """Fill in what the command line leaves out, check the whole, and log where each value came from.
+# What every run is made of, and what a trial of the grid search sets itself.
+HYPER_PARAMETERS = tuple(name for name, flag in Settings.flags().items() if flag.is_recorded)
+SET_BY_TRIAL = tuple(name for name, flag in Settings.flags().items() if flag.by_trial)
 
-    The order is: command line; ``result.json`` of the checkpoint, if it was trained on the same task; the registry.
-    Sets ``args.sources`` (flag -> origin) and ``args.hyper_parameters`` (the names that make up the run).
 
-    Args:
-        num_cards: processes of the run, over which a published batch is shared out.
-        extra: the script's own hyper-parameters with their defaults.
+def free_to_change() -> set[str]:
+    """Settings that may change when a run goes on, those of the script that runs included."""
+    kinds: list[type[Settings]] = [Settings, *Settings.__subclasses__()]
+    return {name for kind in kinds for name, flag in kind.flags().items() if flag.may_change}
+
+
+def flags_of_trials(words: Sequence[str]) -> dict[str, Any]:
+    """Flags given for every trial of a grid search -> values, None where one is left out, for ``Settings.resolve``.
+
+    One that only a single script knows is left to it.
 
     Raises:
-        UserError: flags that contradict each other.
+        UserError: each trial sets one of them itself.
     """
-    names = HYPER_PARAMETERS + tuple(extra or {})
-    record = Record.read(args.model_name_or_path)
-    trained = record.hyper_parameters if record and record.task == task.name else {}
-    fallback = _registry_values(task, args.model_name_or_path, num_cards)
-    fallback |= {name: (value, "default") for name, value in (extra or {}).items()}
-    args.sources = {}
-    for name in names:
-        if getattr(args, name) is not None:
-            args.sources[name] = "command line"
-        elif name in trained:
-            setattr(args, name, _checked(args, name, trained[name], fallback[name][0]))
-            args.sources[name] = "checkpoint"
-        else:
-            value, args.sources[name] = fallback[name]
-            setattr(args, name, value)
-    args.hyper_parameters = names
-    args.output_dir = args.output_dir or f"best_{task.name.lower()}_model"
-    _check(args)
-    logger.info("task: %s, model: %s, output: %s", task.name, args.model_name_or_path, args.output_dir)
-    for name in names:
-        logger.info("  %s: %s (%s)", name, getattr(args, name), args.sources[name])
-    if args.do_train and args.sources["batch_size"] not in ("command line", "checkpoint"):
-        _warn_of_another_batch(args, task, num_cards)
+    for name in SET_BY_TRIAL:
+        if any(word.split("=")[0] == f"--{name}" for word in words):
+            raise UserError(f"--{name} is set by the trial itself: leave it out after --")
+    return vars(Settings.parser().parse_known_args(["--model_name_or_path", "", *words])[0])
 
 
-# Hyper-parameters that are words -> what they may be.
-_WORDS: Mapping[str, Sequence[str]] = {"precision": tuple(PRECISIONS), "assignment": tasks.ASSIGNMENT_RULES}
+def differences(
+    recorded: Mapping[str, Any], now: Mapping[str, Any], ignoring: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Settings in which a recorded run and one to be done differ, be it with more or fewer of them.
 
+    Args:
+        recorded: the content of ``result.json``.
+        now: the same of the run to be done, as :meth:`Settings.description` gives it; other names count too.
+        ignoring: names that may differ beside those that are free to change.
 
-def _checked(args: Any, name: str, value: Any, example: Any) -> Any:
-    """A value of a checkpoint's ``result.json``, held to what the flag of that name would take.
-
-    ``example`` is a value of the right type; None stands for a flag that is true, false or left to the model.
+    Returns:
+        name -> value there and value now, None where it has none.
     """
-    if example is None:
-        fits = value is None or isinstance(value, bool)
-    elif isinstance(value, str):
-        fits = value in _WORDS.get(name, ())
-    else:
-        # The Trainer may have trained on a part of an epoch, which only training here would need whole.
-        may_be_part = name == "num_train_epochs" and not args.do_train
-        kinds = (int, float) if isinstance(example, float) or may_be_part else (type(example),)
-        fits = type(value) in kinds and 0 <= value < 2**63
-    if not fits:
-        folder = args.model_name_or_path
-        raise UserError(f"{folder}/result.json: hyper-parameter {name} cannot be {show(value)}; pass --{name}")
-    return value
-
-
-def _check(args: Any) -> None:
-    if not (args.do_train or args.do_eval or args.do_predict):
-        raise UserError("nothing to do: pass --do_train, --do_eval or --do_predict")
-    if args.gradient_accumulation_steps > args.batch_size:
-        raise UserError(
-            f"--gradient_accumulation_steps {args.gradient_accumulation_steps} is more than --batch_size "
-            f"{args.batch_size}: a batch cannot be split into more parts than it has records"
-        )
-    if args.do_train and not args.save_best_model and (args.do_eval or args.do_predict):
-        raise UserError("--save_best_model false keeps no checkpoint for --do_eval or --do_predict: drop one of them")
-    if getattr(args, "ensemble", None) and args.do_train:
-        raise UserError("--ensemble averages checkpoints that are trained already: drop it or --do_train")
-    if re.search(r"[\x00-\x1f]", str(args.output_dir)):
-        raise UserError("--output_dir holds a control character: choose another name")
+    before, after = ({**fields, **fields.get("hyper_parameters", {})} for fields in (recorded, now))
+    names = dict.fromkeys([*after, *recorded.get("hyper_parameters", {})])
+    return {
+        name: (before.get(name), after.get(name))
+        for name in names
+        if name not in {"hyper_parameters", *ignoring, *free_to_change()} and before.get(name) != after.get(name)
+    }

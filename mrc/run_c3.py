@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from clue_utils import cli, environment, ranks, settings, tasks
+from clue_utils import cli, environment, ranks, tasks
 from clue_utils.data.examples import Records
 from clue_utils.errors import UserError
 from clue_utils.features.store import Feature, Features
 from clue_utils.leaderboard.write import Answers
+from clue_utils.record import trained_with
 from clue_utils.scores.accuracy import accuracy
+from clue_utils.settings import Settings
 from clue_utils.tasks import MAX_CHOICES
 from clue_utils.training.method import Method
 
@@ -94,18 +96,11 @@ class C3(Method):
         return [(r["id"], int(i)) for r, i in zip(records, self.choose(scores, records, features), strict=True)]
 
 
-def build_parser() -> cli.Parser:
-    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
-    settings.add_shared(parser)
-    return parser
-
-
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
-    cli.configure_logging(args.log_level)
+    flags = Settings.parser(__doc__, EXAMPLE).parse_args(argv)
     task = tasks.get_task("C3")
-    settings.resolve(args, task, ranks.world_size())
-    environment.start()
+    args = Settings.resolve(vars(flags), task, ranks.world_size(), trained_with(flags.model_name_or_path, task))
+    environment.start(args, task)
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
     execute(args, task, lambda tokenizer: C3(tokenizer, args.max_seq_length))

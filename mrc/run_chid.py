@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from clue_utils import cli, environment, ranks, settings, tasks
+from clue_utils import cli, environment, ranks, tasks
 from clue_utils.data.examples import Records
 from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
 from clue_utils.features.store import Feature, Features
 from clue_utils.leaderboard.write import Answers
+from clue_utils.record import trained_with
 from clue_utils.scores.chid import assign_candidates
+from clue_utils.settings import Settings, recorded
 from clue_utils.tasks import ASSIGNMENT_RULES, BLANK, NUM_CANDIDATES
 from clue_utils.training.method import Method
 
@@ -115,24 +118,23 @@ class Chid(Method):
         return dict(zip(tags, map(int, self.choose(scores, records, features)), strict=True))
 
 
-def build_parser() -> cli.Parser:
-    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
-    settings.add_shared(parser)
-    parser.add_argument_group("CHID").add_argument(
-        "--assignment",
-        choices=ASSIGNMENT_RULES,
-        help="give the blanks of a record their idioms by the best joint assignment, or greedily as earlier scripts do "
-        f"(default: {ASSIGNMENT_RULES[0]})",
+@dataclass(frozen=True, kw_only=True)
+class ChidSettings(Settings):
+    """The settings of a run on CHID."""
+
+    assignment: str = recorded(
+        "CHID",
+        ASSIGNMENT_RULES,
+        "give the blanks of a record their idioms by the best joint assignment, or greedily as earlier scripts do",
+        ASSIGNMENT_RULES[0],
     )
-    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
-    cli.configure_logging(args.log_level)
+    flags = ChidSettings.parser(__doc__, EXAMPLE).parse_args(argv)
     task = tasks.get_task("CHID")
-    settings.resolve(args, task, ranks.world_size(), extra={"assignment": ASSIGNMENT_RULES[0]})
-    environment.start()
+    args = ChidSettings.resolve(vars(flags), task, ranks.world_size(), trained_with(flags.model_name_or_path, task))
+    environment.start(args, task)
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
     execute(args, task, lambda tokenizer: Chid(tokenizer, args.max_seq_length, args.assignment))

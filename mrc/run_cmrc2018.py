@@ -7,24 +7,25 @@ import functools
 import itertools
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from clue_utils import cli, environment, ranks, settings, tasks
+from clue_utils import cli, environment, ranks, tasks
 from clue_utils.data.examples import Records
 from clue_utils.errors import UserError
 from clue_utils.features.store import Feature, Features
+from clue_utils.record import trained_with
 from clue_utils.scores.accuracy import cross_entropy
 from clue_utils.scores.cmrc2018 import cmrc2018_scores, squad_scores
+from clue_utils.settings import Settings, recorded
 from clue_utils.training.method import Method
 
 # Some gold starts of the official files are late by up to this many characters.
 START_REPAIR = 3
 # What the official code answers where no span is allowed.
 NO_ANSWER = "empty"
-# The script's own hyper-parameters with the official defaults.
-DEFAULTS = {"doc_stride": 128, "max_query_length": 64, "n_best_size": 20, "max_answer_length": 50}
 
 EXAMPLE = """\
 example:
@@ -235,39 +236,34 @@ def best_windows(windows: list[Span]) -> np.ndarray:
     return context.argmax(axis=0)
 
 
-def build_parser() -> cli.Parser:
-    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
-    settings.add_shared(parser)
-    group = parser.add_argument_group("CMRC2018")
-    meanings = {
-        "doc_stride": "tokens between the starts of two windows of one context",
-        "max_query_length": "tokens a question is cut to",
-        "n_best_size": "best starts and ends of a window that are combined",
-        "max_answer_length": "tokens of an answer at the most",
-    }
-    for name, meaning in meanings.items():
-        group.add_argument(f"--{name}", type=cli.positive_int, help=f"{meaning} (default: {DEFAULTS[name]})")
-    group.add_argument(
-        "--do_lower_case",
-        type=cli.boolean,
-        nargs="?",
-        const=True,
-        metavar="{true,false}",
-        help="write text in lower case (default: as the model's tokenizer does)",
+@dataclass(frozen=True, kw_only=True)
+class Cmrc2018Settings(Settings):
+    """The settings of a run on CMRC2018, with the official defaults."""
+
+    doc_stride: int = recorded(
+        "CMRC2018", cli.positive_int, "tokens between the starts of two windows of one context", 128
     )
-    return parser
+    max_query_length: int = recorded("CMRC2018", cli.positive_int, "tokens a question is cut to", 64)
+    n_best_size: int = recorded("CMRC2018", cli.positive_int, "best starts and ends of a window that are combined", 20)
+    max_answer_length: int = recorded("CMRC2018", cli.positive_int, "tokens of an answer at the most", 50)
+    do_lower_case: bool | None = recorded(
+        "CMRC2018", cli.boolean, "write text in lower case (default: as the model's tokenizer does)"
+    )
+
+    @property
+    def lower_case(self) -> bool | None:
+        return self.do_lower_case
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
-    cli.configure_logging(args.log_level)
+    flags = Cmrc2018Settings.parser(__doc__, EXAMPLE).parse_args(argv)
     task = tasks.get_task("CMRC2018")
-    settings.resolve(args, task, ranks.world_size(), extra={**DEFAULTS, "do_lower_case": None})
-    environment.start()
+    args = Cmrc2018Settings.resolve(vars(flags), task, ranks.world_size(), trained_with(flags.model_name_or_path, task))
+    environment.start(args, task)
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
-    own = {name: getattr(args, name) for name in DEFAULTS}
-    execute(args, task, lambda tokenizer: Cmrc2018(tokenizer, args.max_seq_length, **own))
+    own = (args.doc_stride, args.max_query_length, args.n_best_size, args.max_answer_length)
+    execute(args, task, lambda tokenizer: Cmrc2018(tokenizer, args.max_seq_length, *own))
 
 
 if __name__ == "__main__":

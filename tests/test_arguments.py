@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,21 +16,24 @@ import run_c3
 import run_chid
 import run_clue_classifier
 import run_cmrc2018
-from clue_utils import settings
+from clue_utils import cli
 from clue_utils.errors import UserError
+from clue_utils.record import Run, trained_with
+from clue_utils.settings import Settings, differences, flag, flags_of_trials, recorded
 from clue_utils.tasks import TASKS
 
 TOP = Path(__file__).parent.parent
 
 
-def parse(*words: str, task: str = "TNEWS", cards: int = 1):
-    args = run_clue_classifier.build_parser().parse_args(["--task_name", task, "--model_name_or_path", "x", *words])
-    settings.resolve(args, TASKS[task], cards)
-    return args
+def resolved(*words: str, task: str = "TNEWS", cards: int = 1, kind: type[Settings] = Settings):
+    """The settings that flags come to; a model "x" that none of the words names."""
+    model = () if "--model_name_or_path" in words else ("--model_name_or_path", "x")
+    flags = kind.parser().parse_args([*model, *words])
+    return kind.resolve(vars(flags), TASKS[task], cards, trained_with(flags.model_name_or_path, TASKS[task]))
 
 
 def test_every_flag_of_the_published_command_is_taken():
-    args = parse(
+    args = resolved(
         *"--max_seq_length 128 --batch_size 32 --learning_rate 3e-5 --num_train_epochs 6 --logging_steps 100 --seed 42 "
         "--save_steps 100 --warmup_proportion 0.1 --weight_decay 0.01 --adam_epsilon 1e-8 "
         "--output_dir ernie-3.0-base-zh/models/TNEWS/3e-5_32/ --device gpu --dropout 0.1 "
@@ -40,7 +44,7 @@ def test_every_flag_of_the_published_command_is_taken():
 
 
 def test_origin_of_each_value():
-    args = parse("--do_train", "--learning_rate", "1e-4")
+    args = resolved("--do_train", "--learning_rate", "1e-4")
     assert (args.learning_rate, args.sources["learning_rate"]) == (1e-4, "command line")
     assert (args.max_seq_length, args.sources["max_seq_length"]) == (128, "registry, TNEWS")
     assert (args.batch_size, args.sources["batch_size"]) == (
@@ -51,10 +55,7 @@ def test_origin_of_each_value():
 
 
 def test_a_published_model_brings_its_own_best_run():
-    args = run_clue_classifier.build_parser().parse_args(
-        "--task_name CLUEWSC2020 --do_train --model_name_or_path ernie-1.0".split()
-    )
-    settings.resolve(args, TASKS["CLUEWSC2020"], 1)
+    args = resolved("--do_train", "--model_name_or_path", "ernie-1.0", task="CLUEWSC2020")
     assert (args.learning_rate, args.batch_size, args.dropout) == (2e-5, 8, 0.0)
 
 
@@ -71,8 +72,8 @@ def test_a_published_model_brings_its_own_best_run():
     ],
 )
 def test_the_published_batch_is_shared_out_over_the_cards(caplog, task, words, cards, each, warning):
-    args = run_c3.build_parser().parse_args(["--model_name_or_path", *words.split()])
-    settings.resolve(args, TASKS[task], cards)
+    args = resolved("--model_name_or_path", *words.split(), task=task, cards=cards)
+    args.log(TASKS[task], cards)
     assert args.batch_size == each
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(lines) == bool(warning) and all(re.search(warning, line) for line in lines)
@@ -81,39 +82,29 @@ def test_the_published_batch_is_shared_out_over_the_cards(caplog, task, words, c
 def test_a_checkpoint_s_values_come_before_the_registry_s(tmp_path):
     result = {"task": "TNEWS", "hyper_parameters": {"max_seq_length": 64, "seed": 7}}
     (tmp_path / "result.json").write_text(json.dumps(result))
-    args = run_clue_classifier.build_parser().parse_args(
-        ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"]
-    )
-    settings.resolve(args, TASKS["TNEWS"], 1)
+    args = resolved("--model_name_or_path", str(tmp_path), "--do_predict")
     assert (args.max_seq_length, args.sources["max_seq_length"]) == (64, "checkpoint")
-    other = run_clue_classifier.build_parser().parse_args(
-        ["--task_name", "csl", "--model_name_or_path", str(tmp_path), "--do_train"]
-    )
-    settings.resolve(other, TASKS["CSL"], 1)
+    other = resolved("--model_name_or_path", str(tmp_path), "--do_train", task="CSL")
     assert other.max_seq_length == 256
 
 
 def test_a_part_of_an_epoch_hinders_only_further_training(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": {"num_train_epochs": 0.5}}))
     for action, is_refused in (("--do_predict", False), ("--do_train", True)):
-        args = run_clue_classifier.build_parser().parse_args(
-            ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), action]
-        )
         with pytest.raises(UserError, match="num_train_epochs") if is_refused else contextlib.nullcontext():
-            settings.resolve(args, TASKS["TNEWS"], 1)
+            resolved("--model_name_or_path", str(tmp_path), action)
 
 
 def test_settings_of_one_script_are_part_of_the_run(tmp_path):
-    settings = {"assignment": "greedy", "max_seq_length": 32}
-    (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": settings}))
-    args = run_chid.build_parser().parse_args(["--model_name_or_path", str(tmp_path), "--do_predict"])
-    settings.resolve(args, TASKS["CHID"], 1, extra={"assignment": "joint"})
+    words = ("--model_name_or_path", str(tmp_path), "--do_predict")
+    recorded = {"assignment": "greedy", "max_seq_length": 32}
+    (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": recorded}))
+    args = resolved(*words, task="CHID", kind=run_chid.ChidSettings)
     assert (args.assignment, args.sources["assignment"]) == ("greedy", "checkpoint")
-    assert "assignment" in args.hyper_parameters
+    assert args.hyper_parameters()["assignment"] == "greedy"
     (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": {"assignment": "lucky"}}))
-    args = run_chid.build_parser().parse_args(["--model_name_or_path", str(tmp_path), "--do_predict"])
     with pytest.raises(UserError, match="assignment cannot be 'lucky'"):
-        settings.resolve(args, TASKS["CHID"], 1, extra={"assignment": "joint"})
+        resolved(*words, task="CHID", kind=run_chid.ChidSettings)
 
 
 @pytest.mark.parametrize(
@@ -123,11 +114,8 @@ def test_settings_of_one_script_are_part_of_the_run(tmp_path):
 )
 def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
     (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": {"max_seq_length": value}}))
-    args = run_clue_classifier.build_parser().parse_args(
-        ["--task_name", "tnews", "--model_name_or_path", str(tmp_path), "--do_predict"]
-    )
     with pytest.raises(UserError, match="result.json.*max_seq_length"):
-        settings.resolve(args, TASKS["TNEWS"], 1)
+        resolved("--model_name_or_path", str(tmp_path), "--do_predict")
 
 
 @pytest.mark.parametrize(
@@ -135,6 +123,7 @@ def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
     [
         ("--do_trian", "did you mean --do_train?"),
         ("--batch_size 0", "--batch_size: '0' is not an integer of at least 1"),
+        (f"--batch_size {'9' * 400}", "is not an integer of at least 1"),
         ("--learning_rate nan", "--learning_rate: 'nan' is not a number above 0"),
         ("--dropout 1", "--dropout: '1' is not a number from 0 to below 1"),
         ("--max_steps 0", "--max_steps: '0' is not a number of updates"),
@@ -144,16 +133,14 @@ def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
 )
 def test_a_wrong_flag_gets_one_line_and_status_2(capsys, words, line):
     with pytest.raises(SystemExit) as end:
-        run_clue_classifier.build_parser().parse_args(
-            ["--task_name", "TNEWS", "--model_name_or_path", "x", *words.split()]
-        )
+        run_clue_classifier.main(["--task_name", "TNEWS", "--model_name_or_path", "x", *words.split()])
     printed = capsys.readouterr().err
     assert end.value.code == 2 and line in printed and printed.count("\n") == 1
 
 
 def test_a_mistyped_flag_that_is_required_is_named_before_it_is_missed(capsys):
     with pytest.raises(SystemExit):
-        run_clue_classifier.build_parser().parse_args("--task_name TNEWS --modle_name_or_path x --do_train".split())
+        run_clue_classifier.main("--task_name TNEWS --modle_name_or_path x --do_train".split())
     assert "'--modle_name_or_path': did you mean --model_name_or_path?" in capsys.readouterr().err
 
 
@@ -167,7 +154,74 @@ def test_a_mistyped_flag_that_is_required_is_named_before_it_is_missed(capsys):
 )
 def test_flags_that_contradict_each_other(words, line):
     with pytest.raises(UserError, match=line):
-        parse(*words)
+        resolved(*words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothedSettings(Settings):
+    smoothing: float = recorded("smoothing", cli.proportion, "of labels", 0.25)
+    smoothing_kernel: str = recorded("smoothing", ("flat", "steep"), "its form", "flat", may_change=True)
+    show_smoothing: bool = flag("smoothing", bool, "print it", False)
+
+
+def test_a_new_flag_is_one_field(tmp_path, caplog):
+    kind = SmoothedSettings
+    shown = kind.parser().format_help()
+    assert "\nsmoothing:\n  --smoothing X " in shown and "of labels (default: 0.25)" in shown
+    assert "  --smoothing_kernel {flat,steep}" in shown and "  --show_smoothing " in shown
+    args = resolved("--do_train", "--smoothing", "0.5", "--show_smoothing", kind=kind)
+    assert (args.smoothing, args.smoothing_kernel, args.show_smoothing) == (0.5, "flat", True)
+    own = {"smoothing": 0.5, "smoothing_kernel": "flat"}
+    assert args.hyper_parameters() == resolved("--do_train").hyper_parameters() | own
+    with caplog.at_level("INFO", logger="clue_utils"):
+        args.log(TASKS["TNEWS"], 1)
+    assert "  smoothing: 0.5 (command line)" in caplog.messages
+    assert "  smoothing_kernel: flat (default)" in caplog.messages and "show_smoothing" not in caplog.text
+
+    # A run in its output folder tells it from others, and its checkpoint brings it along.
+    words = ("--do_train", "--output_dir", str(tmp_path))
+    Run("TNEWS", "accuracy", resolved(*words, "--smoothing", "0.5", kind=kind), "cpu").write(history=[])
+    Run("TNEWS", "accuracy", resolved(*words, "--smoothing", "0.5", "--smoothing_kernel", "steep", kind=kind), "cpu")
+    for other in (resolved(*words, kind=kind), resolved(*words)):
+        with pytest.raises(UserError, match=r"other settings \(smoothing 0.5 there, (0.25|None) now\)"):
+            Run("TNEWS", "accuracy", other, "cpu")
+    words = ("--model_name_or_path", str(tmp_path), "--do_eval")
+    assert resolved(*words, kind=kind).sources["smoothing"] == "checkpoint"
+    values = {"smoothing": 0.1, "show_smoothing": True}
+    (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": values}))
+    args = resolved(*words, kind=kind)
+    assert (args.smoothing, args.show_smoothing) == (0.1, False)
+    (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": {"smoothing": 1}}))
+    with pytest.raises(UserError, match="hyper-parameter smoothing cannot be 1; pass --smoothing"):
+        resolved(*words, kind=kind)
+
+
+def test_what_is_recorded_keeps_its_names():
+    """Checkpoints of every version go by them."""
+    names = "max_seq_length batch_size learning_rate num_train_epochs warmup_proportion warmup_steps weight_decay "
+    names += "adam_epsilon max_grad_norm dropout gradient_accumulation_steps group_by_length precision seed "
+    names += "logging_steps save_steps"
+    recorded = resolved("--do_train").hyper_parameters()
+    assert [*recorded] == names.split()
+    flags = Settings.flags()
+    assert [name for name, value in recorded.items() if not flags[name].accepts(value)] == []
+
+
+def test_settings_that_differ():
+    recorded = {"model": "x", "status": "finished", "hyper_parameters": {"a": 1, "b": 2, "logging_steps": 5}}
+    now = {"model": "y", "hyper_parameters": {"a": 1, "b": 3, "c": 4, "logging_steps": 6}}
+    assert differences(recorded, now) == {"model": ("x", "y"), "b": (2, 3), "c": (None, 4)}
+    assert differences(now, recorded, ignoring={"status", "model"}) == {"b": (3, 2), "c": (4, None)}
+
+
+@pytest.mark.parametrize("words", ["--dropout 0", "--seed=0", "--do_train", "--device cpu", "--output_dir o"])
+def test_a_trial_sets_some_flags_itself(words):
+    with pytest.raises(UserError, match=f"{words.split('=')[0].split()[0]} is set by the trial itself"):
+        flags_of_trials(["--max_steps", "3", *words.split()])
+
+
+def test_flags_of_trials_leave_to_a_script_what_it_alone_knows():
+    assert flags_of_trials("--assignment greedy --max_steps 3".split())["max_steps"] == 3
 
 
 @pytest.mark.parametrize("module", [run_clue_classifier, run_c3, run_chid, run_cmrc2018], ids=lambda m: m.__name__)

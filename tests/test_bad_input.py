@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import pickle
 import re
@@ -185,7 +184,8 @@ def go_on_with_another_run(folder: Path) -> None:
 
 
 def take_a_hyper_parameter(folder: Path) -> None:
-    settings._checked(argparse.Namespace(model_name_or_path=folder, do_train=True), "dropout", [LONG], 0.1)
+    result = {"task": "TNEWS", "hyper_parameters": {"dropout": [LONG]}}
+    settings.Settings.resolve({"model_name_or_path": folder, "do_train": True}, tasks.TASKS["TNEWS"], 1, result)
 
 
 @pytest.mark.parametrize(

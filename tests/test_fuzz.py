@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 import report as report_script
 import run_c3
 import run_chid
-import run_clue_classifier
 import run_cmrc2018
 from clue_utils import tasks
 from clue_utils.data import examples
 from clue_utils.errors import UserError
 from clue_utils.leaderboard import check_file, check_zip, file_names, write
+from clue_utils.settings import Settings
 from demo.records import make_data, sizes_for
+from run_clue_classifier import ClassifierSettings
 
 EXAMPLES = int(os.environ.get("FUZZ", "25"))
 quick = settings(
@@ -145,9 +146,10 @@ def test_records(name, folder, tokenizer, tmp_path_factory, choice: random.Rando
      "--model_name_or_path", "m", "--ensemble", "--save_best_model", "--dropout=2", "--seed", "--precision", "--do_evl"]
 ), st.text(max_size=6), TEXTS), max_size=8))  # fmt: skip
 def test_flags(words, capsys):
-    for script in (run_clue_classifier, run_c3, run_chid, run_cmrc2018):
+    kinds = (ClassifierSettings, Settings, run_chid.ChidSettings, run_cmrc2018.Cmrc2018Settings)
+    for kind in kinds:
         try:
-            script.build_parser().parse_args(words)
+            kind.parser().parse_args(words)
         except SystemExit as end:
             error = capsys.readouterr().err
             assert end.code in (0, 2) and (end.code == 0 or (error.startswith("error: ") and error.count("\n") == 1))

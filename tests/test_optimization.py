@@ -17,11 +17,12 @@ import numpy as np
 import paddle
 import pytest
 
-from clue_utils import cli, ranks, settings, tasks
+from clue_utils import ranks, tasks
 from clue_utils.errors import Stopped, UserError
 from clue_utils.features.batches import length_grouped_batches
 from clue_utils.models.heads import HEADS
 from clue_utils.record import Run
+from clue_utils.settings import Settings
 from clue_utils.training import loop
 from clue_utils.training.loop import Job, fit, step_seed
 from clue_utils.training.session import Session
@@ -125,14 +126,10 @@ def adamw(
 # --- the product ----------------------------------------------------------------------------------------------------
 
 
-def arguments_of(folder: Path, *words: str) -> Any:
+def arguments_of(folder: Path, *words: str) -> Settings:
     """Flags as a script would read them."""
-    parser = cli.Parser()
-    settings.add_shared(parser)
     given = ("--model_name_or_path", "ernie-3.0-base-zh", "--do_train", "--output_dir", str(folder), *words)
-    args = parser.parse_args(given)
-    settings.resolve(args, tasks.TASKS["TNEWS"], num_cards=1)
-    return args
+    return Settings.resolve(vars(Settings.parser().parse_args(given)), tasks.TASKS["TNEWS"], num_cards=1, result=None)
 
 
 # Six updates with evaluations at 2, 4 and 6.

@@ -12,6 +12,7 @@ import run_clue_classifier as plain
 import run_clue_classifier_trainer
 from clue_utils import settings, tasks
 from clue_utils.errors import UserError
+from clue_utils.record import trained_with
 
 REQUIRED = "--dataset tnews --model_name_or_path m --output_dir o --do_train"
 
@@ -25,15 +26,13 @@ def flags_of():
 
 @pytest.fixture(scope="module")
 def completed(flags_of):
-    """The hyper-parameters that flags come to."""
+    """What flags come to: PaddleNLP's arguments."""
     from clue_utils.training import trainer_arguments
 
     def complete(*words):
         flags = flags_of(*words)
-        args = trainer_arguments.as_plain_arguments(flags)
-        settings.resolve(args, tasks.TASKS["TNEWS"], 1)
-        trainer_arguments.complete(flags, args)
-        return args
+        trained = trained_with(flags.model_name_or_path, tasks.TASKS["TNEWS"])
+        return trainer_arguments.resolve(flags, tasks.TASKS["TNEWS"], 1, trained).trainer
 
     return complete
 
@@ -91,8 +90,8 @@ REFUSED = [
 
 @pytest.mark.parametrize(("words", "outcome"), STRATEGIES)
 def test_what_strategies_come_to(completed, words, outcome):
-    args = completed(*words.split())
-    assert f"{args.evaluation_strategy} {args.save_strategy} {args.load_best_model_at_end}" == outcome
+    names = ("evaluation_strategy", "save_strategy", "load_best_model_at_end")
+    assert " ".join(str(completed(*words.split())[name]) for name in names) == outcome
 
 
 @pytest.mark.parametrize(("words", "line"), REFUSED)
@@ -178,14 +177,14 @@ def other_value(field):
 
 def test_each_training_argument_is_recorded_or_refused_or_cannot_change_what_is_learnt():
     from clue_utils.training import trainer_arguments
-    from clue_utils.training.trainer_arguments import ACCEPTED, NOT_RECORDED, RECORDED, REFUSED, TrainingArguments
+    from clue_utils.training.trainer_arguments import NOT_RECORDED, NUMBERS, RECORDED, REFUSED, TrainingArguments
 
     names = {entry.name for entry in dataclasses.fields(TrainingArguments)}
     plain = {*settings.HYPER_PARAMETERS} & names
     groups = (set(REFUSED), set(NOT_RECORDED), set(RECORDED), plain)
     assert sum(len(group) for group in groups) == len(set().union(*groups)) == len(names)
     assert set().union(*groups) == names and {*trainer_arguments.WORDS} <= names
-    assert {*ACCEPTED} <= names | {"dropout", "max_seq_length", "num_proc"}
+    assert {*NUMBERS} <= names | {"dropout", "max_seq_length", "num_proc"}
     assert {"adam_beta1", "adam_beta2", "optim", "lr_scheduler_type", "lr_end", "power", "num_cycles"} <= {*RECORDED}
     assert {"fp16_opt_level", "scale_loss", "evaluation_strategy", "metric_for_best_model"} <= {*RECORDED}
 
@@ -293,8 +292,8 @@ def test_going_on_from_a_plain_script_s_run_by_epochs(completed, tmp_path):
     """Its record says --save_steps 0, which is once an epoch there."""
     hyper_parameters = {"save_steps": 0, "batch_size": 8}
     (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": hyper_parameters}))
-    args = completed("--model_name_or_path", tmp_path)
-    assert (args.evaluation_strategy, args.save_strategy) == ("epoch", "epoch")
+    trainer = completed("--model_name_or_path", tmp_path)
+    assert (trainer["evaluation_strategy"], trainer["save_strategy"]) == ("epoch", "epoch")
     with pytest.raises(UserError, match="--save_strategy steps: .*pass --save_steps too"):
         completed("--model_name_or_path", tmp_path, "--save_strategy", "steps")
 

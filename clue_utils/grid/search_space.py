@@ -59,7 +59,7 @@ def list_trials(
             learning_rates or task.learning_rates,
             batch_sizes or task.batch_sizes,
             dropouts or task.dropouts,
-            seeds or (tasks.COMMON_DEFAULTS["seed"],),
+            seeds or (tasks.SEED,),
         )
         trials += [Trial(task.name, *value, task.num_cards) for value in values]
     return list(dict.fromkeys(trials))

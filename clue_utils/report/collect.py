@@ -15,10 +15,7 @@ from clue_utils import published, tasks
 from clue_utils.errors import UserError
 from clue_utils.grid import search_space
 from clue_utils.grid.outcomes import Outcome, clean, in_order, read_plan, read_trials, trial_of_folder, winner
-from clue_utils.record import FREE_TO_CHANGE
-
-# What the grid searches, and what changes no score.
-_FREE_TO_DIFFER = ("learning_rate", "batch_size", "dropout", "seed", *FREE_TO_CHANGE)
+from clue_utils.settings import SET_BY_TRIAL, free_to_change
 
 
 @dataclass(frozen=True)
@@ -167,6 +164,6 @@ def _doubts(outcomes: Sequence[Outcome]) -> list[str]:
             f"{name}: its trials differ in {what} ({', '.join(sorted(value[:12] for value in found))}); "
             "their scores do not compare"
             for what, found in values.items()
-            if len(found) > 1 and what not in _FREE_TO_DIFFER
+            if len(found) > 1 and what not in {*SET_BY_TRIAL, *free_to_change()}
         ]
     return lines

@@ -12,6 +12,7 @@ from clue_utils import models
 from clue_utils.errors import UserError
 from clue_utils.features.build import tokenizer_fingerprint
 from clue_utils.record import Record
+from clue_utils.settings import Settings
 
 
 def average_logits(members: Sequence[np.ndarray], num_distributions: int = 1) -> np.ndarray:
@@ -38,7 +39,7 @@ def average_logits(members: Sequence[np.ndarray], num_distributions: int = 1) ->
     return result
 
 
-def check_members(args: Any, tokenizer: Any, settings: dict[str, Any]) -> None:
+def check_members(args: Settings, tokenizer: Any, settings: dict[str, Any]) -> None:
     """Refuse members of an ensemble that would read the same record differently.
 
     Raises:
@@ -50,7 +51,7 @@ def check_members(args: Any, tokenizer: Any, settings: dict[str, Any]) -> None:
     for folder in args.ensemble:
         if not os.path.isdir(folder):
             raise UserError(f"--ensemble {folder}: no such folder")
-        own = models.load_tokenizer(folder, getattr(args, "do_lower_case", None))
+        own = models.load_tokenizer(folder, args.lower_case)
         if tokenizer_fingerprint(own) != tokenizer_fingerprint(tokenizer):
             raise UserError(
                 f"--ensemble {folder}: its tokenizer is not that of {args.model_name_or_path}; "

@@ -25,6 +25,7 @@ from clue_utils.features.batches import Collate, batches_per_epoch, length_group
 from clue_utils.features.store import Features
 from clue_utils.models.heads import Head, to_tensors
 from clue_utils.record import NO_EVALUATION, Run
+from clue_utils.settings import Settings
 from clue_utils.training import checkpoints
 from clue_utils.training.stopping import StopRequest
 
@@ -61,7 +62,7 @@ class Job:
     watch: Watch = no_watch
 
 
-def fit(job: Job, args: Any, run: Run) -> None:
+def fit(job: Job, args: Settings, run: Run) -> None:
     """Train a model; evaluate it every ``save_steps`` updates (0: every epoch) and at the end; keep the best.
 
     An update sees ``batch_size`` rows on each rank, in ``gradient_accumulation_steps`` parts. The loss is the mean
@@ -70,7 +71,7 @@ def fit(job: Job, args: Any, run: Run) -> None:
     started again goes on from its last checkpoint to the same end.
 
     Args:
-        args: the hyper-parameters of ``settings.HYPER_PARAMETERS`` and ``max_steps``.
+        args: the settings of the run.
         run: where metrics and ``result.json`` go; ``run.fields["metric"]`` chooses the best checkpoint.
 
     Raises:
@@ -78,7 +79,7 @@ def fit(job: Job, args: Any, run: Run) -> None:
         Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last update was written first.
     """
     updates_per_epoch = batches_per_epoch(len(job.train), args.batch_size * ranks.world_size())
-    num_steps = args.max_steps if args.max_steps > 0 else updates_per_epoch * args.num_train_epochs
+    num_steps = args.max_steps if args.max_steps > 0 else updates_per_epoch * int(args.num_train_epochs)
     state = TrainingState(job.model, num_steps, args, run)
     state.resume()
     run.write(num_steps=num_steps)
@@ -128,7 +129,7 @@ class TrainingState:
         is_due: whether the evaluation after them is still to be done, before the next update.
     """
 
-    def __init__(self, model: paddle.nn.Layer, num_steps: int, args: Any, run: Run) -> None:
+    def __init__(self, model: paddle.nn.Layer, num_steps: int, args: Settings, run: Run) -> None:
         self.model, self.run, self.step, self.is_due = model, run, 0, False
         warmup = args.warmup_steps or args.warmup_proportion
         self.schedule = LinearDecayWithWarmup(args.learning_rate, num_steps, warmup)
@@ -171,7 +172,7 @@ class TrainingState:
         logger.info("going on from %s", path)
 
 
-def _batches(train: Features, args: Any, epoch: int) -> list[np.ndarray]:
+def _batches(train: Features, args: Settings, epoch: int) -> list[np.ndarray]:
     """Row numbers of each update of an epoch, for all ranks together."""
     batch_size = args.batch_size * ranks.world_size()
     if args.group_by_length:
@@ -180,7 +181,7 @@ def _batches(train: Features, args: Any, epoch: int) -> list[np.ndarray]:
 
 
 def _backward(
-    job: Job, replica: paddle.nn.Layer, rows: np.ndarray, scaler: paddle.amp.GradScaler, args: Any
+    job: Job, replica: paddle.nn.Layer, rows: np.ndarray, scaler: paddle.amp.GradScaler, args: Settings
 ) -> paddle.Tensor:
     """Add the gradients of this rank's share of an update; return that share's part of the mean loss, a scalar.
 
@@ -249,7 +250,7 @@ def _require_finite(loss: float, step: int, run: Run) -> None:
     raise UserError(f"the loss is {loss} at step {step}: lower --learning_rate or raise --warmup_proportion; {kept}")
 
 
-def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Any) -> paddle.optimizer.Optimizer:
+def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Settings) -> paddle.optimizer.Optimizer:
     """AdamW (Loshchilov and Hutter, 2019) without decay of biases and of layer normalisation's weights."""
     decayed = {
         p.name for name, p in model.named_parameters() if not name.endswith("bias") and "norm" not in name.lower()

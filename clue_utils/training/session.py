@@ -25,6 +25,7 @@ from clue_utils.leaderboard import write
 from clue_utils.models import cpu_layers
 from clue_utils.models.heads import HEADS
 from clue_utils.record import Run
+from clue_utils.settings import Settings
 from clue_utils.tasks import DIAGNOSTICS, DIAGNOSTICS_MODEL, TEST, Task
 from clue_utils.training import checkpoints, ensemble
 from clue_utils.training.loop import Job, Watch, fit, no_watch
@@ -51,7 +52,7 @@ class Session:
     data, models and predictions.
 
     Args:
-        args: flags, completed by ``settings.resolve``.
+        args: the settings of the run.
         run: the record, which begins here, once a run has all that it needs but its model.
         build_method: tokenizer -> the script's method.
         watch: told of what is measured, see ``loop.Watch``.
@@ -62,13 +63,13 @@ class Session:
     """
 
     def __init__(
-        self, args: Any, task: Task, run: Run, build_method: Callable[[Any], Method], watch: Watch = no_watch
+        self, args: Settings, task: Task, run: Run, build_method: Callable[[Any], Method], watch: Watch = no_watch
     ) -> None:
         self.args, self.task, self.run, self.head, self.watch = args, task, run, HEADS[task.kind], watch
         # Read before anything is trained: rather refused now than after hours.
         self._tests = _load_tests(task, args.data_dir) if args.do_predict else []
         models.require_architecture(args.model_name_or_path)
-        self.tokenizer = models.load_tokenizer(args.model_name_or_path, getattr(args, "do_lower_case", None))
+        self.tokenizer = models.load_tokenizer(args.model_name_or_path, args.lower_case)
         tokenization.require_support(self.tokenizer, task)
         self.method = build_method(self.tokenizer)
         self.collate = functools.partial(
@@ -158,7 +159,7 @@ class Session:
         return pruning.reason_to_stop(self.run.fields, others)
 
 
-def execute(args: Any, task: Task, build_method: Callable[[Any], Method], watch: Watch = no_watch) -> None:
+def execute(args: Settings, task: Task, build_method: Callable[[Any], Method], watch: Watch = no_watch) -> None:
     """Carry out ``--do_train``, ``--do_eval`` and ``--do_predict``, in this order.
 
     After training, evaluation and prediction use the best checkpoint. Arguments as of :class:`Session`.
@@ -171,7 +172,7 @@ def execute(args: Any, task: Task, build_method: Callable[[Any], Method], watch:
             run.finish(device.peak_memory_bytes())
 
 
-def _execute(args: Any, session: Session) -> None:
+def _execute(args: Settings, session: Session) -> None:
     run, checkpoint = session.run, args.model_name_or_path
     dev = session.load_split("dev") if args.do_train or args.do_eval else None
     if args.do_train and dev:

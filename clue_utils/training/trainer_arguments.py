@@ -7,16 +7,18 @@ import dataclasses
 import logging
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
 from paddlenlp.trainer import PdArgumentParser, TrainingArguments
 
-from clue_utils import cli, settings, tasks
+from clue_utils import cli, settings
 from clue_utils.errors import UserError
+from clue_utils.settings import ACTIONS, Settings, flag
+from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
-
 
 EXAMPLE = """\
 example:
@@ -24,10 +26,8 @@ example:
       --output_dir tnews_model --do_train --do_eval --metric_for_best_model eval_accuracy --load_best_model_at_end
 """
 
-
 # What --metric_for_best_model chooses by, with or without "eval_" before it -> whether the greater is the better.
 METRICS = {"accuracy": True, "loss": False}
-
 
 # Words that PaddleNLP's Trainer makes something of; it takes others, and fails or passes them over later.
 WORDS = {
@@ -37,38 +37,23 @@ WORDS = {
     "metric_for_best_model": (*METRICS, *(f"eval_{name}" for name in METRICS)),
 }
 
-
-# Flags of TrainingArguments that go by another name in the plain script, and what they must be.
+# Flags of TrainingArguments that go by another name in the plain script.
 PLAIN_NAMES = {"warmup_ratio": "warmup_proportion", "per_device_eval_batch_size": "eval_batch_size"}
 
-
-ACCEPTED = {
+# Numbers that the plain script has not, or takes more or fewer of.
+_OWN_NUMBERS = {
     "per_device_train_batch_size": cli.positive_int,
-    "per_device_eval_batch_size": cli.positive_int,
-    "gradient_accumulation_steps": cli.positive_int,
-    "learning_rate": cli.positive_float,
     "num_train_epochs": cli.positive_float,
-    "max_steps": cli.steps_or_all,
-    "warmup_ratio": cli.proportion,
-    "warmup_steps": cli.non_negative_int,
-    "weight_decay": cli.non_negative_float,
     "adam_beta1": cli.proportion,
     "adam_beta2": cli.proportion,
-    "adam_epsilon": cli.positive_float,
-    "max_grad_norm": cli.non_negative_float,
     "num_cycles": cli.positive_float,
     "lr_end": cli.non_negative_float,
     "power": cli.positive_float,
     "scale_loss": cli.positive_float,
-    "dropout": cli.proportion,
-    "max_seq_length": cli.positive_int,
-    "logging_steps": cli.positive_int,
     "save_steps": cli.positive_int,
     "eval_steps": cli.positive_int,
     "dataloader_num_workers": cli.non_negative_int,
-    "num_proc": cli.positive_int,
 }
-
 
 # Flags of TrainingArguments that have no effect here, or would break what a run promises, by the reason. They are
 # refused rather than passed over, and not in --help.
@@ -98,9 +83,7 @@ _REFUSED = {
     "pass --device cpu": "no_cuda",
 }
 
-
 REFUSED = {name: reason for reason, names in _REFUSED.items() for name in names.split()}
-
 
 # Flags of TrainingArguments that result.json does not keep as hyper-parameters, by the reason. Every other one is kept
 # and compared when a run is gone on with, one that a later PaddleNLP adds too.
@@ -118,12 +101,9 @@ _NOT_RECORDED = {
     "follows from metric_for_best_model": "greater_is_better",
 }
 
-
 NOT_RECORDED = {name: reason for reason, names in _NOT_RECORDED.items() for name in names.split()}
 
-
 _DEFAULTS = {entry.name: entry.default for entry in dataclasses.fields(TrainingArguments)}
-
 
 # Hyper-parameters of this script beside the plain ones: which of the checkpoints is kept depends on some of them.
 RECORDED = tuple(sorted(_DEFAULTS.keys() - REFUSED.keys() - NOT_RECORDED.keys() - {*settings.HYPER_PARAMETERS}))
@@ -144,6 +124,16 @@ class ClueArguments:
     overwrite_cache: bool = field(default=False, metadata={"help": "build cached features again"})
 
 
+_PLAIN_NUMBERS = {name: flag.takes for name, flag in Settings.flags().items() if isinstance(flag.takes, cli.Number)}
+
+# Flags that are numbers -> what they must be.
+NUMBERS = {
+    entry.name: _PLAIN_NUMBERS[PLAIN_NAMES.get(entry.name, entry.name)]
+    for entry in (*dataclasses.fields(ClueArguments), *dataclasses.fields(TrainingArguments))
+    if PLAIN_NAMES.get(entry.name, entry.name) in _PLAIN_NUMBERS
+} | _OWN_NUMBERS
+
+
 class Parser(cli.Parser, PdArgumentParser):
     """PaddleNLP's parser with one-line errors and suggestions."""
 
@@ -154,7 +144,7 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
     for action in parser._actions:
         if action.dest in REFUSED:
             action.help = argparse.SUPPRESS
-    completed = (*ACCEPTED, *RECORDED, "device", "disable_tqdm", "seed")
+    completed = (*NUMBERS, *RECORDED, "device", "disable_tqdm")
     # The run's own VisualDL log holds the scalars; PaddleNLP's writer fails with today's protobuf. Safetensors in the
     # checkpoints to go on from.
     parser.set_defaults(
@@ -166,10 +156,10 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
     for name, reason in REFUSED.items():
         if getattr(flags, name) != _DEFAULTS[name]:
             parser.error(f"--{name} {getattr(flags, name)}: {reason}; leave it out")
-    for name, accept in ACCEPTED.items():
+    for name, number in NUMBERS.items():
         if getattr(flags, name) is not None:
             try:
-                accept(str(getattr(flags, name)))
+                number(str(getattr(flags, name)))
             except argparse.ArgumentTypeError as error:
                 parser.error(f"argument --{name}: {error}")
     for name, words in WORDS.items():
@@ -180,53 +170,73 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
     return flags
 
 
-def as_plain_arguments(flags: argparse.Namespace) -> argparse.Namespace:
-    """The same run in the plain script's terms, in which ``result.json`` and the registry's defaults are kept.
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings(Settings):
+    """The settings of a run in the plain script's terms, in which ``result.json`` and the registry's defaults are kept.
 
-    The Trainer's batch is one of ``gradient_accumulation_steps`` parts of an update, the plain script's the whole.
+    The Trainer's batch is one of ``gradient_accumulation_steps`` parts of an update, ``batch_size`` is the whole.
+
+    Attributes:
+        given: the flags as they were given.
+        trainer: PaddleNLP's TrainingArguments, completed.
     """
-    args = argparse.Namespace(**vars(flags), ensemble=[], save_best_model=True)
-    for theirs, ours in PLAIN_NAMES.items():
-        setattr(args, ours, getattr(flags, theirs))
-    args.eval_batch_size = args.eval_batch_size or tasks.COMMON_DEFAULTS["eval_batch_size"]
-    parts = flags.gradient_accumulation_steps or 1
-    per_device = flags.per_device_train_batch_size
-    args.batch_size = per_device and per_device * parts
-    args.precision = "bf16" if flags.bf16 else "fp16" if flags.fp16 else None
-    args.group_by_length = False
-    if args.num_train_epochs is not None and args.num_train_epochs.is_integer():
-        args.num_train_epochs = int(args.num_train_epochs)
-    if flags.do_export and not (flags.do_train or flags.do_eval or flags.do_predict):
-        args.do_eval = True  # resolve() wants something to do; exporting alone is enough for this script
-    return args
+
+    do_export: bool = flag(ACTIONS, bool, "", False)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        return super().hyper_parameters() | {name: self.trainer[name] for name in RECORDED}
+
+    def does_something(self) -> bool:
+        return super().does_something() or self.do_export
+
+    def log(self, task: Task, num_cards: int) -> None:
+        super().log(task, num_cards)
+        for name in RECORDED:
+            if self.given[name] is not None:
+                logger.info("  %s: %s (command line)", name, self.given[name])
+        for name, strategy in (("eval_steps", "evaluation_strategy"), ("save_steps", "save_strategy")):
+            steps, kind = self.given[name], self.trainer[strategy]
+            if self.do_train and steps and kind != "steps":
+                logger.info("--%s %d has no effect: that goes by the strategy %s", name, steps, kind)
 
 
-def complete(flags: argparse.Namespace, args: argparse.Namespace) -> None:
-    """Add the hyper-parameters of this script, ``RECORDED``, to resolved plain arguments.
+def resolve(flags: argparse.Namespace, task: Task, num_cards: int, trained: Mapping[str, Any]) -> TrainerSettings:
+    """What the flags come to, see :meth:`Settings.resolve`.
 
-    One that is left out takes PaddleNLP's default, but for those that say when to evaluate and what to keep.
+    Of this script's own hyper-parameters, ``RECORDED``, one that is left out takes PaddleNLP's default, but for those
+    that say when to evaluate and what to keep.
 
     Raises:
         UserError: flags that contradict each other.
     """
-    for name in RECORDED:
-        value = getattr(flags, name)
-        setattr(args, name, _DEFAULTS[name] if value is None else value)
-        if value is not None:
-            logger.info("  %s: %s (command line)", name, value)
-    args.hyper_parameters += RECORDED
-    args.per_device_train_batch_size = math.ceil(args.batch_size / args.gradient_accumulation_steps)
-    if args.lr_scheduler_type == "polynomial" and args.lr_end >= args.learning_rate:
-        raise UserError(f"--lr_end {args.lr_end} must be below --learning_rate {args.learning_rate}")
+    given = vars(flags)
+    per_device, epochs = flags.per_device_train_batch_size, flags.num_train_epochs
+    plain = given | {ours: given[theirs] for theirs, ours in PLAIN_NAMES.items()}
+    plain |= {
+        "batch_size": per_device and per_device * (flags.gradient_accumulation_steps or 1),
+        "precision": "bf16" if flags.bf16 else "fp16" if flags.fp16 else None,
+        "group_by_length": False,
+        "num_train_epochs": int(epochs) if epochs is not None and epochs.is_integer() else epochs,
+    }
+    args = TrainerSettings.resolve(plain, task, num_cards, trained)
+    trainer = given | {name: getattr(args, name) for name in settings.HYPER_PARAMETERS if name in given}
+    trainer |= {theirs: getattr(args, ours) for theirs, ours in PLAIN_NAMES.items()}
+    trainer |= {"bf16": args.precision == "bf16", "fp16": args.precision == "fp16"}
+    trainer |= {name: _DEFAULTS[name] for name in {*NUMBERS, *RECORDED} & _DEFAULTS.keys() if trainer[name] is None}
+    trainer["per_device_train_batch_size"] = math.ceil(args.batch_size / args.gradient_accumulation_steps)
+    if trainer["lr_scheduler_type"] == "polynomial" and trainer["lr_end"] >= args.learning_rate:
+        raise UserError(f"--lr_end {trainer['lr_end']} must be below --learning_rate {args.learning_rate}")
     metric = (flags.metric_for_best_model or "accuracy").removeprefix("eval_")
     if flags.greater_is_better not in (None, METRICS[metric]):
         raise UserError(f"--greater_is_better {flags.greater_is_better} would keep the worst {metric}: leave it out")
-    args.metric_for_best_model = f"eval_{metric}"
-    _complete_strategies(flags, args)
+    trainer["metric_for_best_model"] = f"eval_{metric}"
+    return dataclasses.replace(args, given=given, trainer=trainer | _strategies(flags, args))
 
 
-def _complete_strategies(flags: argparse.Namespace, args: argparse.Namespace) -> None:
-    """Set when to evaluate and to write a checkpoint, and whether to keep the best.
+def _strategies(flags: argparse.Namespace, args: Settings) -> dict[str, Any]:
+    """When to evaluate and to write a checkpoint, and whether to keep the best.
 
     Of --evaluation_strategy and --save_strategy one that is left out follows the other; both left out, an evaluation
     and a checkpoint come every --save_steps updates (once an epoch where a checkpoint of the plain script was trained
@@ -266,31 +276,26 @@ def _complete_strategies(flags: argparse.Namespace, args: argparse.Namespace) ->
             "the best of the checkpoints is kept (--load_best_model_at_end), so each must be evaluated, but "
             f"{reason}: change that, or pass --load_best_model_at_end false to keep the last"
         )
-    for name, given, strategy in (
-        ("eval_steps", flags.eval_steps, evaluates),
-        ("save_steps", flags.save_steps, saves),
-    ):
-        if args.do_train and given and strategy != "steps":
-            logger.info("--%s %d has no effect: that goes by the strategy %s", name, given, strategy)
-    args.evaluation_strategy, args.save_strategy, args.load_best_model_at_end = evaluates, saves, keeps_best
-    args.eval_steps = eval_steps if evaluates == "steps" else None
+    return {
+        "evaluation_strategy": evaluates,
+        "save_strategy": saves,
+        "load_best_model_at_end": keeps_best,
+        "eval_steps": eval_steps if evaluates == "steps" else None,
+    }
 
 
-def training_arguments(flags: argparse.Namespace, args: argparse.Namespace, device: str) -> TrainingArguments:
-    """The Trainer's own arguments, completed by what ``args`` has been resolved to.
+def training_arguments(args: TrainerSettings, device: str) -> TrainingArguments:
+    """The Trainer's own arguments.
 
     Raises:
         UserError: PaddleNLP does not take them.
     """
-    values = vars(flags) | {name: getattr(args, name) for name in args.hyper_parameters if hasattr(flags, name)}
-    values |= {theirs: getattr(args, ours) for theirs, ours in PLAIN_NAMES.items()}
-    values |= {"bf16": args.precision == "bf16", "fp16": args.precision == "fp16"}
-    values["device"] = device.split(":")[0]
+    values = {**args.trainer, "device": device.split(":")[0]}
     values["do_eval"] = False  # a true one would change the strategy
-    if not flags.do_train:
+    if not args.do_train:
         values |= {"evaluation_strategy": "no", "load_best_model_at_end": False}
-    values["disable_tqdm"] = not sys.stderr.isatty() if flags.disable_tqdm is None else flags.disable_tqdm
-    values |= {name: _DEFAULTS[name] for name in ACCEPTED if name in _DEFAULTS and values[name] is None}
+    if values["disable_tqdm"] is None:
+        values["disable_tqdm"] = not sys.stderr.isatty()
     try:
         return PdArgumentParser(TrainingArguments).parse_dict(values)[0]
     except (ValueError, AssertionError) as error:

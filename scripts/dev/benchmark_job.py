@@ -119,7 +119,7 @@ def main() -> None:
 
     if mode == "plain":
         swap(environment, cpu_settings=lambda *_: {"OMP_NUM_THREADS": "1"})
-    environment.start()
+    environment.load_libraries()
     import paddle
 
     from clue_utils.data import examples

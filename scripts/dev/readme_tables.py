@@ -6,7 +6,6 @@ Each table stands between a pair of comments such as <!-- scores --> and <!-- /s
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from clue_utils.errors import UserError
 from clue_utils.files import write_text_atomically
 from clue_utils.report.collect import setting_text
 from clue_utils.report.render import markdown_table
+from clue_utils.settings import Settings
 
 TOP = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README_en.md")
@@ -48,30 +48,29 @@ def flags() -> str:
     """Every flag of the four scripts, by group; what one script alone has names it."""
     for folder in ("classification", "mrc"):
         sys.path.insert(0, str(TOP / folder))
-    import run_c3
     import run_chid
     import run_clue_classifier
     import run_cmrc2018
 
-    scripts = (run_clue_classifier, run_c3, run_chid, run_cmrc2018)
+    kinds: dict[str, type[Settings]] = {
+        "run_clue_classifier.py": run_clue_classifier.ClassifierSettings,
+        "run_c3.py": Settings,
+        "run_chid.py": run_chid.ChidSettings,
+        "run_cmrc2018.py": run_cmrc2018.Cmrc2018Settings,
+    }
+    texts: dict[str, str] = {}
     owners: dict[str, list[str]] = {}
-    rows: dict[str, list[str]] = {}
-    for script in scripts:
-        parser = script.build_parser()
-        for group in parser._action_groups:
-            for action in group._group_actions:
-                if isinstance(action, argparse._HelpAction):
-                    continue
-                name = action.option_strings[0]
-                text = (action.help or "") % {"default": action.default}
-                if action.choices:
-                    text = f"{' '.join(map(str, action.choices))}. {text}".removesuffix(". ")
-                owners.setdefault(name, []).append(f"`{script.__name__}.py`")
-                rows.setdefault(name, [f"`{name}`", text])
-    for name, (_, text) in rows.items():
-        if len(owners[name]) < len(scripts):
-            rows[name][1] = f"{text} ({', '.join(owners[name])})"
-    return markdown_table(["flag", "meaning"], rows.values())
+    for script, kind in kinds.items():
+        for group in kind.flags_by_group().values():
+            for name, flag in group.items():
+                words = f"{' '.join(flag.takes)}. " if isinstance(flag.takes, tuple) else ""
+                texts[name] = words + flag.text
+                owners.setdefault(name, []).append(f"`{script}`")
+    rows = [
+        [f"`--{name}`", text + ("" if len(owners[name]) == len(kinds) else f" ({', '.join(owners[name])})")]
+        for name, text in texts.items()
+    ]
+    return markdown_table(["flag", "meaning"], rows)
 
 
 TABLES = {"scores": scores, "hyper_parameters": hyper_parameters, "flags": flags}
