@@ -1,0 +1,346 @@
+"""One trial of a grid search: its command line, the run, the retry where memory runs out, and how it ended.
+
+How a trial ended is what its ``result.json`` says; the log is for people. Imports no PaddlePaddle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from clue_utils import cli, record, settings, tasks
+from clue_utils.errors import UserError
+from clue_utils.files import write_text_atomically
+from clue_utils.grid import search_space
+from clue_utils.grid.search_space import Trial
+from clue_utils.tasks import Task
+
+TOP = Path(__file__).resolve().parents[2]
+
+# Said by the trial itself, so that folder and content agree.
+OWN_FLAGS = "model_name_or_path output_dir device do_train do_eval batch_size learning_rate dropout seed".split()
+
+_PARTS = "gradient_accumulation_steps"
+
+
+def interpreter() -> str:
+    """The Python to run the project's scripts with: ``PYTHON`` in the environment, else this one."""
+    return os.environ.get("PYTHON") or sys.executable
+
+
+def script_words(task: Task, model: object, output: object, *flags: object) -> list[str]:
+    """A task's script and the words behind it."""
+    words = [TOP / task.script, *(["--task_name", task.name] if task.kind == "classification" else [])]
+    words += ["--model_name_or_path", model, "--output_dir", output, *flags]
+    return [str(word) for word in words]
+
+
+def results_dir() -> Path:
+    """The folder of all models: ``RESULTS_DIR`` in the environment, else ``results``."""
+    return Path(os.environ.get("RESULTS_DIR") or search_space.RESULTS_DIR)
+
+
+def visible_cards() -> tuple[str, ...]:
+    """Ids of the GPUs to use: those of ``CUDA_VISIBLE_DEVICES``, else all of the machine; none with ``DEVICE=cpu``.
+
+    Raises:
+        UserError: ``DEVICE`` is neither gpu nor cpu, or gpu where no GPU is visible.
+    """
+    device, named = os.environ.get("DEVICE", ""), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if device not in ("", "cpu", "gpu"):
+        raise UserError(f"DEVICE={device}: choose gpu or cpu")
+    if device == "cpu":
+        return ()
+    if named is None:
+        cards = _cards_of_the_machine()
+    else:
+        cards = tuple(card for card in named.split(",") if card not in ("", "-1"))  # -1 hides them all
+    if device == "gpu" and not cards:
+        raise UserError("DEVICE=gpu, but no GPU is visible")
+    return cards
+
+
+def _cards_of_the_machine() -> tuple[str, ...]:
+    ask = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        shown = subprocess.run(ask, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    except OSError:
+        return ()
+    return tuple(line for line in shown.splitlines() if line.isdecimal())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a trial runs on this machine.
+
+    Attributes:
+        folder: where its output and log go.
+        flags: further ones for the task's script, as words; ``parsed`` holds their values.
+        given: how many GPUs there are for it.
+        cards: ids of the GPUs that share the batch out evenly, a process on each; none: one process on the CPU.
+    """
+
+    model: str
+    trial: Trial
+    folder: Path
+    flags: Sequence[str]
+    parsed: Any
+    given: int
+    cards: tuple[str, ...]
+
+    @property
+    def task(self) -> Task:
+        return tasks.TASKS[self.trial.task]
+
+    @property
+    def log(self) -> Path:
+        return self.folder / search_space.LOG_FILE
+
+    @property
+    def num_processes(self) -> int:
+        return max(1, len(self.cards))
+
+    @property
+    def batch_size(self) -> int:
+        """Records of each process."""
+        return self.trial.batch_size // self.num_processes
+
+    @property
+    def note(self) -> str:
+        """What to say where there are fewer cards than the task takes, or ""."""
+        if not self.cards or self.num_processes >= self.trial.num_cards:
+            return ""
+        shares = f"{self.num_processes} of them with {self.batch_size} records each, {self.trial.batch_size} in all"
+        return f"{self.trial.num_cards} cards wanted, {self.given} given: {shares}"
+
+
+def make_plan(model: str, trial: Trial, flags: Sequence[str], cards: Sequence[str]) -> Plan:
+    """Share a trial's batch out over the cards given, at most as many as its task takes.
+
+    Raises:
+        UserError: a flag that the trial sets itself; a model without a name.
+        SystemExit: a mistyped flag, which is said.
+    """
+    parser = cli.Parser()
+    settings.add_shared(parser)
+    parsed, _ = parser.parse_known_args(["--model_name_or_path", "", *flags])
+    for name in OWN_FLAGS:
+        if getattr(parsed, name):
+            raise UserError(f"--{name} is set by the trial itself: leave it out after --")
+    folder = search_space.model_folder(results_dir(), model) / trial.folder
+    number = search_space.num_processes(trial.batch_size, max(1, min(trial.num_cards, len(cards))))
+    return Plan(model, trial, folder, flags, parsed, len(cards), tuple(cards[:number]))
+
+
+def ending(plan: Plan) -> str:
+    """How a finished trial ended, such as "accuracy 0.5612"; "" for one that is not finished.
+
+    Raises:
+        UserError: it is finished with other settings, given or by default; or its record is damaged. What the folder's
+            name says is not compared, nor what may change when a run goes on.
+    """
+    earlier = record.read_result(plan.folder) or {}
+    if earlier.get("status") != "finished":
+        return ""
+    flags = argparse.Namespace(**vars(plan.parsed))
+    flags.model_name_or_path, flags.do_train, flags.batch_size = plan.model, True, plan.batch_size
+    settings.resolve(flags, plan.task, plan.num_processes)
+    recorded = {"model_name_or_path": earlier.get("model"), "max_steps": earlier.get("max_steps")}
+    recorded |= earlier["hyper_parameters"]
+    for name in ("model_name_or_path", "max_steps", *settings.HYPER_PARAMETERS):
+        is_compared = name == "model_name_or_path" or name not in (*OWN_FLAGS, *record.FREE_TO_CHANGE)
+        value = getattr(flags, name)
+        if is_compared and name in recorded and value != recorded[name]:
+            raise UserError(
+                f"{plan.folder} holds a finished run with --{name} {recorded[name]}, not {value}: "
+                "choose another folder with --results, or remove this one"
+            )
+    pruned = f", pruned at step {earlier['pruned']['step']}" if "pruned" in earlier else ""
+    return f"{earlier['metric']} {earlier['best_metric']:.4f}{pruned}"
+
+
+def command(plan: Plan, parts: int = 1) -> list[str]:
+    """The words that run a trial, or go on with it, with its batch computed in so many parts."""
+    trial = plan.trial
+    flags = ["--do_train", "--do_eval", "--learning_rate", trial.learning_rate, "--batch_size", plan.batch_size]
+    flags += ["--dropout", trial.dropout, "--seed", trial.seed, "--device", "gpu" if plan.cards else "cpu"]
+    flags += [*plan.flags, *([f"--{_PARTS}", parts] if parts > 1 else [])]
+    # The launcher starts a process on each visible card.
+    launcher = ["-m", "paddle.distributed.launch", "--log_dir", str(plan.folder / "launch")]
+    words = script_words(plan.task, plan.model, plan.folder, *flags)
+    return [interpreter(), *(launcher if plan.num_processes > 1 else []), *words]
+
+
+def run(plan: Plan) -> int:
+    """Run a trial to its end, or go on with it, and print the line that says how it ended.
+
+    Another process that runs it is waited for. Where memory runs out, the trial goes on with as many parts of a batch
+    as its record advises. With ``DRY_RUN=1`` its command is printed instead.
+
+    Returns:
+        Exit status: 0 only if it is finished.
+
+    Raises:
+        SystemExit: after a signal, with 128 and its number.
+    """
+    begin, name = time.monotonic(), plan.trial.folder
+    ended = ending(plan)
+    if not ended and os.environ.get("DRY_RUN") == "1":
+        print(f"{name}: {plan.note}\n" if plan.note else "", shlex.join(command(plan, _parts(plan))), sep="")
+        return 0
+    status = 0
+    if not ended:
+        try:
+            plan.folder.mkdir(parents=True, exist_ok=True)
+            log = open(plan.log, "a", encoding="utf-8")  # noqa: SIM115
+        except OSError:
+            print(f"{name}: failed: {plan.folder} cannot be made or written to")
+            return 2
+        with log:
+            # Held by the training process too, whose output goes there: one that outlived a killed grid search is
+            # waited for, not joined.
+            if not lock(log, wait=False):
+                if sys.stderr.isatty():
+                    print(f"{name}: waiting for another process that runs it", file=sys.stderr, flush=True)
+                lock(log)
+            ended = ending(plan)
+            status = 0 if ended else _run_until_it_fits(plan, log)
+    if ended:
+        print(f"{name}: finished already, {ended}")
+    elif status == 0:
+        print(f"{name}: finished, {ending(plan)}, {time.monotonic() - begin:.0f} s")
+    else:
+        reason = (record.read_result(plan.folder) or {}).get("reason")
+        print(f"{name}: failed with status {status}: {reason} (log: {plan.log})")
+    return status
+
+
+def lock(file: IO[Any], wait: bool = True) -> bool:
+    """Take the lock of an open file, which every process that inherits it holds; return whether it was to be had."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _parts(plan: Plan) -> int:
+    """Parts of a batch that the flags ask for, or more where an earlier run of the trial needed them to fit memory."""
+    earlier = record.read_result(plan.folder) or {}
+    needed = earlier.get("hyper_parameters", {}).get(_PARTS), earlier.get("advice", {}).get(_PARTS)
+    return max(int(parts or 1) for parts in (getattr(plan.parsed, _PARTS), *needed))
+
+
+def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
+    """Run a trial, again with more parts of a batch as long as that is advised; return the last exit status."""
+    parts = _parts(plan)
+    while True:
+        before = record.read_result(plan.folder)
+        status = _run_once(plan, parts, log)
+        fields = record.read_result(plan.folder) or {}
+        if status == 0 and fields.get("status") == "finished":
+            return 0
+        if fields.get("status") != "failed" or fields == before:  # it had no time to say why
+            how = f"killed by {signal.Signals(status - 128).name}" if status > 128 else f"ended with status {status}"
+            _write_failure(plan.folder, how, status or 1, {})
+            return status or 1
+        advised = int(fields.get("advice", {}).get(_PARTS, 0))
+        if advised <= parts:
+            return status or 1
+        parts = advised
+
+
+# Stands for record.write_failure.
+def _write_failure(folder: Path, reason: str, exit_status: int, advice: dict[str, int]) -> None:
+    fields = record.read_result(folder) or {}
+    fields |= {"status": "failed", "reason": reason, "exit_status": exit_status, "advice": advice}
+    write_text_atomically(folder / record.RESULT_FILE, json.dumps(fields, ensure_ascii=False, indent=2) + "\n")
+
+
+def _run_once(plan: Plan, parts: int, log: IO[str]) -> int:
+    """Run the task's script, its output added to the log; return its exit status as a shell tells it."""
+    launch, words, environment = plan.folder / "launch", command(plan, parts), dict(os.environ)
+    shutil.rmtree(launch, ignore_errors=True)
+    if plan.num_processes > 1:  # nobody else's business: the launcher writes down its whole environment there
+        launch.mkdir(mode=0o700)
+    where = f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}"
+    if plan.cards:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(plan.cards)
+        where += f", cards {environment['CUDA_VISIBLE_DEVICES']}" + (f"; {plan.note}" if plan.note else "")
+    print(f"== {where}\n{shlex.join(words)}", file=log, flush=True)
+    with passing_signals(signal.SIGTERM) as signals:
+        # Not close_fds: the locks of its GPUs, see schedule.free_group, are held by what trains on them.
+        child = signals.start(words, stdout=log, stderr=log, env=environment, close_fds=False)
+        status = child.wait()
+    # The launcher shows what its first process prints; what stopped another one stands in that one's own log.
+    for path in sorted(launch.glob("workerlog.[!0]*")) if status else ():
+        print(*last_lines(path, 5), sep="\n", file=log, flush=True)
+    for path in launch.rglob("*"):
+        if path.is_file() and not path.name.startswith("workerlog."):
+            path.unlink()
+    if signals.number:
+        raise SystemExit(128 + signals.number)
+    return status if status >= 0 else 128 - status
+
+
+def last_lines(path: Path, number: int) -> list[str]:
+    """The last lines of a log, to be shown."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-number:] if path.is_file() else []
+
+
+class Signals:
+    """Passes a hang-up, Ctrl-C or SIGTERM on to a child, whose end is then to be waited for.
+
+    Attributes:
+        number: that of the signal which came, 0 before.
+    """
+
+    def __init__(self, passed_on: int) -> None:
+        self.number, self._passed_on = 0, passed_on
+        self._child: subprocess.Popen[str] | None = None
+
+    def start(self, words: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        """Start the child; Ctrl-C in a terminal reaches it through this process alone."""
+        options = {"stdin": subprocess.DEVNULL, "text": True} | options
+        self._child = subprocess.Popen(words, preexec_fn=_ignore_interrupts, **options)
+        if self.number:  # it came meanwhile
+            self._child.send_signal(self._passed_on)
+        return self._child
+
+    def note(self, number: int, _: Any) -> None:
+        self.number = number
+        if self._child:
+            self._child.send_signal(self._passed_on)
+
+
+@contextlib.contextmanager
+def passing_signals(passed_on: int) -> Iterator[Signals]:
+    """A block whose child is sent ``passed_on`` when this process is asked to end."""
+    signals = Signals(passed_on)
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    # What a parent has made us ignore, such as a hang-up under nohup, stays ignored.
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, signals.note) for number in heard}
+    try:
+        yield signals
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
