@@ -238,7 +238,7 @@ def test_mistakes_of_predict_and_zip(tmp_path, run_script):
         ((), "error: MODEL_DIR is missing"),
         ((tmp_path / "none",), f"error: {tmp_path / 'none'}: no such folder"),
         ((tmp_path,), f"error: no checkpoint of any task in {tmp_path}"),
-        ((tmp_path, "--outptu"), "error: unknown argument --outptu"),
+        ((tmp_path, "--outptu"), "error: unknown argument '--outptu': did you mean --output?"),
         ((tmp_path, "--output"), "error: argument --output: expected one argument"),
         ((tmp_path, tmp_path), f"error: {tmp_path} is not TASK=FOLDER"),
         ((tmp_path, f"TNEW={tmp_path}"), "error: unknown task 'TNEW'"),
