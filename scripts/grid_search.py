@@ -52,8 +52,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="run on these machines, one a line, as GNU parallel's --sshloginfile reads them; each has the GPUs of "
-        "--gpus or the slots of --cpu_slots, bash as login shell, and this folder, which all share, the project and its "
-        "Python under the same paths",
+        "--gpus or the slots of --cpu_slots, bash as login shell, and this folder, which all share, the project and "
+        "its Python under the same paths",
     )
     parser.add_argument(
         "--retries",
