@@ -27,6 +27,7 @@ from clue_utils.features.batches import Collate  # noqa: E402
 from clue_utils.files import locked  # noqa: E402
 from clue_utils.models.export import export  # noqa: E402
 from clue_utils.models.heads import input_names  # noqa: E402
+from clue_utils.record import Run  # noqa: E402
 from clue_utils.training.classification import Classification  # noqa: E402
 from clue_utils.training.session import Pipeline  # noqa: E402
 from clue_utils.training.stopping import StopRequest  # noqa: E402
@@ -75,13 +76,15 @@ def main(argv: list[str] | None = None) -> None:
         # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.
         fleet.init(is_collective=True, strategy=fleet.DistributedStrategy())
     with locked(Path(args.output_dir)):
-        carry_out(flags, args, task, device)
+        run = Run(task.name, task.metric, args, device)
+        with run.recorded():
+            carry_out(flags, args, task, run, device)
+            run.finish(device)
 
 
-def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.Task, device: str) -> None:
+def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.Task, run: Run, device: str) -> None:
     """Train, evaluate, predict and export, as far as the flags say."""
-    pipeline = Pipeline(args, task, device, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
-    run = pipeline.run
+    pipeline = Pipeline(args, task, run, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
     trains = flags.do_train and not run.is_trained
     dev = pipeline.load_split("dev") if flags.do_train or flags.do_eval else None
     train = pipeline.load_split("train").features if trains else None
@@ -117,7 +120,6 @@ def carry_out(flags: argparse.Namespace, args: argparse.Namespace, task: tasks.T
         pipeline.predict([model])
     if flags.do_export and ranks.rank() == 0:
         export(model, run.folder / EXPORT_NAME)
-    run.finish(device)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
-import errno
 import logging
 import math
 import os
@@ -21,8 +20,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from clue_utils.device import out_of_memory_line
-from clue_utils.errors import Stopped, UserError, one_line, shorten, show
+from clue_utils.errors import Ending, Stopped, ending_of, shorten, show
 from clue_utils.ranks import rank, world_size
 
 logger = logging.getLogger(__name__)
@@ -61,13 +59,6 @@ def timed() -> Iterator[Callable[[], float]]:
     yield lambda: time.perf_counter() - begin
 
 
-# File-system errors that are the user's to mend, not the program's.
-USER_ERRNOS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
-    | {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOLCK}
-)
-
-
 @contextlib.contextmanager
 def os_errors(folder: Any) -> Iterator[None]:
     """Turn the safetensors library's report of a failed write, such as a full disk, into the OSError that it was."""
@@ -94,21 +85,13 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
         _leave_together()
-    except Stopped as stopped:
-        _fail(f"{stopped}; the same command goes on from where it was", 128 + stopped.number, "")
-    except UserError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted", 128 + signal.SIGINT, "")
-    except MemoryError as error:
-        _fail(out_of_memory_line(error))
     except BrokenPipeError:  # whoever read our output, such as "head", has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
-        if error.errno not in USER_ERRNOS:
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        if (ending := ending_of(error)) is None:
             raise
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        _fail(ending)
 
 
 def _leave_together() -> None:
@@ -125,13 +108,13 @@ def _leave_together() -> None:
         os._exit(0)
 
 
-def _fail(message: str, status: int = 2, kind: str = "error: ") -> None:
+def _fail(ending: Ending) -> None:
     prefix = f"rank {rank()}: " if world_size() > 1 else ""
-    print(f"{prefix}{kind}{one_line(message)}", file=sys.stderr, flush=True)
+    print(f"{prefix}{'' if ending.is_stop else 'error: '}{ending.reason}", file=sys.stderr, flush=True)
     if world_size() > 1:
         sys.stdout.flush()
-        os._exit(status)  # the other ranks may be waiting in a collective; the launcher ends them when this one is gone
-    sys.exit(status)
+        os._exit(ending.exit_status)  # others may be waiting in a collective; the launcher ends them when this one goes
+    sys.exit(ending.exit_status)
 
 
 def split_at_dashes(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:

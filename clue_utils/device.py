@@ -111,8 +111,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception from Paddle says that memory ran out (it raises no type of its own)."""
     text = str(error)
     return isinstance(error, MemoryError) or "ResourceExhausted" in text or "Out of memory" in text
-
-
-def out_of_memory_line(error: BaseException) -> str:
-    """What to tell a user whose memory ran out where no better advice is known."""
-    return f"out of memory ({str(error).strip().splitlines()[0] if str(error).strip() else 'no details'})"

@@ -1,7 +1,12 @@
-"""What ends a run early: a user's mistake, or a signal. ``cli.run`` makes one line of either."""
+"""What ends a run early: a user's mistake, or a signal; and what a user is told of it."""
 
+from __future__ import annotations
+
+import errno
 import reprlib
 import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 _brief = reprlib.Repr()
@@ -9,8 +14,23 @@ _brief.maxlevel = 2
 _brief.maxstring = _brief.maxlong = 60
 
 
+# File-system errors that are the user's to mend, not the program's.
+USER_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
+    | {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOLCK}
+)
+
+
 class UserError(Exception):
-    """A mistake the user can mend: one line naming the file, line, flag or task, and the remedy."""
+    """A mistake the user can mend: one line naming the file, line, flag or task, and the remedy.
+
+    Attributes:
+        advice: flag (without dashes) -> the value to try, where a program can follow the remedy; else empty.
+    """
+
+    def __init__(self, message: str, advice: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.advice = dict(advice or {})
 
 
 class Stopped(BaseException):
@@ -22,6 +42,44 @@ class Stopped(BaseException):
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an exception ends a program.
+
+    Attributes:
+        reason: the line that a user is shown, without ``error: ``.
+        is_stop: the program was told to stop; otherwise it failed.
+        advice: as of :class:`UserError`.
+    """
+
+    reason: str
+    exit_status: int
+    is_stop: bool = False
+    advice: Mapping[str, Any] = field(default_factory=dict)
+
+
+def ending_of(error: BaseException) -> Ending | None:
+    """How an exception ends a program with one line; None for a defect of ours, which keeps its traceback."""
+    if isinstance(error, Stopped):
+        return Ending(f"{error}; the same command goes on from where it was", 128 + error.number, is_stop=True)
+    if isinstance(error, KeyboardInterrupt):
+        return Ending("interrupted", 128 + signal.SIGINT, is_stop=True)
+    if isinstance(error, BrokenPipeError):
+        return Ending("the reader of its output has gone", 128 + signal.SIGPIPE, is_stop=True)
+    if isinstance(error, UserError):
+        return Ending(one_line(str(error)), 2, advice=error.advice)
+    if isinstance(error, MemoryError):
+        return Ending(f"out of memory ({one_line(first_line(error)) or 'no details'})", 2)
+    if isinstance(error, OSError) and error.errno in USER_ERRNOS:
+        return Ending(one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error)), 2)
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, "" where it has none."""
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def show(value: Any) -> str:

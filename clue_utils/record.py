@@ -5,16 +5,21 @@ Reading imports nothing that takes long.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import platform
 import shutil
 import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from clue_utils import environment, ranks, tasks
 from clue_utils.device import peak_memory_bytes
-from clue_utils.errors import UserError, shorten
+from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
 from clue_utils.files import write_text_atomically
 
 RESULT_FILE = "result.json"
@@ -42,24 +47,261 @@ _MOST_SHOWN = 4
 NO_EVALUATION = {"best_metric": None, "best_step": None, "best_metrics": None}
 
 
-def read_result(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Read ``result.json`` of an output folder; None where there is none.
+# Seconds from one sign of life of a run to the next, and after how many without one a run on another machine counts as
+# dead: loading a model, or the answers of a large test set, may take minutes.
+SIGN_INTERVAL, LONGEST_SILENCE = 30.0, 600.0
+
+
+# Fields that stand in a record only while its run is at work, and those that say how it ended if it did not finish.
+_OF_WORK = ("progress", "last_seen", "process")
+
+
+_OF_FAILURE = ("reason", "exit_status", "advice", "is_trained")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What ``result.json`` says of a run, checked once for all who read it.
+
+    Attributes:
+        folder: where it lies.
+        fields: all that is in it.
+        status: "finished"; "pruned" (finished, its training ended early); "running" (at work); "killed" (its process is
+            gone, or was not seen for ``LONGEST_SILENCE`` on another machine); "stopped" (by a signal); or "failed".
+        remark: what there is to say of that in one line: the reason of a failure with its advice, how far a run is.
+        is_trained: training is done, whatever came after it.
+        score: the best development score so far, a fraction, by ``metric``.
+        metrics: all metrics at that step, fractions (``loss`` is a loss).
+        history: (step, score) of each evaluation.
+        num_steps: updates of the whole training, where that is known.
+        num_dev: records of the development set.
+        data_sha256: split -> checksum.
+        wall_time: seconds.
+        advice: flag (without dashes) -> the value with which a failed run may succeed.
+    """
+
+    folder: Path = Path()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    status: str = ""
+    remark: str = ""
+    is_trained: bool = False
+    task: str | None = None
+    model: str | None = None
+    metric: str | None = None
+    hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
+    num_processes: int = 1
+    score: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    history: tuple[tuple[int, float], ...] = ()
+    num_steps: int | None = None
+    num_dev: int | None = None
+    data_sha256: Mapping[str, Any] = field(default_factory=dict)
+    wall_time: float = 0.0
+    advice: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in ("finished", "pruned")
+
+    @property
+    def holds_training(self) -> bool:
+        """Whether a training has begun there, be it done or not: it is no record of evaluation or prediction alone."""
+        return "history" in self.fields
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Record | None:
+        """The record of an output folder; None where there is none.
+
+        Raises:
+            UserError: the file is damaged, or holds what the scripts never write.
+        """
+        path = Path(folder) / RESULT_FILE
+        if not os.path.isfile(path):  # false also for what can be no path
+            return None
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error}); remove it or choose another folder") from None
+        try:
+            return cls._of(path.parent, fields)
+        except _Impossible as error:
+            raise cls(path.parent).refusal(str(error)) from None
+
+    def refusal(self, what: str) -> UserError:
+        """The error of a reader who cannot do with this record."""
+        path = self.folder / RESULT_FILE
+        return UserError(f"{path} is not a result of these scripts ({what}); remove it or choose another folder")
+
+    def number(self, name: str) -> float:
+        """A hyper-parameter that has to be a number.
+
+        Raises:
+            UserError: it is not.
+        """
+        try:
+            return _number(self.hyper_parameters, name)
+        except _Impossible as error:
+            raise self.refusal(str(error)) from None
+
+    @classmethod
+    def _of(cls, folder: Path, fields: Any) -> Record:
+        if not isinstance(fields, dict):
+            raise _Impossible("no object")
+        task, model, stage = (_text(fields, name) for name in ("task", "model", "status"))
+        metric = _text(fields, "metric") or ""
+        best, num_steps, counts = fields.get("best_metric"), fields.get("num_steps"), _object(fields, "num_examples")
+        score = None if best is None else _fractions({metric: best}, "best_metric")[metric]
+        lines = [_fractions(line, "history") for line in _typed(fields, "history", list, [])]
+        status, remark = _status(fields, stage)
+        return cls(
+            folder=folder,
+            fields=fields,
+            status=status,
+            remark=remark,
+            is_trained=stage in ("trained", "finished") or fields.get("is_trained") is True,
+            task=task,
+            model=model,
+            metric=metric or None,
+            hyper_parameters=_object(fields, "hyper_parameters"),
+            num_processes=max(1, int(_number(fields, "num_processes", 1))),
+            score=score,
+            metrics=_fractions(_object(fields, "best_metrics"), "best_metrics"),
+            history=tuple((int(_number(line, "step")), line[metric]) for line in lines if metric in line),
+            num_steps=None if num_steps is None else int(_number(fields, "num_steps")),
+            num_dev=int(_number(counts, "dev")) if counts.get("dev") else None,
+            data_sha256=_object(fields, "data_sha256"),
+            wall_time=float(_number(fields, "wall_time", 0.0)),
+            advice=_object(fields, "advice"),
+        )
+
+
+class _Impossible(ValueError):
+    """What the scripts never write."""
+
+
+def _typed(holder: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    value = holder.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, kind):
+        raise _Impossible(f"{name} is {shorten(value, 40)}")
+    return value
+
+
+def _text(holder: Mapping[str, Any], name: str) -> str | None:
+    text: str | None = _typed(holder, name, str, None)
+    return text
+
+
+def _object(holder: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value: dict[str, Any] = _typed(holder, name, dict, {})
+    return value
+
+
+def _number(holder: Mapping[str, Any], name: str, default: float | None = None) -> Any:
+    value = holder.get(name, default)
+    if not _is_number(value) or value < 0:
+        raise _Impossible(f"{name} is {shorten(value, 40)}")
+    return value
+
+
+def _fractions(holder: Any, what: str) -> dict[str, float]:
+    if not isinstance(holder, dict):
+        raise _Impossible(f"{what} holds {shorten(holder, 40)}")
+    for name, value in holder.items():
+        if name not in ("loss", "step") and not (_is_number(value) and 0 <= value <= 1):
+            raise _Impossible(f"{shorten(name, 40)} in {what} is not between 0 and 1")
+    return holder
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number that sums of such numbers can be made of."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def _status(fields: Mapping[str, Any], stage: str | None) -> tuple[str, str]:
+    """Status and remark of a record, from where its run was when it wrote last."""
+    if stage == "finished":
+        pruned = fields.get("pruned")
+        if pruned is None:
+            return "finished", ""
+        return "pruned", ", ".join(f"{k} {v}" for k, v in pruned.items()) if isinstance(pruned, dict) else str(pruned)
+    if stage in ("failed", "stopped"):
+        flags = " ".join(f"--{name} {value}" for name, value in _object(fields, "advice").items())
+        return stage, (_text(fields, "reason") or "no reason given") + (f" (advice: {flags})" if flags else "")
+    if stage not in ("running", "trained", None):
+        raise _Impossible(f"status is {shorten(stage, 40)}")
+    process, progress, seen = _object(fields, "process"), _object(fields, "progress"), _text(fields, "last_seen")
+    where = f" on {_text(process, 'host')}" if process else ""
+    step = "before the first step"
+    if progress:
+        step = f"step {_number(progress, 'step'):.0f} of {_number(progress, 'num_steps'):.0f}"
+    if seen is None:
+        return "killed", "no sign of life; the same command goes on"
+    try:
+        silence = max(0.0, (datetime.now(timezone.utc) - datetime.fromisoformat(seen)).total_seconds())
+    except (ValueError, TypeError):
+        raise _Impossible(f"last_seen is {shorten(seen, 40)}") from None
+    if _is_alive(process, silence):
+        return "running", f"{step}, seen {silence:.0f} s ago{where}"
+    return "killed", f"{step}, last seen {seen}{where}; the same command goes on"
+
+
+def _is_alive(process: Mapping[str, Any], silence: float) -> bool:
+    started = process.get("started")
+    if process.get("host") == platform.node() and started is not None:
+        return _start_of(int(_number(process, "pid"))) == started
+    return silence < LONGEST_SILENCE
+
+
+def _start_of(pid: int) -> int | None:
+    """When a process of this machine was started, in its clock's ticks; None if it has ended or there is no /proc.
+
+    With it, a number that was given to another process since is not taken for the same one.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    state, *rest = stat.rpartition(")")[2].split()  # before it the program's name, which may hold anything
+    return None if state in "ZX" else int(rest[18])
+
+
+def write_failure(
+    folder: Path, reason: str, exit_status: int, advice: Mapping[str, Any] | None = None, **described: Any
+) -> None:
+    """Record that a run failed which cannot do so itself any more; one that has finished stays as it is.
+
+    Args:
+        reason: in one line.
+        advice: flag (without dashes) -> the value with which it may succeed.
+        described: fields of a record that has no training in it yet: task, model, hyper_parameters and the like.
 
     Raises:
-        UserError: the file is not what the scripts write.
+        UserError: the record there is damaged.
     """
-    path = Path(folder) / RESULT_FILE
-    if not os.path.isfile(path):  # false also for what can be no path
-        return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); remove it or choose another folder") from None
-    if not isinstance(result, dict) or not isinstance(result.get("hyper_parameters", {}), dict):
-        raise UserError(f"{path} is not a result of these scripts; remove it or choose another folder")
-    return result
+    record = Record.read(folder) or Record(folder)
+    if not record.is_finished:
+        fields = {**record.fields, **({} if record.holds_training else described)}
+        _write(folder, fields | _failure(fields, Ending(reason, exit_status, advice=advice or {})))
+
+
+def _failure(fields: Mapping[str, Any], ending: Ending) -> dict[str, Any]:
+    """The fields that say how a run ended that did not finish."""
+    found = {
+        "status": "stopped" if ending.is_stop else "failed",
+        "reason": one_line(ending.reason),
+        "exit_status": ending.exit_status,
+        "advice": dict(ending.advice),
+    }
+    return found | ({"is_trained": True} if fields.get("status") == "trained" or fields.get("is_trained") else {})
+
+
+def _write(folder: Path, fields: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(folder / RESULT_FILE, json.dumps(fields, ensure_ascii=False, indent=2) + "\n")
 
 
 def _require_same_run(
@@ -88,7 +330,7 @@ def _is_same_checkpoint(folder: Path, earlier: dict[str, Any], described: dict[s
     A record of evaluation or prediction alone may be replaced by another one's; that of a training run may not.
     """
     model, trained_here = described["model"], "history" in earlier
-    in_place = os.path.isdir(model) and folder.is_dir() and os.path.samefile(model, folder)
+    in_place = _is_same_folder(model, folder)
     if earlier.get("task") == described["task"] and (in_place or (earlier.get("model") == model and not trained_here)):
         return True
     if trained_here:
@@ -99,11 +341,19 @@ def _is_same_checkpoint(folder: Path, earlier: dict[str, Any], described: dict[s
     return False
 
 
+def _is_same_folder(model: str, folder: Path) -> bool:
+    return os.path.isdir(model) and folder.is_dir() and os.path.samefile(model, folder)
+
+
 class Run:
     """The record of one run in its output folder; only rank 0 writes.
 
     ``fields`` is the content of ``result.json``. A run in the folder of an earlier one adds to what is written there:
     training that was stopped goes on, training that is done (``is_trained``) is not done again.
+
+    A training run tells there from ``begin`` on that it is at work, and with ``recorded`` how it ended. One without
+    training, or whose training had finished before, leaves what is told of an earlier run alone until it has something
+    to put in its place.
 
     Raises:
         UserError: training is asked for in a folder that holds a run with other settings.
@@ -112,6 +362,7 @@ class Run:
     def __init__(self, task_name: str, metric: str, args: Any, device: str) -> None:
         self.folder = Path(args.output_dir)
         self._begin = time.monotonic()
+        self._seen = -SIGN_INTERVAL
         self._writer: Any = None
         described = {
             "task": task_name,
@@ -120,26 +371,47 @@ class Run:
             "max_steps": args.max_steps,
             "num_processes": ranks.world_size(),
         }
-        if args.do_train and args.overwrite_output_dir:
-            self._start_anew(args.model_name_or_path, task_name)
-        earlier = read_result(self.folder)
+        self._replaces = args.do_train and args.overwrite_output_dir
+        there = None if self._replaces else Record.read(self.folder)
+        earlier = dict(there.fields) if there else None
         if earlier and args.do_train and "history" not in earlier:
-            earlier = None  # of an evaluation or prediction alone
+            earlier = None  # of an evaluation or prediction alone, or it failed before it began to train
         if earlier and args.do_train:
             _require_same_run(self.folder, earlier, described)
         elif earlier and not _is_same_checkpoint(self.folder, earlier, described):
             earlier = None
         self._settings = described
-        self.is_trained = earlier is not None and earlier.get("status") in ("trained", "finished")
+        self.is_trained = bool(earlier and there and there.is_trained)
         self._trains = args.do_train and not self.is_trained
+        self._looks_on = not args.do_train and "history" in (earlier or {}) and not self.is_trained
+        self._is_new = earlier is None
+        # What a run into its own model's folder records would be taken for what that model was trained with.
+        is_others = bool(there and there.is_finished) or (self._replaces and (self.folder / RESULT_FILE).exists())
+        in_place = self._is_new and _is_same_folder(args.model_name_or_path, self.folder)
+        self._is_told = args.do_train and not is_others and not in_place
         variables = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE") if name in os.environ}
         here = {"device": device, "environment": variables, "versions": environment.versions(), **described}
         self.fields: dict[str, Any] = {"status": "running", "metric": metric, "num_examples": {}, "data_sha256": {}}
         self.fields |= here | (earlier or {})
         if self._trains:
             self.fields |= here
+        if self._is_told:
+            self._forget(*_OF_WORK, *_OF_FAILURE)
+            self.fields["status"] = "trained" if self.is_trained else "running"
 
-    def _start_anew(self, model: str, task_name: str) -> None:
+    def _forget(self, *names: str) -> None:
+        for name in names:
+            self.fields.pop(name, None)
+
+    def begin(self) -> None:
+        """Take the folder: remove an earlier run if it is to be replaced, and show that this one is at work."""
+        if self._replaces:
+            self._remove_earlier()
+            self._is_told = not _is_same_folder(self.fields["model"], self.folder)
+        if self._is_told:
+            self.write()
+
+    def _remove_earlier(self) -> None:
         """Remove what an earlier run has left, so that none of it can be taken for the new one's.
 
         The record goes last: until then the folder is the earlier run's.
@@ -147,11 +419,11 @@ class Run:
         if ranks.rank() != 0:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        task = tasks.TASKS[task_name]
+        task, model = tasks.TASKS[self.fields["task"]], self.fields["model"]
         for leftover in [*self.folder.glob("visualdl"), *self.folder.glob("checkpoint-*")]:
             shutil.rmtree(leftover)
         names = [task.plain_submission, *task.submissions.values(), *TRAINER_FILES, METRICS_FILE, RESULT_FILE]
-        if not (os.path.isdir(model) and os.path.samefile(model, self.folder)):
+        if not _is_same_folder(model, self.folder):
             names.insert(0, WEIGHTS_FILE)
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
@@ -250,16 +522,56 @@ class Run:
         """Update ``result.json``."""
         self.fields |= fields
         self.fields["wall_time"] = self.fields.get("wall_time", 0.0) + time.monotonic() - self._begin
-        self._begin = time.monotonic()
+        self._begin = self._seen = time.monotonic()
+        self._is_told = self._is_told or self._is_new
+        if self._is_told and self.fields["status"] != "finished":
+            pid = os.getpid()
+            self.fields["last_seen"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            self.fields["process"] = {"host": platform.node(), "pid": pid, "started": _start_of(pid)}
         if ranks.rank() == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(self.fields, ensure_ascii=False, indent=2)
-            write_text_atomically(self.folder / RESULT_FILE, text + "\n")
+            _write(self.folder, self.fields)
+
+    def show_progress(self, step: int, num_steps: int) -> None:
+        """Note how far the training is, for the next sign of life."""
+        self.fields["progress"] = {"step": step, "num_steps": num_steps}
+        self.sign_of_life()
+
+    def sign_of_life(self) -> None:
+        """Show that the run is still at work, if it is some time since it last did; to be called often."""
+        if self._is_told and time.monotonic() - self._seen >= SIGN_INTERVAL:
+            with contextlib.suppress(OSError):  # what comes of the run is written without fail
+                self.write()
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record how the block ended if an exception ends it, which goes on.
+
+        A rank other than the first records its failure too, since that ends the first one before it knows why.
+        """
+        try:
+            yield
+        except (Exception, KeyboardInterrupt, Stopped) as error:
+            with contextlib.suppress(OSError, UserError):
+                self._record_end(error)
+            raise
+
+    def _record_end(self, error: BaseException) -> None:
+        ending = ending_of(error) or Ending(f"{type(error).__name__}: {first_line(error)}", 1)
+        if not self._is_told:
+            return
+        if ranks.rank() != 0:
+            if not ending.is_stop:
+                write_failure(self.folder, ending.reason, ending.exit_status, ending.advice, **self._settings)
+            return
+        there = Record.read(self.folder) if ranks.world_size() > 1 else None
+        if not (there and there.status == "failed"):
+            self.write(**_failure(self.fields, ending))
 
     def finish(self, device: str) -> None:
         """Close the logs and mark the run as finished, unless it is a training that was only looked at."""
         if self._writer is not None:
             self._writer.close()
-        unfinished = "history" in self.fields and self.fields["status"] == "running"
-        status = {} if unfinished else {"status": "finished"}
-        self.write(**status, peak_memory_bytes=peak_memory_bytes(device))
+        if not self._looks_on:
+            self._forget(*_OF_WORK, *_OF_FAILURE)
+            self.fields["status"] = "finished"
+        self.write(peak_memory_bytes=peak_memory_bytes(device))

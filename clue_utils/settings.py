@@ -24,7 +24,7 @@ from clue_utils.cli import (
 )
 from clue_utils.errors import UserError, show
 from clue_utils.grid import search_space
-from clue_utils.record import read_result
+from clue_utils.record import Record
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -251,8 +251,8 @@ def resolve(args: Any, task: Task, num_cards: int, extra: Mapping[str, Any] | No
         UserError: flags that contradict each other.
     """
     names = HYPER_PARAMETERS + tuple(extra or {})
-    result = read_result(args.model_name_or_path) or {}
-    trained = result.get("hyper_parameters", {}) if result.get("task") == task.name else {}
+    record = Record.read(args.model_name_or_path)
+    trained = record.hyper_parameters if record and record.task == task.name else {}
     fallback = _registry_values(task, args.model_name_or_path, num_cards)
     fallback |= {name: (value, "default") for name, value in (extra or {}).items()}
     args.sources = {}

@@ -50,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for table in (tables.uncertainty_table(model), tables.cost_table(model)):
             if table.rows:
                 print(tables.as_text(table, model.name))
-        for outcome in model.with_status("failed"):
-            print(f"failed: {model.name}/{outcome.folder}: {outcome.reason}")
-        if model.with_status("failed"):
+        open_ones = [o for status in ("running", "killed", "stopped", "failed") for o in model.with_status(status)]
+        for outcome in open_ones:
+            print(f"{outcome.status}: {model.name}/{outcome.folder}: {outcome.reason}")
+        if open_ones:
             print()
     for note in tables.notes(reports):
         print(note)

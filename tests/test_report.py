@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import platform
 import re
 import statistics
 import subprocess
@@ -18,13 +19,14 @@ from typing import Any
 import pytest
 
 import report as script
-from clue_utils import tasks
+from clue_utils import record, tasks
 from clue_utils.errors import UserError
 from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
 from clue_utils.report import collect, page, tables
 
 TOP = Path(__file__).resolve().parents[1]
+TINY = {"learning_rate": 1e-5, "batch_size": 16, "dropout": 0.1, "seed": 42}
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -32,7 +34,7 @@ def trial_of(task: str, rate: float = 3e-5, batch_size: int = 32, dropout: float
     return Trial(task, rate, batch_size, dropout, seed, tasks.TASKS[task].num_cards)
 
 
-def put(model: Path, trial: Trial, score: float | None, /, log: str = "done\n", **fields: Any) -> Path:
+def put(model: Path, trial: Trial, score: float | None, /, **fields: Any) -> Path:
     """Write what a run of this trial leaves behind; F1 and published rules differ by fixed amounts."""
     task = tasks.TASKS[trial.task]
     metrics: dict[str, float] = {"loss": 1.0}
@@ -66,7 +68,6 @@ def put(model: Path, trial: Trial, score: float | None, /, log: str = "done\n", 
         "wall_time": 1800.0,
     }
     (folder / "result.json").write_text(json.dumps(result | fields), encoding="utf-8")
-    (folder / "trial.log").write_text(log, encoding="utf-8")
     return folder
 
 
@@ -175,31 +176,59 @@ def test_spread_over_seeds(tmp_path: Path) -> None:
     assert row["cells"] == [{"text": "57.00", "heat": 6, "best": True}]
 
 
-def test_statuses_and_costs(tmp_path: Path) -> None:
+def test_statuses_and_costs(tmp_path: Path, run_script: Run) -> None:
     model = tmp_path / "m"
     put(model, trial_of("C3"), 0.5)
     put(model, trial_of("C3", 1e-5), 0.4, pruned={"step": 200, "rule": "below the median"})
-    put(model, trial_of("C3", 2e-5), None, status="running")
-    put(model, trial_of("C3", 1e-5, 24), 0.3, status="trained", log="x\nerror: disk full\n\n")
+    here = {"host": platform.node(), "pid": os.getpid(), "started": record._start_of(os.getpid())}
+    seen = {"last_seen": "2026-01-02T03:04:05+00:00", "progress": {"step": 120, "num_steps": 500}}
+    put(model, trial_of("C3", 2e-5), None, status="running", process=here, **seen)
+    put(model, trial_of("C3", 1e-5, 24), 0.3, status="running", process=here | {"started": 0}, **seen)
+    put(model, trial_of("C3", 1e-5, seed=1), None, status="stopped", reason="interrupted", wall_time=0.0)
+    advice = {"gradient_accumulation_steps": 4}
+    put(model, trial_of("C3", 1e-5, seed=2), None, status="failed", reason="a\x1bb", advice=advice, wall_time=0.0)
     silent = model / trial_of("C3", 2e-5, 24).folder
     silent.mkdir(parents=True)
-    (silent / "trial.log").write_bytes(b"step 1\rstep 2\nrank 1: error: \x1b[31mno memory\xff\n")
+    (silent / "trial.log").write_bytes(b"rank 1: error: no memory\n")
     (model / "C3" / "notes").mkdir()
+    outcomes.add_to_plan(model, [trial_of("C3").folder, trial_of("C3", 3e-5, 24).folder, trial_of("TNEWS").folder])
     found = read(model)
-    by_status = {status: found.with_status(status) for status in outcomes.STATUSES}
-    assert {status: len(outcomes) for status, outcomes in by_status.items()} == {
-        "finished": 1, "pruned": 1, "unfinished": 1, "failed": 2, "missing": len(search_space.list_trials()) - 5,
-    }  # fmt: skip
-    assert by_status["pruned"][0].reason == "step 200, rule below the median"
-    assert [outcome.reason for outcome in by_status["failed"]] == [
-        "error: disk full",
-        "rank 1: error: \N{REPLACEMENT CHARACTER}[31mno memory\N{REPLACEMENT CHARACTER}",
-    ]
-    assert trial_of("C3", 5e-5).folder not in [outcome.folder for outcome in by_status["missing"]]
-    assert f"{trial_of('C3', 3e-5, 24).folder}" in tables.problems(found)["missing"]
+    shown = {status: [(o.folder, o.reason) for o in found.with_status(status)] for status in outcomes.STATUSES}
+    ((running, how_far),) = shown.pop("running")
+    assert running == trial_of("C3", 2e-5).folder
+    assert re.fullmatch(rf"step 120 of 500, seen \d+ s ago on {platform.node()}", how_far)
+    last = f"step 120 of 500, last seen 2026-01-02T03:04:05+00:00 on {platform.node()}; the same command goes on"
+    assert shown == {
+        "finished": [(trial_of("C3").folder, "")],
+        "pruned": [(trial_of("C3", 1e-5).folder, "step 200, rule below the median")],
+        "killed": [(trial_of("C3", 1e-5, 24).folder, last)],
+        "stopped": [(trial_of("C3", 1e-5, seed=1).folder, "interrupted")],
+        "failed": [
+            (trial_of("C3", 2e-5, 24).folder, "no result.json: it ended before it began; see trial.log"),
+            (
+                trial_of("C3", 1e-5, seed=2).folder,
+                "a\N{REPLACEMENT CHARACTER}b (advice: --gradient_accumulation_steps 4)",
+            ),
+        ],
+        "missing": [(trial_of("TNEWS").folder, ""), (trial_of("C3", 3e-5, 24).folder, "")],
+    }
     # Four trials of half an hour on four cards.
     row = cells(tables.cost_table(found), "C3")
     assert row["time (h:m:s)"] == "2:00:00" and row["card-hours"] == "8.00" and row["failed"] == "2"
+    status, out, _ = run_script(script.main, model, "--output", tmp_path / "out")
+    assert status == 0 and f"killed: m/{trial_of('C3', 1e-5, 24).folder}: {last}\n" in out
+    for status in ("running", "stopped", "failed"):
+        assert f"\n{status}: m/C3/" in out
+
+
+def test_nothing_is_missing_that_was_not_asked_for(tmp_path: Path, run_script: Run) -> None:
+    put(tmp_path / "m", trial_of("TNEWS"), 0.5)
+    assert not read(tmp_path / "m").with_status("missing")
+    outcomes.add_to_plan(tmp_path / "m", [trial_of("TNEWS").folder, trial_of("TNEWS", 5e-5).folder])
+    assert [o.folder for o in read(tmp_path / "m").with_status("missing")] == [trial_of("TNEWS", 5e-5).folder]
+    (tmp_path / "m" / "plan.json").write_text("{")
+    status, _, err = run_script(script.main, tmp_path / "m")
+    assert status == 0 and re.fullmatch(r"warning: .*plan.json is damaged .*\n", err)
 
 
 @pytest.mark.parametrize(
@@ -289,12 +318,13 @@ def test_hostile_names_do_no_harm(tmp_path: Path, run_script: Run) -> None:
 def test_csv_holds_everything(tmp_path: Path) -> None:
     put(tmp_path / "m", trial_of("CMRC2018"), 0.5, versions={"paddlepaddle": "3.3.1"})
     (tmp_path / "m" / "TNEWS" / "1e-5_16_0.1_42").mkdir(parents=True)
-    (tmp_path / "m" / "TNEWS" / "1e-5_16_0.1_42" / "trial.log").write_text("error: a, b\n")
+    record.write_failure(tmp_path / "m" / "TNEWS" / "1e-5_16_0.1_42", "a, b", 2, task="TNEWS", hyper_parameters=TINY)
+    outcomes.add_to_plan(tmp_path / "m", [trial.folder for trial in search_space.list_trials()])
     found = read(tmp_path / "m")
     rows = list(csv.DictReader(io.StringIO(tables.to_csv([found]))))
     assert len(rows) == len(found.outcomes) == len(search_space.list_trials())
     by_status = {row["status"]: row for row in rows}
-    assert by_status["failed"]["reason"] == "error: a, b" and by_status["failed"]["batch_size_all_cards"] == "16"
+    assert by_status["failed"]["reason"] == "a, b" and by_status["failed"]["batch_size_all_cards"] == "16"
     finished = by_status["finished"]
     expected = {
         "report": "m", "folder": "CMRC2018/3e-5_32_0.1_42", "is_winner": "1", "learning_rate": "3e-05",
@@ -350,12 +380,12 @@ def test_page_stands_alone(tmp_path: Path) -> None:
     text = page.to_html([read(tmp_path / "rbt6")])
     seen = _Collector(text)
     assert not seen.names & {"script", "link", "img", "iframe"}
-    assert not [value for name, value in seen.attributes if name in ("src", "href")] and "url(" not in page
+    assert not [value for name, value in seen.attributes if name in ("src", "href")] and "url(" not in text
     scopes = [value for name, value in seen.attributes if name == "scope"]
-    assert set(scopes) == {"row", "col"} and page.count("<table") == page.count("<caption")
-    assert page.count("<svg") == len(tasks.TASKS)
-    assert page.count('class="heat"') == sum(len(task.dropouts) for task in tasks.TASKS.values())
-    assert page.count(' best" title="winner"') == len(tasks.TASKS)
+    assert set(scopes) == {"row", "col"} and text.count("<table") == text.count("<caption")
+    assert text.count("<svg") == len(tasks.TASKS)
+    assert text.count('class="heat"') == sum(len(task.dropouts) for task in tasks.TASKS.values())
+    assert text.count(' best" title="winner"') == len(tasks.TASKS)
 
 
 def _contrast(first: str, second: str) -> float:
@@ -403,7 +433,7 @@ def test_shell_script_and_light_import(tmp_path: Path) -> None:
     done = subprocess.run([*shell, "a b"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "50.00 (1 of 10)" in done.stdout, done.stderr
     assert (tmp_path / "report" / "report.html").is_file()
-    code = "import sys; from clue_utils import report_html; sys.exit('paddle' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys; from clue_utils.report import page; sys.exit('paddle' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=TOP).returncode == 0
 
 

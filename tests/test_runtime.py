@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shlex
 import shutil
@@ -36,7 +37,7 @@ def test_processor_settings(cpuinfo, cores, processes, settings):
 def test_what_the_user_has_set_stays(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     environment.tune_cpu()
-    assert cli.os.environ["OMP_NUM_THREADS"] == "3"
+    assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
 def test_a_gpu_that_is_not_there_is_refused_not_replaced():
@@ -65,7 +66,7 @@ def test_a_users_mistake_ends_with_one_line(capsys, error, status, line):
 
 
 def test_a_reader_that_goes_away_ends_the_run_quietly():
-    program = "from clue_utils import runtime\nruntime.run(lambda: [print('line', flush=True) for _ in range(10**6)])"
+    program = "from clue_utils import cli\ncli.run(lambda: [print('line', flush=True) for _ in range(10**6)])"
     command = f"set -o pipefail; {shlex.quote(sys.executable)} -c {shlex.quote(program)} | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert (done.returncode, done.stdout, done.stderr) == (141, "line\n", "")
@@ -83,7 +84,7 @@ def test_a_broken_installation_is_named(monkeypatch):
     def broken(name):
         raise ImportError("cannot import name 'download' from 'aistudio_sdk.hub'")
 
-    monkeypatch.setattr(cli.importlib, "import_module", broken)
+    monkeypatch.setattr(environment.importlib, "import_module", broken)
     with pytest.raises(UserError, match="aistudio_sdk.hub.*requirements.txt"):
         environment.import_libraries()
 
@@ -97,8 +98,8 @@ def homes(tmp_path, monkeypatch):
     def given(home):
         monkeypatch.setenv("HOME", str(home))
         with environment.home_for_libraries() as is_elsewhere:
-            found = cli.os.environ["HOME"], cli.os.environ.get("PPNLP_HOME")
-        assert cli.os.environ["HOME"] == str(home) and is_elsewhere == (found[0] != str(home))
+            found = os.environ["HOME"], os.environ.get("PPNLP_HOME")
+        assert os.environ["HOME"] == str(home) and is_elsewhere == (found[0] != str(home))
         return found
 
     return given
@@ -136,7 +137,7 @@ def test_trains_and_logs_without_a_home(demo, tmp_path):
     words = f"--task_name TNEWS --data_dir {demo}/data --model_name_or_path {demo}/model --output_dir {tmp_path}/out"
     words += " --do_train --max_steps 1 --logging_steps 1 --batch_size 8 --max_seq_length 16 --device cpu"
     script = Path(__file__).parent.parent / "classification/run_clue_classifier.py"
-    environment = {name: value for name, value in cli.os.environ.items() if name != "PPNLP_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name != "PPNLP_HOME"}
     environment |= {"HOME": "/proc/nobody", "CLUE_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(
         [sys.executable, str(script), *words.split()], capture_output=True, text=True, env=environment, cwd=tmp_path

@@ -19,9 +19,9 @@ import pyarrow as pa
 from filelock import FileLock
 from tqdm import tqdm
 
-from clue_utils import cli, environment, files
+from clue_utils import environment, files
 from clue_utils.data.examples import Records
-from clue_utils.errors import UserError
+from clue_utils.errors import USER_ERRNOS, UserError
 from clue_utils.features.store import _ROWS_PER_CHUNK, Feature, Features
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ def build_features(
     cache_dir: Path,
     num_proc: int | None = None,
     overwrite: bool = False,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Features:
     """Encode records, or find them already encoded on disk.
 
@@ -80,6 +81,7 @@ def build_features(
         method: encodes a record; its ``settings()`` are part of the cache's key.
         num_proc: processes that encode; None: one for each processor.
         overwrite: encode again although the file is there.
+        on_progress: called now and then while records are encoded.
 
     Raises:
         UserError: one of the processes died, or nothing can be written to ``cache_dir``.
@@ -105,11 +107,11 @@ def build_features(
                 if path is None:
                     _clear(stem, overwrite)
                     path, how = (
-                        _write(records, method.encode, stem, num_proc or environment.num_processors()),
+                        _write(records, method.encode, stem, num_proc or environment.num_processors(), on_progress),
                         "built in",
                     )
     except OSError as error:
-        if error.errno not in cli.USER_ERRNOS:
+        if error.errno not in USER_ERRNOS:
             raise
         raise UserError(
             f"{cache_dir}: cannot keep features there ({error.strerror}): free some space, make it "
@@ -140,7 +142,9 @@ def _checksum(path: Path) -> str:
     return files.sha256_of(path)[:16]
 
 
-def _write(records: Records, encode: Encode, path: Path, num_proc: int) -> Path:
+def _write(
+    records: Records, encode: Encode, path: Path, num_proc: int, on_progress: Callable[[], None] = lambda: None
+) -> Path:
     """Encode and write records; return ``path`` with checksum and suffix."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     writer = None
@@ -153,6 +157,7 @@ def _write(records: Records, encode: Encode, path: Path, num_proc: int) -> Path:
                 if batch.num_rows:
                     writer.write_batch(batch)
                 progress.update(_ROWS_PER_CHUNK)
+                on_progress()
             if writer is not None:
                 writer.close()
         complete = path.with_name(f"{path.name}.{_checksum(temporary)}.arrow")

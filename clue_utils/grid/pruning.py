@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clue_utils.grid.outcomes import read_trials
+from clue_utils.record import Record
 from clue_utils.tasks import Task
 
 # Fewer finished trials say nothing about what is usual.
@@ -25,28 +26,24 @@ MIN_TRIALS = 3
 MIN_SHARE = 0.25
 
 
-def finished_trials(folder: Path, task: Task) -> list[Mapping[str, Any]]:
-    """``result.json`` of every trial of the task beside ``folder`` that ran to its end; damaged ones are left out."""
+def finished_trials(folder: Path, task: Task) -> list[Record]:
+    """The records of the trials of the task beside ``folder`` that ran to their end; damaged ones are left out."""
     own = folder.absolute()
     outcomes, _ = read_trials(own.parent, task)
-    return [
-        outcome.fields
-        for outcome in outcomes
-        if outcome.status == "finished" and outcome.history and outcome.fields.get("num_steps") and outcome.path != own
-    ]
+    return [outcome.record for outcome in outcomes if outcome.status == "finished" and outcome.path != own]
 
 
-def reason_to_stop(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+def reason_to_stop(own: Mapping[str, Any], others: Sequence[Record]) -> str:
     """Why a trial should end at its last evaluation, or "" if it should go on.
 
     Args:
         own: fields of the trial's ``result.json``: metric, num_steps, history, best_metric.
-        others: the same of the finished trials.
+        others: records of the finished trials.
     """
     metric, share = own["metric"], own["history"][-1]["step"] / own["num_steps"]
     averages = []
     for other in others:
-        scores = [entry[metric] for entry in other["history"] if entry["step"] <= share * other["num_steps"]]
+        scores = [score for step, score in other.history if step <= share * (other.num_steps or 0)]
         if scores:
             averages.append(statistics.fmean(scores))
     if share < MIN_SHARE or len(averages) < MIN_TRIALS:

@@ -28,7 +28,7 @@ from clue_utils.models.families import FAMILIES, HEADS, Family
 from clue_utils.models.heads import logits, span_logits
 from clue_utils.models.source import Source
 from clue_utils.models.tokenizer import num_ids
-from clue_utils.record import WEIGHTS_FILE, read_result
+from clue_utils.record import WEIGHTS_FILE, Record
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
         UserError: no such model, files that are not what they should be, an architecture without such a head, or a
             head that does not fit and ``training`` is false.
     """
-    trained_on = (read_result(name_or_path) or {}).get("task", task.name)
-    if not training and trained_on != task.name:
+    trained_on = record.task if (record := Record.read(name_or_path)) else None
+    if not training and trained_on not in (None, task.name):
         raise UserError(
             f"{name_or_path} was fine-tuned for {shorten(trained_on)}: it has no head for {task.name}; name a "
             "checkpoint fine-tuned for that, or fine-tune this one with --do_train"

@@ -11,21 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clue_utils import published, record, tasks
+from clue_utils import published, tasks
 from clue_utils.errors import UserError
 from clue_utils.grid import search_space
-from clue_utils.grid.outcomes import Outcome, clean, in_order, read_trials, winner
+from clue_utils.grid.outcomes import Outcome, clean, in_order, read_plan, read_trials, trial_of_folder, winner
+from clue_utils.record import FREE_TO_CHANGE
 
 # What the grid searches, and what changes no score.
-_FREE_TO_DIFFER = ("learning_rate", "batch_size", "dropout", "seed", *record.FREE_TO_CHANGE)
+_FREE_TO_DIFFER = ("learning_rate", "batch_size", "dropout", "seed", *FREE_TO_CHANGE)
 
 
 @dataclass(frozen=True)
 class ModelReport:
-    """The trials of one model, those that are missing included: the grid's in its order, then others by name.
+    """The trials of one model, those included that were asked for and are missing: in the grid's order, then by name.
 
     Attributes:
-        damages: a line for each ``result.json`` that cannot be read; its trial counts as failed.
+        damages: a line for each ``result.json`` that cannot be read, whose trial counts as failed, and for such a plan.
         doubts: lines about scores that were not made alike.
     """
 
@@ -43,7 +44,7 @@ class ModelReport:
         return [outcome for outcome in self.outcomes if outcome.status == status]
 
     def winner(self, task_name: str) -> Outcome | None:
-        """The winner of a task, see :func:`trials.winner`."""
+        """The winner of a task, see :func:`outcomes.winner`."""
         return winner(self.of_task(task_name))
 
     def scores_over_seeds(self, winner: Outcome) -> list[float]:
@@ -68,7 +69,7 @@ class ModelReport:
 
     def is_comparable(self, outcome: Outcome) -> bool:
         """Whether the outcome was measured on as many development records as the release has."""
-        return outcome.num_dev == outcome.task.splits["dev"].num_records
+        return outcome.record.num_dev == outcome.task.splits["dev"].num_records
 
 
 def setting_text(trial: search_space.Trial | published.Best, with_dropout: bool) -> str:
@@ -119,17 +120,23 @@ def read_model(folder: Path, name: str) -> ModelReport:
     """
     outcomes: list[Outcome] = []
     damages: list[str] = []
+    try:
+        planned = read_plan(folder)
+    except UserError as error:
+        planned = ()
+        damages.append(clean(error))
     for task in tasks.TASKS.values():
         found, damaged = read_trials(folder / task.name, task)
         damages += damaged
         there = {outcome.trial[:5] for outcome in found if outcome.trial is not None}
-        missing = [trial for trial in search_space.list_trials([task.name]) if trial[:5] not in there]
+        asked = [trial for trial in map(trial_of_folder, planned) if trial and trial.task == task.name]
+        missing = [trial for trial in asked if trial[:5] not in there]
         found += [Outcome(task, trial.folder, "missing", trial=trial) for trial in missing]
         outcomes += in_order(found, task)
     found = [outcome for outcome in outcomes if outcome.status != "missing"]
     if not found:
         raise UserError(f"{clean(folder)} holds no trial: run the grid search first, or give another folder")
-    recorded = next((str(o.fields["model"]) for o in found if "model" in o.fields), folder.name)
+    recorded = next((o.record.model for o in found if o.record.model), folder.name)
     doubts = [clean(line) for line in _doubts(outcomes)]
     return ModelReport(
         name, folder, tuple(outcomes), published.published_model(recorded), tuple(damages), tuple(doubts)
@@ -144,16 +151,16 @@ def _doubts(outcomes: Sequence[Outcome]) -> list[str]:
     """Lines about scores that stand side by side and were not made alike."""
     lines = []
     scored = [outcome for outcome in outcomes if outcome.score is not None]
-    models = sorted({str(outcome.fields.get("model")) for outcome in scored})
+    models = sorted({str(outcome.record.model) for outcome in scored})
     if len(models) > 1:
         lines.append(f"the folder mixes trials of {len(models)} models: {', '.join(models)}")
     for name in tasks.TASKS:
         values: dict[str, set[Any]] = {}
         for outcome in scored:
             if outcome.task.name == name:
-                digests = outcome.fields.get("data_sha256")
-                alike = {"development data": digests.get("dev") if isinstance(digests, dict) else None}
-                alike |= {"max_steps": outcome.fields.get("max_steps"), **outcome.fields["hyper_parameters"]}
+                record = outcome.record
+                alike = {"development data": record.data_sha256.get("dev")}
+                alike |= {"max_steps": record.fields.get("max_steps"), **record.hyper_parameters}
                 for what, value in alike.items():
                     values.setdefault(what, set()).add(str(value))
         lines += [

@@ -113,7 +113,7 @@ def _task(model: ModelReport, name: str) -> dict[str, Any]:
     setting = setting_text(winner.trial, with_dropout) if winner and winner.trial else ""
     started = [outcome for outcome in outcomes if outcome.status != "missing"]
     finished = sum(outcome.status == "finished" for outcome in started)
-    seconds = sum(outcome.wall_time for outcome in started)
+    seconds = sum(outcome.record.wall_time for outcome in started)
     return {
         "name": name,
         "metric": "EM" if tasks.TASKS[name].metric == "em" else tasks.TASKS[name].metric,
@@ -163,14 +163,14 @@ def _heat(score: float, low: float, high: float) -> int:
 
 def chart(outcomes: Sequence[Outcome], winner: Outcome | None, with_dropout: bool) -> dict[str, Any] | None:
     """Lines, ticks and labels of a task's learning curves, in pixels; None where nothing was evaluated."""
-    drawn = [outcome for outcome in outcomes if outcome.history]
+    drawn = [outcome for outcome in outcomes if outcome.record.history]
     if not drawn:
         return None
-    values = [100 * score for outcome in drawn for _, score in outcome.history]
+    values = [100 * score for outcome in drawn for _, score in outcome.record.history]
     margin = 0.0 if max(values) > min(values) else 1.0  # a single evaluation stands in the middle
     y_ticks = _ticks(max(0.0, min(values) - margin), min(100.0, max(values) + margin))
     low, high = min(y_ticks[0], min(values)), max(y_ticks[-1], max(values))
-    last = max(step for outcome in drawn for step, _ in outcome.history)
+    last = max(step for outcome in drawn for step, _ in outcome.record.history)
     x_ticks = [tick for tick in _ticks(0, last) if tick <= last]
 
     def x(step: float) -> float:
@@ -181,10 +181,10 @@ def chart(outcomes: Sequence[Outcome], winner: Outcome | None, with_dropout: boo
 
     lines = []
     for outcome in sorted(drawn, key=lambda outcome: outcome is winner):  # the winner last, on top
-        points = [(x(step), y(100 * score)) for step, score in outcome.history]
+        points = [(x(step), y(100 * score)) for step, score in outcome.record.history]
         setting = setting_text(outcome.trial, with_dropout) if outcome.trial else outcome.folder
         seed = f", seed {outcome.trial.seed}" if outcome.trial else ""
-        best = max(score for _, score in outcome.history)
+        best = max(score for _, score in outcome.record.history)
         lines.append({
             "points": " ".join(f"{px},{py}" for px, py in points),
             "dots": points if len(points) <= 10 and (outcome is winner or len(drawn) <= 12 or len(points) == 1) else [],

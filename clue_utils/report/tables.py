@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clue_utils import published, tasks
-from clue_utils.grid.outcomes import PUBLISHED_RULES, STATUSES, Outcome, clean
+from clue_utils.grid.outcomes import STATUSES, Outcome, clean
 from clue_utils.report.collect import ModelReport, setting_text
 
 NOTHING = "–"
@@ -80,14 +80,14 @@ def own_score(winner: Outcome | None) -> str:
     """A winner's score as the table shows it: accuracy, or EM/F1."""
     if winner is None:
         return NOTHING
-    return _pair(winner.score, winner.metrics.get("f1"))
+    return _pair(winner.score, winner.record.metrics.get("f1"))
 
 
 def rule_score(winner: Outcome | None) -> str:
     """A winner's score by the rule it was published with, "" where that is the rule of every score."""
-    if winner is None or winner.task.name not in PUBLISHED_RULES:
+    if winner is None or not winner.task.published_metrics:
         return ""
-    first, *second = map(winner.metrics.get, PUBLISHED_RULES[winner.task.name])
+    first, *second = map(winner.record.metrics.get, winner.task.published_metrics)
     return _pair(first, *(second or [None]))
 
 
@@ -116,8 +116,9 @@ def score_table(models: Sequence[ModelReport]) -> Table:
         winners = {name: model.winner(name) for name in tasks.TASKS}
         cells = [average_text(model), *map(own_score, winners.values())]
         rows.append(Row(model.name, tuple(cells), "own", _best_cells(model, models)))
-        if any(winners[name] for name in PUBLISHED_RULES):
-            cells = [average_text(model, by_published_rule=True), *map(rule_score, winners.values())]
+        by_rule = [*map(rule_score, winners.values())]
+        if any(by_rule):
+            cells = [average_text(model, by_published_rule=True), *by_rule]
             rows.append(Row(f"by the published rules{RULE_MARK}", tuple(cells), "rule"))
         if model.published:
             published = [_published(model.published.scores[task.name], task) for task in tasks.TASKS.values()]
@@ -129,7 +130,7 @@ def score_table(models: Sequence[ModelReport]) -> Table:
             of_average = 100 * own[0] - model.published.average if own and whole else None
             cells = [signed(of_average) + (RULE_MARK if whole else "")]
             for task, value in zip(tasks.TASKS.values(), differences, strict=True):
-                cells.append(signed(value) + (RULE_MARK if task.name in PUBLISHED_RULES and value is not None else ""))
+                cells.append(signed(value) + (RULE_MARK if task.published_metrics and value is not None else ""))
             rows.append(Row("difference", tuple(cells), "difference"))
     return Table("Development scores in percent", ("model", "AVG", *tasks.TASKS), tuple(rows))
 
@@ -154,7 +155,7 @@ def _best_cells(model: ModelReport, models: Sequence[ModelReport]) -> frozenset[
 
 def _published(score: published.Score, task: tasks.Task) -> str:
     text = f"{score.value:.2f}" + (f"/{score.f1:.2f}" if score.f1 is not None else "")
-    return text + (RULE_MARK if task.name in PUBLISHED_RULES else "")
+    return text + (RULE_MARK if task.published_metrics else "")
 
 
 def setting_table(models: Sequence[ModelReport]) -> Table:
@@ -188,17 +189,22 @@ def uncertainty_table(model: ModelReport) -> Table:
         over_seeds = NOTHING
         if len(seeds) > 1:
             over_seeds = f"{percent(statistics.fmean(seeds))} ± {percent(statistics.stdev(seeds))} ({len(seeds)})"
-        num_dev = NOTHING if winner.num_dev is None else str(winner.num_dev)
+        num_dev = _count(winner)
         compared = (published_text, signed(difference(model, task)))
-        rule = PUBLISHED_RULES.get(task.name)
+        rule = task.published_metrics
         own = (percent(winner.score), percent(winner.standard_error()), num_dev, over_seeds)
         label = task.name if task.metric == "accuracy" else f"{task.name} {task.metric.upper()}"
         rows.append(Row(label, own + ((NOTHING, NOTHING) if rule else compared)))
         if rule:
-            own = (percent(winner.metrics.get(rule[0])), percent(winner.standard_error(rule[0])), num_dev, NOTHING)
+            by_rule = percent(winner.record.metrics.get(rule[0]))
+            own = (by_rule, percent(winner.standard_error(rule[0])), num_dev, NOTHING)
             rows.append(Row(f"{label}, published rule{RULE_MARK}", own + compared))
     header = ("task", "score", "std. error", "dev records", "mean ± SD (seeds)", "published", "difference")
     return Table("Uncertainty", header, tuple(rows))
+
+
+def _count(outcome: Outcome) -> str:
+    return NOTHING if outcome.record.num_dev is None else str(outcome.record.num_dev)
 
 
 def cost_table(model: ModelReport) -> Table:
@@ -214,7 +220,7 @@ def cost_table(model: ModelReport) -> Table:
 
 def _costs(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     counts = [sum(outcome.status == status for outcome in outcomes) for status in STATUSES]
-    seconds = sum(outcome.wall_time for outcome in outcomes)
+    seconds = sum(outcome.record.wall_time for outcome in outcomes)
     card_hours = sum(outcome.card_hours for outcome in outcomes)
     return (*(str(count) if count else NOTHING for count in counts), duration(seconds), f"{card_hours:.2f}")
 
@@ -229,7 +235,7 @@ def notes(models: Sequence[ModelReport]) -> list[str]:
         "where its score counts blanks, so its value is on the high side.",
     ]
     winners = [winner for model in models for name in tasks.TASKS if (winner := model.winner(name))]
-    if any(winner.task.name in PUBLISHED_RULES for winner in winners) or any(model.published for model in models):
+    if any(winner.task.published_metrics for winner in winners) or any(model.published for model in models):
         lines.append(
             f"{RULE_MARK} CMRC2018 was very likely published with PaddleNLP's looser metric, which deletes Latin "
             "punctuation and compares no more than the first piece for F1; own scores are the official EM/F1. C3 was "
@@ -240,10 +246,7 @@ def notes(models: Sequence[ModelReport]) -> list[str]:
     for model in models:
         odd = [w for name in tasks.TASKS if (w := model.winner(name)) and not model.is_comparable(w)]
         if odd and model.published:
-            counts = ", ".join(
-                f"{w.task.name} {NOTHING if w.num_dev is None else w.num_dev} for {w.task.splits['dev'].num_records}"
-                for w in odd
-            )
+            counts = ", ".join(f"{w.task.name} {_count(w)} for {w.task.splits['dev'].num_records}" for w in odd)
             lines.append(
                 f"{model.name}: development sets that are not the release's are not compared with published scores "
                 f"(records there for the release's: {counts})."
@@ -350,9 +353,9 @@ def to_csv(models: Iterable[ModelReport]) -> str:
                 "seed": trial and trial.seed,
                 "score": outcome.score,
                 "standard_error": outcome.standard_error(),
-                "card_hours": outcome.card_hours if outcome.fields else None,
+                "card_hours": outcome.card_hours if outcome.record.fields else None,
             }
-            rows.append(row | {f"result.{name}": value for name, value in _flat(outcome.fields)})
+            rows.append(row | {f"result.{name}": value for name, value in _flat(outcome.record.fields)})
     columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

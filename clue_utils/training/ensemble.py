@@ -11,7 +11,7 @@ import numpy as np
 from clue_utils import models
 from clue_utils.errors import UserError
 from clue_utils.features.build import tokenizer_fingerprint
-from clue_utils.record import read_result
+from clue_utils.record import Record
 
 
 def average_logits(members: Sequence[np.ndarray], num_heads: int = 1) -> np.ndarray:
@@ -45,7 +45,7 @@ def check_members(args: Any, tokenizer: Any, settings: dict[str, Any]) -> None:
         UserError: another tokenizer, or features built with another setting in training; or the output folder is that
             of a training run, whose record would then tell of other models.
     """
-    if "history" in (read_result(args.output_dir) or {}):
+    if (there := Record.read(args.output_dir)) and there.holds_training:
         raise UserError(f"{args.output_dir} holds a training run: choose another --output_dir for the ensemble")
     for folder in args.ensemble:
         if not os.path.isdir(folder):
@@ -56,7 +56,7 @@ def check_members(args: Any, tokenizer: Any, settings: dict[str, Any]) -> None:
                 f"--ensemble {folder}: its tokenizer is not that of {args.model_name_or_path}; "
                 "an ensemble needs one vocabulary"
             )
-        trained = (read_result(folder) or {}).get("hyper_parameters", {})
+        trained = (Record.read(folder) or Record()).hyper_parameters
         for name, value in settings.items():
             if args.sources.get(name) != "command line" and trained.get(name, value) != value:
                 raise UserError(

@@ -114,6 +114,7 @@ def fit(
             schedule.step()
             step += 1
             meter.advance()
+            run.show_progress(step, num_steps)
             if step % args.logging_steps == 0:
                 meter.log(step, epoch, index, _mean_over_ranks(loss), optimizer.get_lr())
             is_due = step == num_steps or step % (args.save_steps or updates_per_epoch) == 0
@@ -281,22 +282,22 @@ def _backward(
                 scaler.scale(loss).backward()
             except Exception as error:
                 if device.is_out_of_memory(error):
-                    shape = list(batch["input_ids"].shape)
-                    raise UserError(_smaller_parts_line(len(share), len(parts), shape)) from error
+                    raise _out_of_memory(len(share), len(parts), list(batch["input_ids"].shape)) from error
                 raise
         total += loss.detach()
     return total
 
 
-def _smaller_parts_line(num_rows: int, num_parts: int, shape: list[int]) -> str:
+def _out_of_memory(num_rows: int, num_parts: int, shape: list[int]) -> UserError:
     if num_parts >= num_rows:
-        return (
+        return UserError(
             f"out of memory with one record of shape {shape} at a time: lower --max_seq_length or take a smaller model"
         )
     larger = min(num_rows, num_parts * 2)
-    return (
+    return UserError(
         f"out of memory with a batch of shape {shape}: pass --gradient_accumulation_steps {larger}; "
-        "the batch stays the same"
+        "the batch stays the same",
+        {"gradient_accumulation_steps": larger},
     )
 
 

@@ -48,15 +48,16 @@ class Pipeline:
 
     Args:
         args: flags, completed by ``settings.resolve``.
+        run: the record, which begins here, once a run has all that it needs but its model.
         build_method: tokenizer -> the script's method.
 
     Raises:
-        UserError: a test set that is to be predicted is missing or faulty, the output folder holds another run, or the
-            members of an ensemble do not go together.
+        UserError: a test set that is to be predicted is missing or faulty, or the members of an ensemble do not go
+            together.
     """
 
-    def __init__(self, args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
-        self.args, self.task = args, task
+    def __init__(self, args: Any, task: Task, run: Run, build_method: Callable[[Any], Method]) -> None:
+        self.args, self.task, self.run = args, task, run
         # Read before anything is trained: rather refused now than after hours.
         self._tests = _load_tests(task, args.data_dir) if args.do_predict else []
         models.require_architecture(args.model_name_or_path)
@@ -70,7 +71,7 @@ class Pipeline:
             pad_to_multiple_of=1 if args.precision == "fp32" else 8,
             max_length=args.max_seq_length,
         )
-        self.run = Run(task.name, task.metric, args, device)
+        run.begin()
         if ranks.world_size() > 1:
             paddle.distributed.barrier()  # rank 0 may have cleared the folder
         if args.ensemble:
@@ -87,7 +88,16 @@ class Pipeline:
         cache = examples.cache_dir() / "features"
         args = self.args
         return Split(
-            records, build_features(records, self.method, self.tokenizer, cache, args.num_proc, args.overwrite_cache)
+            records,
+            build_features(
+                records,
+                self.method,
+                self.tokenizer,
+                cache,
+                args.num_proc,
+                args.overwrite_cache,
+                self.run.sign_of_life,
+            ),
         )
 
     def load_model(self, name_or_path: str, training: bool) -> paddle.nn.Layer:
@@ -103,6 +113,7 @@ class Pipeline:
             return self.method.compute_loss(model, batch)
 
     def _forward(self, model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
+        self.run.sign_of_life()
         with device.autocast(self.args.precision):
             return self.method.forward(model, batch)
 
@@ -158,12 +169,14 @@ def execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Me
     After training, evaluation and prediction use the best checkpoint. Arguments as of :class:`Pipeline`.
     """
     with locked(Path(args.output_dir)):
-        _execute(args, task, device, build_method)
+        run = Run(task.name, task.metric, args, device)
+        with run.recorded():
+            _execute(args, task, run, build_method)
+            run.finish(device)
 
 
-def _execute(args: Any, task: Task, device: str, build_method: Callable[[Any], Method]) -> None:
-    pipeline = Pipeline(args, task, device, build_method)
-    run, checkpoint = pipeline.run, args.model_name_or_path
+def _execute(args: Any, task: Task, run: Run, build_method: Callable[[Any], Method]) -> None:
+    pipeline, checkpoint = Pipeline(args, task, run, build_method), args.model_name_or_path
     dev = pipeline.load_split("dev") if args.do_train or args.do_eval else None
     if args.do_train and dev:
         checkpoint = str(run.folder)
@@ -179,7 +192,6 @@ def _execute(args: Any, task: Task, device: str, build_method: Callable[[Any], M
             run.write(evaluation=evaluate_and_log(lambda: pipeline.score(members, dev)))
         if args.do_predict:
             pipeline.predict(members)
-    run.finish(device)
 
 
 def _load_tests(task: Task, data_dir: str | None) -> list[Records]:

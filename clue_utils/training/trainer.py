@@ -25,7 +25,7 @@ from clue_utils.errors import UserError
 from clue_utils.features.batches import batches_per_epoch, shuffled_batches
 from clue_utils.features.store import Features
 from clue_utils.files import flush_names, flush_to_disk, write_text_atomically
-from clue_utils.record import NO_EVALUATION
+from clue_utils.record import NO_EVALUATION, Run
 from clue_utils.training.checkpoints import step_of
 from clue_utils.training.loop import evaluate_and_log, step_seed
 from clue_utils.training.session import Pipeline, Split
@@ -119,7 +119,7 @@ class ClueTrainer(Trainer):
             self._losses = state["losses"]
         run.write(num_steps=None)
         self.remove_callback(DefaultFlowCallback)
-        for callback in (GoOn(self), SeedUpdates(), Schedule(self._updates_per_epoch(), stop)):
+        for callback in (GoOn(self), SeedUpdates(), Schedule(self._updates_per_epoch(), stop, run)):
             self.add_callback(callback)
         metrics: dict[str, float] = self.train(resume_from_checkpoint=checkpoint and str(checkpoint)).metrics
         history, best = run.fields["history"], self.state.best_model_checkpoint
@@ -311,11 +311,12 @@ class Schedule(TrainerCallback):
     with a checkpoint.
     """
 
-    def __init__(self, updates_per_epoch: int, stop: StopRequest) -> None:
-        self.updates_per_epoch, self.stop = updates_per_epoch, stop
+    def __init__(self, updates_per_epoch: int, stop: StopRequest, run: Run) -> None:
+        self.updates_per_epoch, self.stop, self.run = updates_per_epoch, stop, run
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step, is_last = state.global_step, state.global_step >= state.max_steps
+        self.run.show_progress(step, state.max_steps)
 
         def is_due(strategy: IntervalStrategy, steps: int | None) -> bool:
             interval = self.updates_per_epoch if strategy == IntervalStrategy.EPOCH else steps

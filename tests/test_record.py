@@ -1,0 +1,305 @@
+"""What ``result.json`` tells of a run: that it is at work, how it ended, and what of it can be read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+import run_clue_classifier
+import run_clue_classifier_trainer
+from clue_utils import ranks, record
+from clue_utils.errors import Stopped, UserError
+from clue_utils.grid import outcomes
+from clue_utils.record import Record, Run, write_failure
+from clue_utils.tasks import TASKS
+from clue_utils.training import classification, session
+
+TEMPORARY = {"process", "progress", "last_seen", "reason", "exit_status", "advice", "is_trained"}
+FLAGS = "--task_name TNEWS --do_train --max_steps 6 --save_steps 2 --batch_size 8 --max_seq_length 16".split()
+
+
+def content(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def put(folder, **fields):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(fields))
+
+
+def ago(seconds):
+    return (datetime.now(timezone.utc) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+
+
+def process(**other):
+    return {"host": platform.node(), "pid": os.getpid(), "started": record._start_of(os.getpid())} | other
+
+
+AT_120 = {"progress": {"step": 120, "num_steps": 500}, "last_seen": ago(40)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "remark"),
+    [
+        ({"status": "finished"}, "finished", ""),
+        ({"status": "finished", "pruned": {"step": 9, "rule": "median"}}, "pruned", "step 9, rule median"),
+        ({"status": "running", "process": process(), **AT_120}, "running", "step 120 of 500, seen 4"),
+        ({"status": "trained", "process": process(), "last_seen": ago(9999)}, "running", "before the first step, seen"),
+        ({"status": "running", "process": process(started=1), **AT_120}, "killed", "step 120 of 500, last seen 20"),
+        ({"status": "running", "process": process(host="other"), **AT_120}, "running", "s ago on other"),
+        (
+            {"status": "running", "process": process(host="other"), "last_seen": ago(601)},
+            "killed",
+            "on other; the same",
+        ),
+        ({"status": "running", "process": process(started=None), "last_seen": ago(601)}, "killed", "last seen"),
+        ({"status": "running", "process": process(), "last_seen": ago(-3600)}, "running", "seen 0 s ago"),
+        ({"status": "running"}, "killed", "no sign of life"),
+        ({}, "killed", "no sign of life"),
+        ({"status": "stopped", "reason": "interrupted", "exit_status": 130}, "stopped", "interrupted"),
+        ({"status": "failed", "reason": "x", "advice": {"a": 4}, "process": process()}, "failed", "x (advice: --a 4)"),
+    ],
+)
+def test_status_and_remark_come_from_the_record_alone(tmp_path, fields, status, remark):
+    put(tmp_path, **fields)
+    found = Record.read(tmp_path)
+    assert found.status == status and remark in found.remark
+
+
+@pytest.mark.parametrize("reap", [True, False])
+def test_a_process_that_has_ended_is_not_alive(tmp_path, reap):
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    started = record._start_of(child.pid)
+    put(tmp_path, status="running", process=process(pid=child.pid, started=started), **AT_120)
+    assert Record.read(tmp_path).status == "running"
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | (0 if reap else os.WNOWAIT))
+    assert Record.read(tmp_path).status == "killed"
+    child.communicate()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": "done"},
+        {"status": ["running"]},
+        {"status": "running", "last_seen": "yesterday"},
+        {"status": "running", "last_seen": "2026-01-01T00:00:00"},
+        {"status": "running", "process": {"host": platform.node(), "pid": "1", "started": 1}, "last_seen": ago(1)},
+        {"status": "running", "progress": {"step": 1}, "last_seen": ago(1)},
+        {"status": "failed", "reason": ["no"]},
+        {"hyper_parameters": [1]},
+        {"metric": 1},
+        {"best_metric": -0.1},
+        {"num_examples": {"dev": -1}},
+    ],
+)
+def test_an_impossible_record_is_one_error_for_all_readers(tmp_path, fields):
+    put(tmp_path, **fields)
+    with pytest.raises(UserError, match=r"result.json is not a result of these scripts \(.*\); remove it or choose"):
+        Record.read(tmp_path)
+
+
+def fail_at(call, error):
+    """A loss that fails at one of its calls."""
+    loss, calls = classification.cross_entropy_loss, []
+
+    def failing(model, batch):
+        calls.append(1)
+        if len(calls) == call:
+            raise error
+        return loss(model, batch)
+
+    return failing
+
+
+@pytest.fixture
+def train(run_on_demo, tmp_path):
+    """Train on TNEWS for six updates, evaluating after every second: (status, standard output, standard error)."""
+    return lambda *words, **more: run_on_demo(run_clue_classifier.main, tmp_path, *FLAGS, *words, **more)
+
+
+def test_out_of_memory_is_on_record_with_advice_and_gone_on_from(train, tmp_path, monkeypatch):
+    error = RuntimeError("ResourceExhaustedError: Out of memory error on GPU 0.\nMore.")
+    monkeypatch.setattr(classification, "cross_entropy_loss", fail_at(6, error))
+    status, _, said = train()
+    found = Record.read(tmp_path)
+    assert (status, found.status, found.advice) == (2, "failed", {"gradient_accumulation_steps": 2})
+    assert said == f"error: {found.fields['reason']}\n" and found.fields["exit_status"] == 2
+    assert [step for step, _ in found.history] == [2, 4] and found.fields["progress"] == {"step": 5, "num_steps": 6}
+    status, out, said = train(*(f"--{name}={value}" for name, value in found.advice.items()))
+    assert status == 0 and "checkpoint-4" in out, said
+    assert Record.read(tmp_path).status == "finished" and not TEMPORARY & {*content(tmp_path)}
+
+
+def test_a_defect_is_on_record_and_keeps_its_traceback(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(classification, "cross_entropy_loss", fail_at(1, ZeroDivisionError("odd\nlines")))
+    with pytest.raises(ZeroDivisionError):
+        train()
+    found = content(tmp_path)
+    assert (found["status"], found["reason"], found["exit_status"]) == ("failed", "ZeroDivisionError: odd", 1)
+
+
+def test_a_signal_is_on_record_and_gone_on_from(train, tmp_path, monkeypatch):
+    loss = classification.cross_entropy_loss
+    monkeypatch.setattr(
+        classification, "cross_entropy_loss", lambda *words: os.kill(os.getpid(), signal.SIGTERM) or loss(*words)
+    )
+    assert train()[0] == 143
+    found = Record.read(tmp_path)
+    assert (
+        found.status == "stopped" and found.remark == "stopped by SIGTERM; the same command goes on from where it was"
+    )
+    monkeypatch.undo()
+    status, out, said = train()
+    assert status == 0 and "checkpoint-1" in out, said
+    assert not TEMPORARY & {*content(tmp_path)}
+
+
+def spoil_data(folder, demo):
+    shutil.copytree(demo / "data/tnews_public", folder / "data/tnews_public")
+    (folder / "data/tnews_public/train.json").write_text("{\n")
+    return "--data_dir", folder / "data"
+
+
+def test_a_failure_before_training_is_on_record_and_binds_nothing(train, demo, tmp_path):
+    for words, reason in (
+        (spoil_data(tmp_path, demo), "train.json:1"),
+        (("--model_name_or_path", "/nowhere/model"), "/nowhere/model: no such folder"),
+    ):
+        assert train(*words)[0] == 2
+        found = Record.read(tmp_path)
+        assert found.status == "failed" and reason in found.remark and found.task == "TNEWS"
+    status, _, said = train("--learning_rate", "1e-3")
+    assert status == 0, said
+    # Nor does a later failure undo what has finished.
+    before = content(tmp_path)
+    for words in (spoil_data(tmp_path / "again", demo), ()):
+        assert train("--overwrite_output_dir", *words, model=tmp_path / "none" if not words else None)[0] == 2
+    assert content(tmp_path) == before
+
+
+def test_the_trainer_script_records_its_end_too(run_on_demo, tmp_path, monkeypatch):
+    flags = "--dataset tnews --do_train --do_eval --max_steps 2 --max_seq_length 16 --evaluation_strategy steps".split()
+    flags += ["--eval_steps", "1"]
+    seen = []
+    monkeypatch.setattr(record, "SIGN_INTERVAL", 0.0)
+    advance = Run.show_progress
+    monkeypatch.setattr(
+        Run, "show_progress", lambda run, *words: advance(run, *words) or seen.append(content(run.folder)["progress"])
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Pipeline, "score", lambda *_: (_ for _ in ()).throw(UserError("no score")))
+        assert run_on_demo(run_clue_classifier_trainer.main, tmp_path, *flags)[0] == 2
+    assert Record.read(tmp_path).remark == "no score"
+    status, _, said = run_on_demo(run_clue_classifier_trainer.main, tmp_path, *flags)
+    assert status == 0, said
+    assert seen[-2:] == [{"step": 1, "num_steps": 2}, {"step": 2, "num_steps": 2}]
+    assert Record.read(tmp_path).status == "finished" and not TEMPORARY & {*content(tmp_path)}
+
+
+def test_a_run_is_seen_at_work_in_all_it_does(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "SIGN_INTERVAL", 0.0)
+    seen = []
+
+    def look(function):
+        def looking(*words):
+            found = Record.read(tmp_path)
+            seen.append((found.status, found.fields["status"], found.fields.get("progress", {}).get("step")))
+            return function(*words)
+
+        return looking
+
+    for name in ("cross_entropy_loss", "logits"):
+        monkeypatch.setattr(classification, name, look(getattr(classification, name)))
+    assert train("--do_predict")[0] == 0
+    assert {status for status, _, _ in seen} == {"running"}
+    assert [*dict.fromkeys(seen)] == [
+        *(("running", "running", step) for step in (None, 1, 2, 3, 4, 5, 6)),
+        ("running", "trained", 6),
+    ]
+    assert not TEMPORARY & {*content(tmp_path)}
+
+
+def test_a_finished_training_is_not_undone_by_what_comes_after(train, run_on_demo, tmp_path, monkeypatch):
+    def fail(*_):
+        raise UserError("no answers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Pipeline, "predict", fail)
+        assert train("--do_eval", "--do_predict")[0] == 2
+    failed = Record.read(tmp_path)
+    assert (failed.status, failed.remark, failed.is_trained) == ("failed", "no answers", True)
+    status, out, said = train("--do_eval", "--do_predict")
+    assert status == 0 and "trained already" in out and "global step" not in out, said
+    before = content(tmp_path)
+    assert before["status"] == "finished" and not TEMPORARY & {*before}
+    monkeypatch.setattr(session.Pipeline, "predict", fail)
+    assert train("--do_predict")[0] == 2
+    words = "--task_name TNEWS --do_predict --max_seq_length 16".split()
+    assert run_on_demo(run_clue_classifier.main, tmp_path, *words, model=tmp_path)[0] == 2
+    assert content(tmp_path) == before
+
+
+def test_a_failed_prediction_leaves_nothing_in_the_model_s_folder(run_on_demo, demo, tmp_path):
+    shutil.copytree(demo / "model", tmp_path / "model")
+    before = {path.name for path in (tmp_path / "model").iterdir()}
+    for action in ("--do_predict", "--do_train"):
+        words = ["--task_name", "TNEWS", action, *map(str, spoil_data(tmp_path / action, demo))]
+        (tmp_path / action / "data/tnews_public/test.json").write_text("{\n")
+        assert run_on_demo(run_clue_classifier.main, tmp_path / "model", *words, model=tmp_path / "model")[0] == 2
+        assert {path.name for path in (tmp_path / "model").iterdir()} - {".lock"} == before
+
+
+def new_run(folder, **other):
+    flags = {"output_dir": folder, "model_name_or_path": "m", "do_train": True, "overwrite_output_dir": False}
+    return Run("TNEWS", "accuracy", argparse.Namespace(**flags, hyper_parameters=[], max_steps=-1, **other), "cpu")
+
+
+def test_the_rank_that_failed_first_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
+    first = new_run(tmp_path)
+    first.begin()
+    with monkeypatch.context() as patch, pytest.raises(UserError):
+        patch.setattr(ranks, "rank", lambda: 1)
+        with new_run(tmp_path).recorded():
+            raise UserError("memory", {"gradient_accumulation_steps": 2})
+    with pytest.raises(Stopped), first.recorded():  # the launcher ends it then
+        raise Stopped(signal.SIGTERM)
+    found = Record.read(tmp_path)
+    assert (found.status, found.advice) == ("failed", {"gradient_accumulation_steps": 2})
+
+
+def test_a_failure_is_written_from_outside(tmp_path):
+    write_failure(tmp_path / "new", "no room\nleft", 137, {"a": 1}, task="TNEWS", model="m")
+    expected = {"task": "TNEWS", "model": "m", "status": "failed", "reason": "no room\\nleft", "exit_status": 137}
+    assert content(tmp_path / "new") == expected | {"advice": {"a": 1}}
+    history = [{"step": 1, "accuracy": 0.5}]
+    put(tmp_path / "begun", status="trained", task="TNEWS", model="m", history=history)
+    write_failure(tmp_path / "begun", "killed", 137, model="other")
+    found = content(tmp_path / "begun")
+    assert (found["status"], found["model"], found["history"], found["is_trained"]) == ("failed", "m", history, True)
+    put(tmp_path / "done", status="finished", task="TNEWS")
+    write_failure(tmp_path / "done", "killed", 137)
+    assert content(tmp_path / "done") == {"status": "finished", "task": "TNEWS"}
+
+
+def test_the_plan_is_the_union_of_all_that_was_asked_for(tmp_path):
+    assert outcomes.read_plan(tmp_path / "m") == ()
+    outcomes.add_to_plan(tmp_path / "m", ["TNEWS/3e-5_32_0.1_42", "C3/1e-5_24_0.1_42"])
+    outcomes.add_to_plan(tmp_path / "m", ["C3/1e-5_24_0.1_42", "C3/2e-5_24_0.1_42"])
+    expected = ("TNEWS/3e-5_32_0.1_42", "C3/1e-5_24_0.1_42", "C3/2e-5_24_0.1_42")
+    assert outcomes.read_plan(tmp_path / "m") == expected
+    for text in ("{", "[]", '{"trials": 5}', '{"trials": ["TNEWS"]}', '{"trials": [["TNEWS/3e-5_32_0.1_42"]]}'):
+        (tmp_path / "m/plan.json").write_text(text)
+        with pytest.raises(UserError, match="plan.json is damaged"):
+            outcomes.read_plan(tmp_path / "m")
+    assert outcomes.trial_of_folder("TNEWS/3e-5_32_0.1_42").task == TASKS["TNEWS"].name
