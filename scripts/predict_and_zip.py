@@ -19,7 +19,7 @@ from clue_utils import cli
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
 from clue_utils.grid.outcomes import read_trials, winner
-from clue_utils.record import read_result
+from clue_utils.record import Record
 from clue_utils.tasks import TASKS, Task, get_task
 
 USAGE = "bash scripts/predict_and_zip.sh MODEL_DIR [--output FILE] [TASK=FOLDER[,FOLDER...] ...] [-- FLAG ...]"
@@ -68,10 +68,8 @@ def best_folders(folder: Path, task: Task) -> list[Path]:
 
 def describe(folder: Path) -> str:
     """A checkpoint's folder and its score."""
-    result = read_result(folder) or {}
-    best = result.get("best_metric")
-    known = isinstance(best, (int, float))
-    return f"{folder} ({result.get('metric')} {best:.4f})" if known else f"{folder} (no score recorded)"
+    found = Record.read(folder) or Record()
+    return f"{folder} ({'no score recorded' if found.score is None else f'{found.metric} {found.score:.4f}'})"
 
 
 def predict(task: Task, members: Sequence[Path], output: Path, flags: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from clue_utils import cli
 from clue_utils.grid import trial
 from clue_utils.leaderboard import write
-from clue_utils.record import read_result
+from clue_utils.record import Record
 from clue_utils.tasks import TASKS, Task
 from make_demo import training_flags
 
@@ -52,8 +52,8 @@ def run_task(place: str, task: Task) -> float:
         if 0 < done.returncode <= 128:  # else by a signal
             print(f"{place} failed; the end of {log}:", *trial.last_lines(log, 20), sep="\n", file=sys.stderr)
         raise SystemExit(1)
-    result = read_result(OUTPUT / task.name) or {}
-    print(f"{place}: {result['metric']} {result['best_metric']:.2f}, {seconds():.0f} s", flush=True)
+    result = Record.read(OUTPUT / task.name) or Record()
+    print(f"{place}: {result.metric} {result.score:.2f}, {seconds():.0f} s", flush=True)
     return seconds()
 
 
@@ -81,9 +81,9 @@ def main() -> None:
     print(f"\n{len(counts)} files in {DEMO / 'submit.zip'}\n")
     print(f"{'task':<13}{'metric':<10}{'score':>5}{'seconds':>9}  predictions")
     for name, task in TASKS.items():
-        result = read_result(OUTPUT / name) or {}
+        result = Record.read(OUTPUT / name) or Record()
         files = " ".join(file for file in task.submissions.values() if (OUTPUT / name / file).is_file())
-        scores = f"{result['metric']:<10}{result['best_metric']:>5.2f}{runs[name].result():>9.0f}"
+        scores = f"{result.metric:<10}{result.score:>5.2f}{runs[name].result():>9.0f}"
         print(f"{name:<13}{scores}  {files}")
     print(ENDING.format(int(time.monotonic() - begin)))
 

@@ -19,10 +19,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clue_utils import environment, record
+from clue_utils import environment
 from clue_utils.errors import UserError
-from clue_utils.grid import search_space, trial
+from clue_utils.grid import outcomes, search_space, trial
 from clue_utils.grid.search_space import Trial
+from clue_utils.record import Record
 
 RUN_TRIAL = trial.TOP / "scripts/run_trial.sh"
 
@@ -110,7 +111,7 @@ def require_hosts(hosts: Path) -> None:
 
 def add_to_plan(model: str, trials: Sequence[Trial]) -> None:
     """Note in the model's folder that these trials are asked for."""
-    # outcomes.add_to_plan(search_space.model_folder(trial.results_dir(), model), [one.folder for one in trials])
+    outcomes.add_to_plan(search_space.model_folder(trial.results_dir(), model), [one.folder for one in trials])
 
 
 def run(search: Search) -> int:
@@ -174,16 +175,18 @@ def _duration(seconds: int) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _status(plan: trial.Plan) -> tuple[str, str]:
-    """Whether a trial is "finished", "failed", "refused" or "unfinished" ("" where there is no record), and why."""
+def _status(plan: trial.Plan) -> tuple[str, Record]:
+    """ "finished", "failed", "refused" for what cannot be gone on with, "" for what was never begun, or "unfinished"."""
+    found = None
     try:
-        fields = record.read_result(plan.folder) or {}
+        found = Record.read(plan.folder)
         if trial.ending(plan):
-            return "finished", ""
-    except UserError as error:
-        return "refused", str(error)
-    status = str(fields.get("status", ""))
-    return status if status in ("", "failed") else "unfinished", str(fields.get("reason", ""))
+            return "finished", found or Record()
+    except UserError:
+        return "refused", found or Record()
+    if found is None:
+        return "", Record()
+    return "failed" if found.status == "failed" else "unfinished", found
 
 
 def summarize(plans: Sequence[trial.Plan], is_interrupted: bool) -> int:
@@ -191,17 +194,15 @@ def summarize(plans: Sequence[trial.Plan], is_interrupted: bool) -> int:
     counts = {"finished": 0, "failed": 0, "unfinished": 0}
     hours = 0.0
     for plan in plans:
-        status, reason = _status(plan)
+        status, found = _status(plan)
+        hours += found.wall_time * found.num_processes / 3600
         if status == "refused" or (not status and not is_interrupted):
             print(f"\nrefused: {plan.folder}, for the reason given above")
             status = "failed"
         elif status == "failed":
-            print(f"\nfailed: {plan.folder}: {reason}; the end of its {search_space.LOG_FILE}:")
+            print(f"\nfailed: {plan.folder}: {found.remark}; the end of its {search_space.LOG_FILE}:")
             print(*(f"  {line}" for line in trial.last_lines(plan.log, 5)), sep="\n")
         counts[status or "unfinished"] += 1
-        with contextlib.suppress(UserError):
-            fields = record.read_result(plan.folder) or {}
-            hours += fields.get("wall_time", 0.0) * fields.get("num_processes", 1) / 3600
     rest = f", {counts['unfinished']} not ended" if counts["unfinished"] else ""
     print(f"\n{counts['finished']} finished, {counts['failed']} failed{rest}; {hours:.2f} card-hours")
     return int(counts["finished"] < len(plans))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import os
 import platform
 import shlex
@@ -22,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from clue_utils import cli, record, settings, tasks
+from clue_utils import cli, settings, tasks
 from clue_utils.errors import UserError
-from clue_utils.files import write_text_atomically
 from clue_utils.grid import search_space
 from clue_utils.grid.search_space import Trial
+from clue_utils.record import FREE_TO_CHANGE, Record, write_failure
 from clue_utils.tasks import Task
 
 TOP = Path(__file__).resolve().parents[2]
@@ -153,24 +152,24 @@ def ending(plan: Plan) -> str:
         UserError: it is finished with other settings, given or by default; or its record is damaged. What the folder's
             name says is not compared, nor what may change when a run goes on.
     """
-    earlier = record.read_result(plan.folder) or {}
-    if earlier.get("status") != "finished":
+    earlier = Record.read(plan.folder)
+    if not earlier or not earlier.is_finished:
         return ""
     flags = argparse.Namespace(**vars(plan.parsed))
     flags.model_name_or_path, flags.do_train, flags.batch_size = plan.model, True, plan.batch_size
     settings.resolve(flags, plan.task, plan.num_processes)
-    recorded = {"model_name_or_path": earlier.get("model"), "max_steps": earlier.get("max_steps")}
-    recorded |= earlier["hyper_parameters"]
+    recorded = {"model_name_or_path": earlier.model, "max_steps": earlier.fields.get("max_steps")}
+    recorded |= earlier.hyper_parameters
     for name in ("model_name_or_path", "max_steps", *settings.HYPER_PARAMETERS):
-        is_compared = name == "model_name_or_path" or name not in (*OWN_FLAGS, *record.FREE_TO_CHANGE)
+        is_compared = name == "model_name_or_path" or name not in (*OWN_FLAGS, *FREE_TO_CHANGE)
         value = getattr(flags, name)
         if is_compared and name in recorded and value != recorded[name]:
             raise UserError(
                 f"{plan.folder} holds a finished run with --{name} {recorded[name]}, not {value}: "
                 "choose another folder with --results, or remove this one"
             )
-    pruned = f", pruned at step {earlier['pruned']['step']}" if "pruned" in earlier else ""
-    return f"{earlier['metric']} {earlier['best_metric']:.4f}{pruned}"
+    pruned = f", pruned at step {earlier.fields['pruned']['step']}" if earlier.status == "pruned" else ""
+    return f"{earlier.metric} {earlier.score:.4f}{pruned}"
 
 
 def command(plan: Plan, parts: int = 1) -> list[str]:
@@ -224,8 +223,8 @@ def run(plan: Plan) -> int:
     elif status == 0:
         print(f"{name}: finished, {ending(plan)}, {time.monotonic() - begin:.0f} s")
     else:
-        reason = (record.read_result(plan.folder) or {}).get("reason")
-        print(f"{name}: failed with status {status}: {reason} (log: {plan.log})")
+        failed = Record.read(plan.folder) or Record()
+        print(f"{name}: failed with status {status}: {failed.remark} (log: {plan.log})")
     return status
 
 
@@ -240,8 +239,8 @@ def lock(file: IO[Any], wait: bool = True) -> bool:
 
 def _parts(plan: Plan) -> int:
     """Parts of a batch that the flags ask for, or more where an earlier run of the trial needed them to fit memory."""
-    earlier = record.read_result(plan.folder) or {}
-    needed = earlier.get("hyper_parameters", {}).get(_PARTS), earlier.get("advice", {}).get(_PARTS)
+    earlier = Record.read(plan.folder) or Record()
+    needed = earlier.hyper_parameters.get(_PARTS), earlier.advice.get(_PARTS)
     return max(int(parts or 1) for parts in (getattr(plan.parsed, _PARTS), *needed))
 
 
@@ -249,26 +248,28 @@ def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
     """Run a trial, again with more parts of a batch as long as that is advised; return the last exit status."""
     parts = _parts(plan)
     while True:
-        before = record.read_result(plan.folder)
+        before = Record.read(plan.folder)
         status = _run_once(plan, parts, log)
-        fields = record.read_result(plan.folder) or {}
-        if status == 0 and fields.get("status") == "finished":
+        after = Record.read(plan.folder) or Record()
+        if status == 0 and after.is_finished:
             return 0
-        if fields.get("status") != "failed" or fields == before:  # it had no time to say why
-            how = f"killed by {signal.Signals(status - 128).name}" if status > 128 else f"ended with status {status}"
-            _write_failure(plan.folder, how, status or 1, {})
+        if after.status not in ("failed", "stopped") or after == before:  # it had no time to say why
+            reason = f"killed by {signal.Signals(status - 128).name}" if status > 128 else f"ended with status {status}"
+            write_failure(plan.folder, reason, status or 1, **_described(plan, parts))
             return status or 1
-        advised = int(fields.get("advice", {}).get(_PARTS, 0))
+        advised = int(after.advice.get(_PARTS, 0))
         if advised <= parts:
             return status or 1
         parts = advised
 
 
-# Stands for record.write_failure.
-def _write_failure(folder: Path, reason: str, exit_status: int, advice: dict[str, int]) -> None:
-    fields = record.read_result(folder) or {}
-    fields |= {"status": "failed", "reason": reason, "exit_status": exit_status, "advice": advice}
-    write_text_atomically(folder / record.RESULT_FILE, json.dumps(fields, ensure_ascii=False, indent=2) + "\n")
+def _described(plan: Plan, parts: int) -> dict[str, Any]:
+    """What the record of a trial says that had no time to begin one."""
+    trial = plan.trial
+    values = {"batch_size": plan.batch_size, "learning_rate": trial.learning_rate, "dropout": trial.dropout}
+    values |= {"seed": trial.seed, _PARTS: parts}
+    of_task = {"task": trial.task, "metric": plan.task.metric, "model": plan.model}
+    return of_task | {"num_processes": plan.num_processes, "hyper_parameters": values}
 
 
 def _run_once(plan: Plan, parts: int, log: IO[str]) -> int:
