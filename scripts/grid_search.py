@@ -36,43 +36,23 @@ def gpu_ids(text: str) -> list[str]:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--gpus",
-        type=gpu_ids,
-        metavar="0,1,2,3",
-        help="the GPUs to use (default: CUDA_VISIBLE_DEVICES, else all of this machine; DEVICE=cpu: none)",
-    )
-    parser.add_argument(
-        "--cpu_slots",
-        type=cli.positive_int,
-        help="no GPU: N trials at a time that share the processors (default where there is no GPU: 2)",
-    )
-    parser.add_argument(
-        "--hosts",
-        type=Path,
-        metavar="FILE",
-        help="run on these machines, one a line, as GNU parallel's --sshloginfile reads them; each has the GPUs of "
-        "--gpus or the slots of --cpu_slots, bash as login shell, and this folder, which all share, the project and "
-        "its Python under the same paths",
-    )
-    parser.add_argument(
-        "--retries",
-        type=cli.non_negative_int,
-        default=0,
-        help="run a trial that fails up to N times more, on another of the hosts if there are (default: 0)",
-    )
-    parser.add_argument(
-        "--results", metavar="DIR", help=f"folder of all models (default: RESULTS_DIR, else {search_space.RESULTS_DIR})"
-    )
-    parser.add_argument(
-        "--prune",
-        action="store_true",
-        help="end trials that are clearly behind the finished ones of their task (median rule), which run in a random "
-        "order then; report.sh names them. The published table is of the full grid",
-    )
-    parser.add_argument(
-        "--dry_run", action="store_true", help="list the trials: task, learning rate, batch size, dropout, seed, cards"
-    )
+    gpus = "the GPUs to use (default: CUDA_VISIBLE_DEVICES, else all of this machine; DEVICE=cpu: none)"
+    slots = "no GPU: N trials at a time that share the processors (default where there is no GPU: 2)"
+    hosts = """run on these machines, one a line, as GNU parallel's --sshloginfile reads them; each has the GPUs of
+        --gpus or the slots of --cpu_slots, bash as login shell, and this folder, which all share, the project and its
+        Python under the same paths"""
+    retries = "run a trial that fails up to N times more, on another of the hosts if there are (default: 0)"
+    results = f"folder of all models (default: RESULTS_DIR, else {search_space.RESULTS_DIR})"
+    prune = """end trials that are clearly behind the finished ones of their task (median rule), which run in a random
+        order then; report.sh names them. The published table is of the full grid"""
+    listing = "list the trials: task, learning rate, batch size, dropout, seed, cards"
+    parser.add_argument("--gpus", type=gpu_ids, metavar="0,1,2,3", help=gpus)
+    parser.add_argument("--cpu_slots", type=cli.positive_int, help=slots)
+    parser.add_argument("--hosts", type=Path, metavar="FILE", help=hosts)
+    parser.add_argument("--retries", type=cli.non_negative_int, default=0, help=retries)
+    parser.add_argument("--results", metavar="DIR", help=results)
+    parser.add_argument("--prune", action="store_true", help=prune)
+    parser.add_argument("--dry_run", action="store_true", help=listing)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ import sys
 
 from clue_utils import cli
 from clue_utils.errors import UserError
-from clue_utils.grid import schedule, search_space, trial
+from clue_utils.grid import outcomes, search_space, trial
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     if threads := os.environ.get("OMP_NUM_THREADS") or os.environ.get("SLURM_CPUS_PER_TASK"):
         os.environ["OMP_NUM_THREADS"] = threads
-    schedule.add_to_plan(model, trials)
+    outcomes.add_to_plan(search_space.model_folder(trial.results_dir(), model), [one.folder for one in trials])
     plan = trial.make_plan(model, trials[int(number)], flags, trial.visible_cards())
     sys.exit(trial.run(plan))
 

@@ -21,8 +21,9 @@ import list_trials
 import run_trial
 import slurm_job
 from clue_utils.errors import UserError
-from clue_utils.grid import schedule, trial
+from clue_utils.grid import outcomes, schedule, trial
 from clue_utils.grid.search_space import Trial
+from clue_utils.tasks import TASKS
 
 TOP = Path(__file__).parent.parent
 needs_parallel = pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")
@@ -347,6 +348,10 @@ def test_a_failed_trial_says_why(place):
     fields = json.loads((place.folder / log).with_name("result.json").read_text())
     assert [fields[name] for name in ("status", "exit_status", "advice")] == ["failed", 137, {}]
     assert fields["hyper_parameters"]["learning_rate"] == 1e-5
+    # The same where there was no record.
+    assert place.call(run_trial, *AFQMC[:-2], "43", "1", DEVICE="cpu", FAKE_SIGNAL="9")[0] == 137
+    (_, killed), damages = outcomes.read_trials(place.folder / "results/m/AFQMC", TASKS["AFQMC"])
+    assert killed.trial == Trial("AFQMC", 1e-5, 16, 0.1, 43, 1) and killed.reason == "killed by SIGKILL"
 
 
 def test_a_trial_that_another_process_runs_is_waited_for(place):
@@ -402,6 +407,8 @@ def test_a_failing_trial_is_reported_and_the_others_run(place):
     end = "  on the way\n  error: TNEWS/2e-5 cannot be done\n"
     assert f"failed: {folder.relative_to(place.folder)}/TNEWS/2e-5_24_0.1_42: TNEWS/2e-5 cannot" in out and end in out
     assert len((folder / "joblog").read_text().splitlines()) == 5
+    planned = outcomes.read_plan(folder)
+    assert len(planned) == 4 and all((folder / name / "trial.log").is_file() for name in planned)
     calls = place.done()
     assert len(calls) == 4 and all(value_of(call["words"], "--data_dir") == words[-1] for call in calls)
     assert all(call["threads"] == str(max(1, len(os.sched_getaffinity(0)) // 2)) for call in calls)
@@ -493,7 +500,7 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "\nfailed: results/m/AFQMC/1e-5_16_0.1_1: why; the end of its trial.log:\n  2\n" in out
     assert "\nrefused: results/m/AFQMC/1e-5_16_0.1_2, for the reason given above\n" in out
-    assert out.endswith("\n1 finished, 2 failed, 2 not ended; 1.00 card-hours\n")
+    assert out.endswith("\n1 finished, 2 failed, 2 not ended; 0.75 card-hours\n")
     # Without a record, a trial that has had its turn was refused.
     schedule.summarize(plans[4:], is_interrupted=False)
     assert "0 finished, 1 failed" in capsys.readouterr().out

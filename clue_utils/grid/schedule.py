@@ -81,9 +81,9 @@ class Search:
         return words
 
     def plans(self) -> list[trial.Plan]:
-        groups = {one.num_cards: self.groups(one.num_cards) for one in self.trials}
+        """How the trials run, each on the first of its groups."""
         return [
-            trial.make_plan(self.model, one, self.flags, next(iter(groups[one.num_cards]), ())) for one in self.trials
+            trial.make_plan(self.model, one, self.flags, (self.groups(one.num_cards) or [[]])[0]) for one in self.trials
         ]
 
 
@@ -109,11 +109,6 @@ def require_hosts(hosts: Path) -> None:
         raise UserError(f"--hosts {hosts}: cannot be reached, or lacks this folder, the project or its Python: {bad}")
 
 
-def add_to_plan(model: str, trials: Sequence[Trial]) -> None:
-    """Note in the model's folder that these trials are asked for."""
-    outcomes.add_to_plan(search_space.model_folder(trial.results_dir(), model), [one.folder for one in trials])
-
-
 def run(search: Search) -> int:
     """Run all trials, those that take most cards first, and print a line for each and a summary.
 
@@ -122,33 +117,34 @@ def run(search: Search) -> int:
     """
     plans = search.plans()
     progress = _Progress(plans)
-    search.folder.mkdir(parents=True, exist_ok=True)
-    add_to_plan(search.model, search.trials)
+    outcomes.add_to_plan(search.folder, [one.folder for one in search.trials])
     (search.folder / "joblog").write_text("\t".join(_JOBLOG_COLUMNS) + "\n", encoding="utf-8")
     where = f"GPUs {','.join(search.gpus)}" if search.gpus else f"{search.cpu_slots} at a time on the CPU"
     where += f" of each of the hosts in {search.hosts}" if search.hosts else ""
     print(f"trials of {search.model}: {len(plans)}, {where}; results in {search.folder}", flush=True)
-    with trial.passing_signals(signal.SIGINT) as signals:
-        for num_cards in sorted({one.num_cards for one in search.trials}, reverse=True):
-            jobs = [search.job(one) for one in search.trials if one.num_cards == num_cards]
-            if not signals.number:
-                _run_jobs(search.parallel(num_cards), jobs, progress, signals)
-    status = summarize(plans, bool(signals.number))
-    if signals.number:
-        print("interrupted: the same command goes on from here")
-        return 128 + signals.number
-    return status
+    signals: list[int] = []
+    for num_cards in sorted({one.num_cards for one in search.trials}, reverse=True):
+        jobs = [search.job(one) for one in search.trials if one.num_cards == num_cards]
+        signals = signals or _run_jobs(search.parallel(num_cards), jobs, progress)
+    status = summarize(plans, bool(signals))
+    if not signals:
+        return status
+    print("interrupted: the same command goes on from here")
+    return 128 + signals[-1]
 
 
-def _run_jobs(words: list[str], jobs: Sequence[list[str]], progress: _Progress, signals: trial.Signals) -> None:
+def _run_jobs(words: list[str], jobs: Sequence[list[str]], progress: _Progress) -> list[int]:
+    """Have GNU parallel run jobs and show the lines they print; return the signals that ended that."""
     # bash rather than the user's shell, whatever that is, reads them.
     variables = os.environ | {"PARALLEL_SHELL": shutil.which("bash") or "/bin/bash"}
     with tempfile.TemporaryFile("w+") as file:
         file.write("".join(f"{shlex.join(job)}\0" for job in jobs))
         file.seek(0)
-        with signals.start(words, stdin=file, stdout=subprocess.PIPE, env=variables) as process:
+        streams = {"stdin": file, "stdout": subprocess.PIPE, "env": variables}
+        with trial.child(words, signal.SIGINT, **streams) as (process, signals):
             for line in process.stdout or ():
                 progress.show(line.rstrip("\n"))
+    return signals
 
 
 class _Progress:
@@ -156,7 +152,7 @@ class _Progress:
 
     def __init__(self, plans: Sequence[trial.Plan]) -> None:
         self._begin, self._total, self._num, self._num_ran = time.monotonic(), len(plans), 0, 0
-        self._finished_before = {plan.trial.folder for plan in plans if _status(plan)[0] == "finished"}
+        self._finished_before = {plan.trial.folder for plan in plans if _status(plan) == "finished"}
 
     def show(self, line: str) -> None:
         self._num += 1
@@ -175,18 +171,17 @@ def _duration(seconds: int) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _status(plan: trial.Plan) -> tuple[str, Record]:
-    """ "finished", "failed", "refused" for what cannot be gone on with, "" for what was never begun, or "unfinished"."""
-    found = None
+def _status(plan: trial.Plan) -> str:
+    """What became of a trial: "finished", "failed", "unfinished", "refused" (of other settings), "none" (no record)."""
     try:
         found = Record.read(plan.folder)
         if trial.ending(plan):
-            return "finished", found or Record()
+            return "finished"
     except UserError:
-        return "refused", found or Record()
-    if found is None:
-        return "", Record()
-    return "failed" if found.status == "failed" else "unfinished", found
+        return "refused"
+    if not found:
+        return "none"
+    return "failed" if found.status == "failed" else "unfinished"
 
 
 def summarize(plans: Sequence[trial.Plan], is_interrupted: bool) -> int:
@@ -194,15 +189,17 @@ def summarize(plans: Sequence[trial.Plan], is_interrupted: bool) -> int:
     counts = {"finished": 0, "failed": 0, "unfinished": 0}
     hours = 0.0
     for plan in plans:
-        status, found = _status(plan)
-        hours += found.wall_time * found.num_processes / 3600
-        if status == "refused" or (not status and not is_interrupted):
+        status = _status(plan)
+        if status == "none":  # one that has had its turn was refused
+            status = "unfinished" if is_interrupted else "refused"
+        if status == "refused":
             print(f"\nrefused: {plan.folder}, for the reason given above")
-            status = "failed"
-        elif status == "failed":
-            print(f"\nfailed: {plan.folder}: {found.remark}; the end of its {search_space.LOG_FILE}:")
-            print(*(f"  {line}" for line in trial.last_lines(plan.log, 5)), sep="\n")
-        counts[status or "unfinished"] += 1
+        elif found := Record.read(plan.folder):
+            hours += found.wall_time * found.num_processes / 3600
+            if status == "failed":
+                print(f"\nfailed: {plan.folder}: {found.remark}; the end of its {search_space.LOG_FILE}:")
+                print(*(f"  {line}" for line in trial.last_lines(plan.log, 5)), sep="\n")
+        counts["failed" if status == "refused" else status] += 1
     rest = f", {counts['unfinished']} not ended" if counts["unfinished"] else ""
     print(f"\n{counts['finished']} finished, {counts['failed']} failed{rest}; {hours:.2f} card-hours")
     return int(counts["finished"] < len(plans))

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from clue_utils import cli, settings, tasks
+from clue_utils import cli, settings
 from clue_utils.errors import UserError
 from clue_utils.grid import search_space
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import FREE_TO_CHANGE, Record, write_failure
-from clue_utils.tasks import Task
+from clue_utils.tasks import TASKS, Task
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -89,21 +89,17 @@ class Plan:
     Attributes:
         folder: where its output and log go.
         flags: further ones for the task's script, as words; ``parsed`` holds their values.
-        given: how many GPUs there are for it.
         cards: ids of the GPUs that share the batch out evenly, a process on each; none: one process on the CPU.
+        note: what to say where there are fewer GPUs than the task takes, or "".
     """
 
     model: str
     trial: Trial
     folder: Path
     flags: Sequence[str]
-    parsed: Any
-    given: int
+    parsed: argparse.Namespace
     cards: tuple[str, ...]
-
-    @property
-    def task(self) -> Task:
-        return tasks.TASKS[self.trial.task]
+    note: str
 
     @property
     def log(self) -> Path:
@@ -117,14 +113,6 @@ class Plan:
     def batch_size(self) -> int:
         """Records of each process."""
         return self.trial.batch_size // self.num_processes
-
-    @property
-    def note(self) -> str:
-        """What to say where there are fewer cards than the task takes, or ""."""
-        if not self.cards or self.num_processes >= self.trial.num_cards:
-            return ""
-        shares = f"{self.num_processes} of them with {self.batch_size} records each, {self.trial.batch_size} in all"
-        return f"{self.trial.num_cards} cards wanted, {self.given} given: {shares}"
 
 
 def make_plan(model: str, trial: Trial, flags: Sequence[str], cards: Sequence[str]) -> Plan:
@@ -140,9 +128,13 @@ def make_plan(model: str, trial: Trial, flags: Sequence[str], cards: Sequence[st
     for name in OWN_FLAGS:
         if getattr(parsed, name):
             raise UserError(f"--{name} is set by the trial itself: leave it out after --")
-    folder = search_space.model_folder(results_dir(), model) / trial.folder
     number = search_space.num_processes(trial.batch_size, max(1, min(trial.num_cards, len(cards))))
-    return Plan(model, trial, folder, flags, parsed, len(cards), tuple(cards[:number]))
+    note = ""
+    if cards and number < trial.num_cards:
+        shares = f"{number} of them with {trial.batch_size // number} records each, {trial.batch_size} in all"
+        note = f"{trial.num_cards} cards wanted, {len(cards)} given: {shares}"
+    folder = search_space.model_folder(results_dir(), model) / trial.folder
+    return Plan(model, trial, folder, flags, parsed, tuple(cards[:number]), note)
 
 
 def ending(plan: Plan) -> str:
@@ -157,7 +149,7 @@ def ending(plan: Plan) -> str:
         return ""
     flags = argparse.Namespace(**vars(plan.parsed))
     flags.model_name_or_path, flags.do_train, flags.batch_size = plan.model, True, plan.batch_size
-    settings.resolve(flags, plan.task, plan.num_processes)
+    settings.resolve(flags, TASKS[plan.trial.task], plan.num_processes)
     recorded = {"model_name_or_path": earlier.model, "max_steps": earlier.fields.get("max_steps")}
     recorded |= earlier.hyper_parameters
     for name in ("model_name_or_path", "max_steps", *settings.HYPER_PARAMETERS):
@@ -180,7 +172,7 @@ def command(plan: Plan, parts: int = 1) -> list[str]:
     flags += [*plan.flags, *([f"--{_PARTS}", parts] if parts > 1 else [])]
     # The launcher starts a process on each visible card.
     launcher = ["-m", "paddle.distributed.launch", "--log_dir", str(plan.folder / "launch")]
-    words = script_words(plan.task, plan.model, plan.folder, *flags)
+    words = script_words(TASKS[plan.trial.task], plan.model, plan.folder, *flags)
     return [interpreter(), *(launcher if plan.num_processes > 1 else []), *words]
 
 
@@ -251,10 +243,11 @@ def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
         before = Record.read(plan.folder)
         status = _run_once(plan, parts, log)
         after = Record.read(plan.folder) or Record()
-        if status == 0 and after.is_finished:
+        if after.is_finished:
             return 0
         if after.status not in ("failed", "stopped") or after == before:  # it had no time to say why
-            reason = f"killed by {signal.Signals(status - 128).name}" if status > 128 else f"ended with status {status}"
+            is_killed = status - 128 in [*signal.Signals]
+            reason = f"killed by {signal.Signals(status - 128).name}" if is_killed else f"ended with status {status}"
             write_failure(plan.folder, reason, status or 1, **_described(plan, parts))
             return status or 1
         advised = int(after.advice.get(_PARTS, 0))
@@ -268,7 +261,7 @@ def _described(plan: Plan, parts: int) -> dict[str, Any]:
     trial = plan.trial
     values = {"batch_size": plan.batch_size, "learning_rate": trial.learning_rate, "dropout": trial.dropout}
     values |= {"seed": trial.seed, _PARTS: parts}
-    of_task = {"task": trial.task, "metric": plan.task.metric, "model": plan.model}
+    of_task = {"task": trial.task, "metric": TASKS[trial.task].metric, "model": plan.model}
     return of_task | {"num_processes": plan.num_processes, "hyper_parameters": values}
 
 
@@ -283,18 +276,18 @@ def _run_once(plan: Plan, parts: int, log: IO[str]) -> int:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(plan.cards)
         where += f", cards {environment['CUDA_VISIBLE_DEVICES']}" + (f"; {plan.note}" if plan.note else "")
     print(f"== {where}\n{shlex.join(words)}", file=log, flush=True)
-    with passing_signals(signal.SIGTERM) as signals:
-        # Not close_fds: the locks of its GPUs, see schedule.free_group, are held by what trains on them.
-        child = signals.start(words, stdout=log, stderr=log, env=environment, close_fds=False)
-        status = child.wait()
+    output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "env": environment}
+    # Not close_fds: what trains on GPUs holds their locks, see schedule.free_group.
+    with child(words, signal.SIGTERM, **output, close_fds=False) as (process, signals):
+        status = process.wait()
     # The launcher shows what its first process prints; what stopped another one stands in that one's own log.
     for path in sorted(launch.glob("workerlog.[!0]*")) if status else ():
         print(*last_lines(path, 5), sep="\n", file=log, flush=True)
     for path in launch.rglob("*"):
         if path.is_file() and not path.name.startswith("workerlog."):
             path.unlink()
-    if signals.number:
-        raise SystemExit(128 + signals.number)
+    if signals:
+        raise SystemExit(128 + signals[-1])
     return status if status >= 0 else 128 - status
 
 
@@ -303,41 +296,32 @@ def last_lines(path: Path, number: int) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines()[-number:] if path.is_file() else []
 
 
-class Signals:
-    """Passes a hang-up, Ctrl-C or SIGTERM on to a child, whose end is then to be waited for.
-
-    Attributes:
-        number: that of the signal which came, 0 before.
-    """
-
-    def __init__(self, passed_on: int) -> None:
-        self.number, self._passed_on = 0, passed_on
-        self._child: subprocess.Popen[str] | None = None
-
-    def start(self, words: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-        """Start the child; Ctrl-C in a terminal reaches it through this process alone."""
-        options = {"stdin": subprocess.DEVNULL, "text": True} | options
-        self._child = subprocess.Popen(words, preexec_fn=_ignore_interrupts, **options)
-        if self.number:  # it came meanwhile
-            self._child.send_signal(self._passed_on)
-        return self._child
-
-    def note(self, number: int, _: Any) -> None:
-        self.number = number
-        if self._child:
-            self._child.send_signal(self._passed_on)
-
-
 @contextlib.contextmanager
-def passing_signals(passed_on: int) -> Iterator[Signals]:
-    """A block whose child is sent ``passed_on`` when this process is asked to end."""
-    signals = Signals(passed_on)
+def child(words: Sequence[str], passed_on: int, **options: Any) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Start a program; a hang-up, Ctrl-C or SIGTERM is passed on to it as the signal given, and its end waited for.
+
+    Yields:
+        The process; the numbers of the signals that came.
+    """
+    process: subprocess.Popen[str] | None = None
+    came: list[int] = []
+
+    def pass_on(number: int, _: Any) -> None:
+        came.append(number)
+        if process:
+            process.send_signal(passed_on)
+
     numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     # What a parent has made us ignore, such as a hang-up under nohup, stays ignored.
     heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    handlers = {number: signal.signal(number, signals.note) for number in heard}
+    handlers = {number: signal.signal(number, pass_on) for number in heard}
     try:
-        yield signals
+        # Ctrl-C in a terminal reaches it through this process alone.
+        process = subprocess.Popen(words, text=True, preexec_fn=_ignore_interrupts, **options)
+        if came:
+            process.send_signal(passed_on)
+        with process:
+            yield process, came
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
