@@ -57,7 +57,8 @@ def run_task(place: str, task: Task) -> float:
     return seconds()
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+    cli.Parser(description=__doc__).parse_args(argv)
     begin = time.monotonic()
     print("\nMaking the demo model and data", flush=True)
     subprocess.run([trial.interpreter(), trial.TOP / "scripts/make_demo.py", "--output", DEMO], check=True)

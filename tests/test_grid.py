@@ -18,6 +18,7 @@ import pytest
 
 import grid_search
 import list_trials
+import quickstart
 import run_trial
 import slurm_job
 from clue_utils.errors import UserError
@@ -50,6 +51,7 @@ meeting = os.environ.get("FAKE_MEETING", "no task")
 while meeting in value["--output_dir"] and sum(meeting in path.read_text() for path in note.parent.iterdir()) < 2:
     time.sleep(0.05)
 folder = Path(value["--output_dir"])
+folder.mkdir(parents=True, exist_ok=True)
 result = {"status": "running", "metric": "accuracy", "best_metric": 0.5, "model": value["--model_name_or_path"]}
 result["max_steps"] = int(value.get("--max_steps", -1))
 result["hyper_parameters"] = {"learning_rate": float(value["--learning_rate"]), "gradient_accumulation_steps": parts}
@@ -71,6 +73,17 @@ write_note()
 """
 
 
+# Stands for the interpreter.
+PYTHON = """\
+#!/bin/sh
+case "$*" in
+*/make_demo.py*) ;;
+*/classification/*|*/mrc/*) exec "{python}" "{fake}" "$@" ;;
+*) exec "{python}" "$@" ;;
+esac
+"""
+
+
 class Place:
     """A folder with a blank in its name, and what the scripts find in their environment."""
 
@@ -81,10 +94,7 @@ class Place:
         self.folder.mkdir()
         (folder / "fake.py").write_text(SCRIPT)
         python = folder / "python"
-        python.write_text(
-            f'#!/bin/sh\ncase "$*" in\n*/classification/*|*/mrc/*) exec "{sys.executable}" "{folder}/fake.py" "$@" ;;\n'
-            f'*) exec "{sys.executable}" "$@" ;;\nesac\n'
-        )
+        python.write_text(PYTHON.format(python=sys.executable, fake=folder / "fake.py"))
         python.chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not re.match("CUDA|OMP|SLURM|PARALLEL", name)}
         self.environment = kept | {"PYTHON": str(python), "FAKE_CALLS": str(self.calls)}
@@ -577,3 +587,11 @@ def test_a_job_of_a_slurm_array_runs_its_trial(place):
     assert "no model given" in place.call(slurm_job, *words, SLURM_ARRAY_TASK_ID="2")[2]
     status, _, err = place.run("grid_search.slurm", **(slurm | {"SLURM_SUBMIT_DIR": str(place.folder)}))
     assert status == 2 and "from the project's top folder" in err
+
+
+def test_a_task_that_fails_ends_the_quickstart(place):
+    status, out, err = place.call(quickstart, FAKE_FAILURE="TNEWS")
+    assert status == 1 and out.startswith("\nMaking the demo model and data\n[1/10] AFQMC: train, evaluate, predict\n")
+    end = "on the way\nerror: TNEWS cannot be done\n"
+    assert err == f"[2/10] TNEWS failed; the end of demo/output/TNEWS.log:\n{end}"
+    assert "[1/10] AFQMC: accuracy 0.50, " in out and not (place.folder / "demo/submit.zip").exists()
