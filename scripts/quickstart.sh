@@ -8,4 +8,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
   exit 2
 }
 bash scripts/setup_env.sh
-exec .venv/bin/python scripts/quickstart.py
+# Not what PYTHON may name, which .venv was made with.
+export PYTHON="$PWD/.venv/bin/python"
+exec "$PYTHON" scripts/quickstart.py
