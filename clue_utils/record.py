@@ -385,10 +385,10 @@ class Run:
         self._trains = args.do_train and not self.is_trained
         self._looks_on = not args.do_train and "history" in (earlier or {}) and not self.is_trained
         self._is_new = earlier is None
-        # What a run into its own model's folder records would be taken for what that model was trained with.
-        is_others = bool(there and there.is_finished) or (self._replaces and (self.folder / RESULT_FILE).exists())
+        is_kept = bool(there and there.is_finished) or (self._replaces and (self.folder / RESULT_FILE).exists())
+        # In its model's folder a new run is told of when it trains: the model would be taken for trained as it says.
         in_place = self._is_new and _is_same_folder(args.model_name_or_path, self.folder)
-        self._is_told = args.do_train and not is_others and not in_place
+        self._is_told = args.do_train and not is_kept and not in_place  # whether the record tells of this run
         variables = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE") if name in os.environ}
         here = {"device": device, "environment": variables, "versions": environment.versions(), **described}
         self.fields: dict[str, Any] = {"status": "running", "metric": metric, "num_examples": {}, "data_sha256": {}}

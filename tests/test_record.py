@@ -180,11 +180,12 @@ def test_a_failure_before_training_is_on_record_and_binds_nothing(train, demo, t
         assert found.status == "failed" and reason in found.remark and found.task == "TNEWS"
     status, _, said = train("--learning_rate", "1e-3")
     assert status == 0, said
-    # Nor does a later failure undo what has finished.
+    # Nor does a failure undo what has finished, as long as that has not been removed.
     before = content(tmp_path)
-    for words in (spoil_data(tmp_path / "again", demo), ()):
-        assert train("--overwrite_output_dir", *words, model=tmp_path / "none" if not words else None)[0] == 2
+    assert train("--overwrite_output_dir", model=tmp_path / "none")[0] == 2
     assert content(tmp_path) == before
+    assert train("--overwrite_output_dir", *spoil_data(tmp_path / "again", demo))[0] == 2
+    assert content(tmp_path)["status"] == "failed"
 
 
 def test_the_trainer_script_records_its_end_too(run_on_demo, tmp_path, monkeypatch):
@@ -220,7 +221,10 @@ def test_a_run_is_seen_at_work_in_all_it_does(train, tmp_path, monkeypatch):
 
     for name in ("cross_entropy_loss", "logits"):
         monkeypatch.setattr(classification, name, look(getattr(classification, name)))
-    assert train("--do_predict")[0] == 0
+    show, at_once = Run.sign_of_life, []
+    monkeypatch.setattr(Run, "sign_of_life", lambda run: at_once.append(not seen) or show(run))
+    assert train("--do_predict", "--overwrite_cache")[0] == 0
+    assert at_once[0]  # while features are built
     assert {status for status, _, _ in seen} == {"running"}
     assert [*dict.fromkeys(seen)] == [
         *(("running", "running", step) for step in (None, 1, 2, 3, 4, 5, 6)),

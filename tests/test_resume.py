@@ -301,7 +301,7 @@ def test_a_missing_test_file_is_said_before_training(run_script, demo, tmp_path)
         run_clue_classifier.main, *words, "--model_name_or_path", demo / "model", "--device", "cpu"
     )
     assert status == 2 and "test.json" in err and "global step" not in out
-    assert not list((tmp_path / "out").glob("*"))
+    assert {path.name for path in (tmp_path / "out").iterdir()} - {".lock"} == {"result.json"}
 
 
 def test_a_faulty_test_file_is_said_before_training(run_script, demo, tmp_path):
@@ -323,7 +323,8 @@ def test_a_faulty_test_file_is_said_before_training(run_script, demo, tmp_path):
         words += ["--model_name_or_path", demo / "model", "--data_dir", copy]
         status, out, err = run_script(script.main, *words, "--output_dir", output)
         assert status == 2 and str(path) in err and "eval" not in out
-        assert not output.exists()
+        assert {path.name for path in output.iterdir()} - {".lock"} == {"result.json"}
+        assert str(path) in json.loads((output / "result.json").read_text())["reason"]
 
 
 def test_rotation_leaves_other_checkpoints_and_drops_damaged_ones(train, stopped, unbroken):
