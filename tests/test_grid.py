@@ -60,6 +60,8 @@ def fail(reason, **advice):
     failed = {"status": "failed", "reason": reason, "exit_status": 2, "advice": advice}
     (folder / "result.json").write_text(json.dumps(result | failed))
     sys.exit("error: " + reason)
+for name in ("workerlog.0", "workerlog.1", "default.env") if "--log_dir" in value else ():
+    Path(value["--log_dir"], name).write_text(name + " speaks\n")
 if parts < int(os.environ.get("FAKE_PARTS", 1)):
     fail("out of memory", gradient_accumulation_steps=parts * 2)
 if os.environ.get("FAKE_FAILURE", "nowhere") in str(folder):
@@ -362,6 +364,18 @@ def test_a_failed_trial_says_why(place):
     assert place.call(run_trial, *AFQMC[:-2], "43", "1", DEVICE="cpu", FAKE_SIGNAL="9")[0] == 137
     (_, killed), damages = outcomes.read_trials(place.folder / "results/m/AFQMC", TASKS["AFQMC"])
     assert killed.trial == Trial("AFQMC", 1e-5, 16, 0.1, 43, 1) and killed.reason == "killed by SIGKILL"
+
+
+def test_what_stopped_another_process_of_a_trial_stands_in_its_log(place):
+    words = "m C3 1e-5 24 0.1 42 4".split()
+    assert place.call(run_trial, *words, CUDA_VISIBLE_DEVICES="0,1", FAKE_FAILURE="C3")[0] == 1
+    folder = place.folder / "results/m/C3/1e-5_24_0.1_42"
+    note, *_, own, other = (folder / "trial.log").read_text().splitlines()
+    assert re.fullmatch("== .*, cards 0,1; 4 cards wanted, 2 given: 2 of them with 12 records each, 24 in all", note)
+    assert (own, other) == ("error: C3 cannot be done", "workerlog.1 speaks")
+    # The launcher writes its environment down there.
+    assert (folder / "launch").stat().st_mode & 0o777 == 0o700
+    assert sorted(path.name for path in (folder / "launch").iterdir()) == ["workerlog.0", "workerlog.1"]
 
 
 def test_a_trial_that_another_process_runs_is_waited_for(place):
