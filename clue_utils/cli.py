@@ -99,6 +99,13 @@ def _fail(ending: Ending) -> None:
     sys.exit(ending.exit_status)
 
 
+def split_at_dashes(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """A program's own words (default: of the command line), and those behind ``--``, which are for another one."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index("--") if "--" in words else len(words)
+    return words[:end], words[end + 1 :]
+
+
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Flag and text on one line where the terminal is wide enough."""
 
@@ -116,16 +123,20 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **kwargs)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        parsed, rest = self.parse_with_words(args, namespace)
+        if rest:
+            self.error(self._explain(rest[0]))
+        return parsed
+
+    def parse_with_words(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As ``parse_args``, for a program whose words stand anywhere between its flags: these are returned too."""
         # A backslash followed by a blank, at the end of a pasted command, arrives as a blank argument.
         words = [word for word in (sys.argv[1:] if args is None else args) if word.strip()]
         # First, since a mistyped flag may be one that is required.
         for word in words:
             if word.startswith("--") and word.split("=")[0] not in {"--", *self._option_string_actions}:
                 self.error(self._explain(word))
-        parsed, unknown = self.parse_known_args(words, namespace)
-        if unknown:
-            self.error(self._explain(unknown[0]))
-        return parsed
+        return self.parse_known_args(words, namespace)
 
     def _explain(self, word: str) -> str:
         flag = word.split("=")[0]

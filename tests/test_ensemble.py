@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import predict_and_zip
 import run_clue_classifier
 import run_cmrc2018
 from clue_utils.tasks import DIAGNOSTICS, TASKS
@@ -214,18 +215,14 @@ def test_what_cannot_be_averaged_is_refused(tmp_path, model_dir, apply, run_scri
     assert "was fine-tuned for OCNLI" in refused([a, other], *LENGTH)
 
 
-def predict_and_zip(python: Path, *words: Any) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHON": str(python)}
-    command = ["bash", str(TOP / "scripts" / "predict_and_zip.sh"), *map(str, words)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
-
-
 def test_a_whole_model_is_predicted_checked_and_zipped(tmp_path, model_dir, data, warm_python):
     before = {path: path.stat().st_mtime_ns for path in model_dir.rglob("*") if path.is_file()}
     a, b = sorted((model_dir / "CMNLI").iterdir())
     output = tmp_path / "my submit.zip"
     words = (model_dir, "--output", output, f"cmnli={a},{b}", "--", "--data_dir", data, "--device", "cpu")
-    done = predict_and_zip(warm_python, *words)
+    command = ["bash", str(TOP / "scripts" / "predict_and_zip.sh"), *map(str, words)]
+    environment = os.environ | {"PYTHON": str(warm_python)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
     assert (done.returncode, done.stderr) == (0, ""), done
     assert sorted(zipfile.ZipFile(output).namelist()) == ["cmnli_predict.json", "cmrc2018_predict.json"]
     assert f"CMNLI: {a} (accuracy " in done.stdout and f" and {b} (accuracy " in done.stdout
@@ -236,14 +233,29 @@ def test_a_whole_model_is_predicted_checked_and_zipped(tmp_path, model_dir, data
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_mistakes_of_predict_and_zip(tmp_path, warm_python):
+def test_mistakes_of_predict_and_zip(tmp_path, run_script):
     for words, line in (
         ((), "error: MODEL_DIR is missing"),
         ((tmp_path / "none",), f"error: {tmp_path / 'none'}: no such folder"),
         ((tmp_path,), f"error: no checkpoint of any task in {tmp_path}"),
-        ((tmp_path, "--outptu"), "error: unknown argument --outptu"),
+        ((tmp_path, "--outptu"), "error: unknown argument '--outptu': did you mean --output?"),
+        ((tmp_path, "--output"), "error: argument --output: expected one argument"),
+        ((tmp_path, tmp_path), f"error: {tmp_path} is not TASK=FOLDER"),
         ((tmp_path, f"TNEW={tmp_path}"), "error: unknown task 'TNEW'"),
+        ((tmp_path, f"TNEWS={tmp_path}", f"tnews={tmp_path}"), "error: TNEWS is named twice"),
         ((tmp_path, f"TNEWS={tmp_path / 'x'}"), f"error: TNEWS={tmp_path / 'x'}: no such folder"),
     ):
-        done = predict_and_zip(warm_python, *words)
-        assert done.returncode == 2 and done.stderr.startswith(line) and done.stderr.count("\n") == 1, done
+        status, _, err = run_script(predict_and_zip.main, *words)
+        assert status == 2 and err.startswith(line) and err.count("\n") == 1, err
+
+
+def test_a_task_whose_prediction_fails_is_named_with_the_end_of_its_log(tmp_path, monkeypatch, run_script):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho on the way\necho cannot >&2\nexit 3\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHON", str(python))
+    (tmp_path / "a,b").mkdir()
+    status, out, err = run_script(predict_and_zip.main, tmp_path, f"CSL={tmp_path / 'a,b'}")
+    log = tmp_path / "predictions/CSL.log"
+    assert (status, err) == (3, f"CSL failed; the end of {log}:\non the way\ncannot\n")
+    assert out.splitlines()[-1] == f"CSL: {tmp_path / 'a,b'} (no score recorded)"

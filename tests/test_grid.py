@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,14 +16,22 @@ from pathlib import Path
 
 import pytest
 
+import grid_search
 import list_trials
+import quickstart
+import run_trial
+import slurm_job
+from clue_utils.errors import UserError
+from clue_utils.grid import outcomes, schedule, trial
+from clue_utils.grid.search_space import Trial
+from clue_utils.tasks import TASKS
 
 TOP = Path(__file__).parent.parent
 needs_parallel = pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")
 
 # Stands for the scripts of the tasks: notes its words, then does what FAKE_* in the environment say.
 SCRIPT = r"""
-import json, os, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 
 words = sys.argv[1:]
@@ -41,67 +51,102 @@ meeting = os.environ.get("FAKE_MEETING", "no task")
 while meeting in value["--output_dir"] and sum(meeting in path.read_text() for path in note.parent.iterdir()) < 2:
     time.sleep(0.05)
 folder = Path(value["--output_dir"])
+folder.mkdir(parents=True, exist_ok=True)
 result = {"status": "running", "metric": "accuracy", "best_metric": 0.5, "model": value["--model_name_or_path"]}
 result["max_steps"] = int(value.get("--max_steps", -1))
 result["hyper_parameters"] = {"learning_rate": float(value["--learning_rate"]), "gradient_accumulation_steps": parts}
+result |= {"wall_time": 1800.0, "num_processes": 2}
+def fail(reason, **advice):
+    failed = {"status": "failed", "reason": reason, "exit_status": 2, "advice": advice}
+    (folder / "result.json").write_text(json.dumps(result | failed))
+    sys.exit("error: " + reason)
+for name in ("workerlog.0", "workerlog.1", "default.env") if "--log_dir" in value else ():
+    Path(value["--log_dir"], name).write_text(name + " speaks\n")
 if parts < int(os.environ.get("FAKE_PARTS", 1)):
-    (folder / "result.json").write_text(json.dumps(result))
-    advice = f"pass --gradient_accumulation_steps {parts * 2}; the batch stays the same"
-    sys.exit(f"error: out of memory with a batch of shape [8, 16]: {advice}")
+    fail("out of memory", gradient_accumulation_steps=parts * 2)
 if os.environ.get("FAKE_FAILURE", "nowhere") in str(folder):
     print("on the way", flush=True)
-    sys.exit("error: " + os.environ["FAKE_FAILURE"] + " cannot be done")
+    fail(os.environ["FAKE_FAILURE"] + " cannot be done")
+if "FAKE_SIGNAL" in os.environ:
+    os.kill(os.getpid(), int(os.environ["FAKE_SIGNAL"]))
 (folder / "result.json").write_text(json.dumps(result | {"status": "finished"}))
 call["end"] = time.time()
 write_note()
 """
 
 
+# Stands for the interpreter.
+PYTHON = """\
+#!/bin/sh
+case "$*" in
+*/make_demo.py*) ;;
+*/classification/*|*/mrc/*) exec "{python}" "{fake}" "$@" ;;
+*) exec "{python}" "$@" ;;
+esac
+"""
+
+
 class Place:
     """A folder with a blank in its name, and what the scripts find in their environment."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run_script) -> None:
         self.folder = folder / "a place"
         self.calls = folder / "calls"
         self.calls.mkdir()
         self.folder.mkdir()
         (folder / "fake.py").write_text(SCRIPT)
         python = folder / "python"
-        python.write_text(
-            f'#!/bin/sh\ncase "$*" in\n*/run_*.py*) exec "{sys.executable}" "{folder}/fake.py" "$@" ;;\n'
-            f'*) exec "{sys.executable}" "$@" ;;\nesac\n'
-        )
+        python.write_text(PYTHON.format(python=sys.executable, fake=folder / "fake.py"))
         python.chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not re.match("CUDA|OMP|SLURM|PARALLEL", name)}
         self.environment = kept | {"PYTHON": str(python), "FAKE_CALLS": str(self.calls)}
         self.environment["XDG_RUNTIME_DIR"] = str(folder)  # where the locks of GPUs are
+        self._run_script = run_script
 
-    def start(self, script: str, *words: str, **environment: str) -> subprocess.Popen:
+    def start(self, script: str, *words: str, stderr: int = subprocess.PIPE, **environment: str) -> subprocess.Popen:
+        """Start one of the shell scripts."""
         command = ["bash", str(TOP / "scripts" / script), *words]
         return subprocess.Popen(
             command,
             cwd=self.folder,
             env=self.environment | environment,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             # Where nohup runs the tests it would be ignored.
             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def run(self, script: str, *words: str, **environment: str) -> tuple[int, str, str]:
+        """Run one of the shell scripts."""
         process = self.start(script, *words, **environment)
         out, err = process.communicate()
         return process.returncode, out, err
+
+    def call(self, script, *words: str, **environment: str) -> tuple[int, str, str]:
+        """Run the ``main`` of a script in this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            for name in [name for name in os.environ if name not in self.environment]:
+                patch.delenv(name)
+            for name, value in (self.environment | environment).items():
+                patch.setenv(name, value)
+            return self._run_script(script.main, *words)
 
     def done(self) -> list[dict]:
         """The calls of the tasks' scripts, in their order."""
         return [json.loads(path.read_text()) for path in sorted(self.calls.iterdir())]
 
+    def wait_for_calls(self, number: int, process: subprocess.Popen) -> list[dict]:
+        while len(self.done()) < number:
+            assert process.poll() is None
+            time.sleep(0.05)
+        return self.done()
+
 
 @pytest.fixture
-def place(tmp_path) -> Place:
-    return Place(tmp_path)
+def place(tmp_path, run_script) -> Place:
+    return Place(tmp_path, run_script)
 
 
 def value_of(words: list[str], flag: str) -> str:
@@ -151,31 +196,65 @@ def test_mistakes_are_one_line(run_script, words, part):
 
 # --- one trial ---------------------------------------------------------------------------------------------------
 
+AFQMC = "m AFQMC 1e-5 16 0.1 42 1".split()
+
 
 @pytest.mark.parametrize(
-    ("task", "total", "cards", "given", "processes", "each"),
+    ("task", "total", "num_cards", "given", "processes", "each"),
     [
-        ("C3", "24", "4", "0,1,2,3", 4, "6"),
-        ("C3", "32", "4", "4,5,6,7,8", 4, "8"),
-        ("CMRC2018", "24", "2", "0,1", 2, "12"),
-        ("CHID", "24", "4", "0,1,2", 3, "8"),
-        ("CHID", "32", "4", "0,1,2", 2, "16"),
-        ("CHID", "32", "4", "5", 1, "32"),
-        ("C3", "24", "4", "", 1, "24"),
-        ("TNEWS", "32", "1", "0,1,2,3", 1, "32"),
+        ("C3", 24, 4, "0123", 4, 6),
+        ("C3", 32, 4, "45678", 4, 8),
+        ("CMRC2018", 24, 2, "01", 2, 12),
+        ("CHID", 24, 4, "012", 3, 8),
+        ("CHID", 32, 4, "012", 2, 16),
+        ("CHID", 32, 4, "5", 1, 32),
+        ("C3", 24, 4, "", 1, 24),
+        ("TNEWS", 32, 1, "0123", 1, 32),
     ],
 )
-def test_the_batch_is_shared_out_over_the_cards(place, task, total, cards, given, processes, each):
-    words = ["m", task, "1e-5", total, "0.1", "42", cards]
-    status, out, err = place.run("run_trial.sh", *words, DRY_RUN="1", CUDA_VISIBLE_DEVICES=given)
-    assert status == 0, err
-    *notes, command = out.splitlines()
-    assert value_of(command.split(), "--batch_size") == each
-    assert ("paddle.distributed.launch" in command) == (processes > 1)
-    assert value_of(command.split(), "--device") == ("gpu" if given else "cpu")
-    is_less = bool(given) and processes < int(cards)
-    assert len(notes) == is_less and all(f"{processes} of them with {each} records each" in note for note in notes)
-    assert not (place.folder / "results").exists()
+def test_the_batch_is_shared_out_over_the_cards(task, total, num_cards, given, processes, each):
+    plan = trial.make_plan("m", Trial(task, 1e-5, total, 0.1, 42, num_cards), [], tuple(given))
+    words = trial.command(plan)
+    assert plan.cards == tuple(given[:processes])
+    assert value_of(words, "--batch_size") == str(each)
+    assert ("paddle.distributed.launch" in words) == (processes > 1)
+    assert value_of(words, "--device") == ("gpu" if given else "cpu")
+    is_less = bool(given) and processes < num_cards
+    assert (f"{processes} of them with {each} records each, {total} in all" in plan.note) == is_less
+
+
+def test_the_numbers_of_a_trial_reach_the_script_as_they_are():
+    words = trial.command(trial.make_plan("m", Trial("AFQMC", 2e-5, 16, 0.3, 7, 1), ["--max_steps", "5"], ()), 4)
+    assert [float(value_of(words, f"--{name}")) for name in ("learning_rate", "dropout", "seed")] == [2e-5, 0.3, 7]
+    assert words[-4:] == ["--max_steps", "5", "--gradient_accumulation_steps", "4"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "environment", "cards"),
+    [
+        ("echo 0; echo 1", {}, ("0", "1")),
+        ("echo 0; echo 1", {"CUDA_VISIBLE_DEVICES": "3,GPU-8"}, ("3", "GPU-8")),
+        ("echo 0; echo 1", {"CUDA_VISIBLE_DEVICES": "-1"}, ()),
+        ("echo 0; echo 1", {"DEVICE": "cpu"}, ()),
+        ("echo No devices were found; exit 6", {}, ()),
+        ("exit 1", {"DEVICE": "gpu"}, "no GPU is visible"),
+        ("exit 1", {"DEVICE": "tpu"}, "DEVICE=tpu: choose gpu or cpu"),
+    ],
+)
+def test_the_gpus_of_the_machine_are_found(tmp_path, monkeypatch, shown, environment, cards):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{shown}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in ("CUDA_VISIBLE_DEVICES", "DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if isinstance(cards, str):
+        with pytest.raises(UserError, match=cards):
+            trial.visible_cards()
+    else:
+        assert trial.visible_cards() == cards
 
 
 def test_a_trial_runs_once_in_its_own_folder(place):
@@ -188,12 +267,12 @@ def test_a_trial_runs_once_in_its_own_folder(place):
     assert value_of(call["words"], "--task_name") == "TNEWS" and value_of(call["words"], "--data_dir") == "the data"
     assert {"--do_train", "--do_eval"} <= set(call["words"])
 
-    status, out, _ = place.run("run_trial.sh", *words, RESULTS_DIR="all results", DEVICE="cpu")
+    status, out, _ = place.call(run_trial, *words, RESULTS_DIR="all results", DEVICE="cpu")
     assert status == 0 and out == "TNEWS/3e-5_32_0_7: finished already, accuracy 0.5000\n"
     # A short try must not pass for the real run.
-    status, out, err = place.run("run_trial.sh", *words[:-2], RESULTS_DIR="all results", DEVICE="cpu")
+    status, out, err = place.call(run_trial, *words[:-2], RESULTS_DIR="all results", DEVICE="cpu")
     assert status == 2 and err.count("\n") == 1 and "finished run with --max_steps 5, not -1" in err
-    status, _, err = place.run("run_trial.sh", "other/m", *words[1:], RESULTS_DIR="all results", DEVICE="cpu")
+    status, _, err = place.call(run_trial, "other/m", *words[1:], RESULTS_DIR="all results", DEVICE="cpu")
     assert status == 2 and "--model_name_or_path hub/m, not other/m" in err
     assert len(place.done()) == 1
 
@@ -206,37 +285,29 @@ def test_a_trial_runs_once_in_its_own_folder(place):
         ("m WNLI 1e-5 32 0.1 42 1", "unknown task 'WNLI'"),
         ("m TNEWS 1e-5 32 0.1 42 1 -- --seed 3", "--seed is set by the trial itself"),
         ("m TNEWS 1e-5 32 0.1 42 1 -- --max_steps x", "'x' is not a number of updates"),
+        ("/ C3 3e-5 24 0.1 42 2", "error: '/' has no name for a folder of trials: give another model or folder\n"),
     ],
 )
 def test_a_mistyped_trial_is_one_line(place, words, part):
-    status, out, err = place.run("run_trial.sh", *words.split(), DEVICE="cpu")
+    status, out, err = place.call(run_trial, *words.split(), DEVICE="cpu")
     assert status == 2 and out == "" and err.count("\n") == 1 and part in err
 
 
-@pytest.mark.parametrize("model", ["q\nnote[$(touch${IFS}pwned)]", "mo\n2\ndel", "a 'b' \"c\" $(touch pwned) * `d`"])
-def test_a_name_of_any_characters_is_a_name(place, model):
-    words = [model, "C3", "3e-5", "24", "0.1", "42", "2"]
+@pytest.mark.parametrize("model", ["q\nnote[$(touch${IFS}pwned)]", "a 'b' \"c\" $(touch pwned) * `d`"])
+def test_a_dry_run_shows_a_command_to_paste(place, model):
+    words = [model, "C3", "3e-5", "24", "0.1", "42", "4"]
     gpus = {"DEVICE": "gpu", "CUDA_VISIBLE_DEVICES": "0,1"}
-    status, out, err = place.run("run_trial.sh", *words, DRY_RUN="1", **gpus)
+    status, out, err = place.call(run_trial, *words, DRY_RUN="1", **gpus)
     assert status == 0 and not list(place.folder.iterdir()), err
-    said = subprocess.run(["bash", "-c", f"printf '%s\\0' {out}"], capture_output=True, text=True).stdout.split("\0")
-    assert value_of(said, "--model_name_or_path") == model and value_of(said, "--batch_size") == "12"
+    note, _, command = out.partition("\n")
+    assert note.endswith("4 cards wanted, 2 given: 2 of them with 12 records each, 24 in all")
+    said = shlex.split(command)
+    assert value_of(said, "--model_name_or_path") == model
     assert value_of(said, "--output_dir") == f"results/{model}/C3/3e-5_24_0.1_42"
 
 
-def test_a_model_without_a_name_is_refused(place):
-    words = ["/", "C3", "3e-5", "24", "0.1", "42", "2"]
-    status, out, err = place.run("run_trial.sh", *words, DEVICE="cpu")
-    assert (
-        status == 2
-        and out == ""
-        and err == "error: '/' has no name for a folder of trials: give another model or folder\n"
-    )
-
-
 def test_where_memory_runs_out_the_batch_is_split_as_advised(place):
-    words = ["m", "AFQMC", "1e-5", "16", "0.1", "42", "1"]
-    status, out, err = place.run("run_trial.sh", *words, DEVICE="cpu", FAKE_PARTS="4")
+    status, out, err = place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_PARTS="4")
     assert status == 0 and "finished" in out, err
     calls = [call["words"] for call in place.done()]
     assert "--gradient_accumulation_steps" not in calls[0]
@@ -246,39 +317,102 @@ def test_where_memory_runs_out_the_batch_is_split_as_advised(place):
     # Killed before its end, it goes on with the parts it had.
     result = place.folder / "results/m/AFQMC/1e-5_16_0.1_42/result.json"
     result.write_text(result.read_text().replace("finished", "running"))
-    assert place.run("run_trial.sh", *words, DEVICE="cpu", FAKE_PARTS="4")[0] == 0
+    assert place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_PARTS="4")[0] == 0
     last = place.done()[-1]["words"]
     assert value_of(last, "--gradient_accumulation_steps") == "4"
 
 
+def test_advice_that_was_followed_already_is_not_tried_again(place):
+    words = [*AFQMC, "--", "--gradient_accumulation_steps", "2"]
+    status, out, _ = place.call(run_trial, *words, DEVICE="cpu", FAKE_FAILURE="AFQMC")
+    assert status == 1 and len(place.done()) == 1
+    result = place.folder / "results/m/AFQMC/1e-5_16_0.1_42/result.json"
+    fields = json.loads(result.read_text())
+    assert trial._parts(trial.make_plan("m", Trial("AFQMC", 1e-5, 16, 0.1, 42, 1), words[-2:], ())) == 2
+    result.write_text(json.dumps(fields | {"advice": {"gradient_accumulation_steps": 8}}))
+    assert place.call(run_trial, *words, DEVICE="cpu")[0] == 0
+    assert value_of(place.done()[-1]["words"][-2:], "--gradient_accumulation_steps") == "8"
+
+
 def test_a_finished_trial_is_not_taken_for_one_of_other_settings(place):
     """Neither where a flag is given nor where one is left out."""
-    words = ["m", "AFQMC", "1e-5", "16", "0.1", "42", "1"]
-    assert place.run("run_trial.sh", *words, DEVICE="cpu")[0] == 0
+    assert place.call(run_trial, *AFQMC, DEVICE="cpu")[0] == 0
     result = place.folder / "results/m/AFQMC/1e-5_16_0.1_42/result.json"
     fields = json.loads(result.read_text())
     fields["hyper_parameters"]["max_seq_length"] = 32
     result.write_text(json.dumps(fields))
-    status, out, _ = place.run("run_trial.sh", *words, "--", "--max_seq_length", "32", DEVICE="cpu")
+    status, out, _ = place.call(run_trial, *AFQMC, "--", "--max_seq_length", "32", DEVICE="cpu")
     assert status == 0 and "finished already" in out
     for more, length in (((), 128), (("--", "--max_seq_length", "64"), 64)):
-        status, out, err = place.run("run_trial.sh", *words, *more, DEVICE="cpu")
+        status, out, err = place.call(run_trial, *AFQMC, *more, DEVICE="cpu")
         assert status == 2 and out == "" and f"a finished run with --max_seq_length 32, not {length}: " in err
     assert len(place.done()) == 1
 
 
-@needs_parallel
-def test_a_flag_that_no_trial_takes_is_said_once(place):
-    status, out, err = place.run("grid_search.sh", "m", "--tasks", "AFQMC", "--cpu_slots", "2", "--", "--device", "cpu")
-    assert status == 2 and err == "error: --device is set by the trial itself: leave it out after --\n" and out == ""
-
-
-def test_a_failed_trial_shows_its_last_line(place):
-    words = ["m", "AFQMC", "1e-5", "16", "0.1", "42", "1"]
-    status, out, _ = place.run("run_trial.sh", *words, DEVICE="cpu", FAKE_FAILURE="AFQMC")
-    assert status == 1 and len(place.done()) == 1
+def test_a_failed_trial_says_why(place):
     log = "results/m/AFQMC/1e-5_16_0.1_42/trial.log"
-    assert out == f"AFQMC/1e-5_16_0.1_42: failed with status 1: error: AFQMC cannot be done (log: {log})\n"
+    status, out, _ = place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_FAILURE="AFQMC")
+    assert status == 1 and len(place.done()) == 1
+    assert out == f"AFQMC/1e-5_16_0.1_42: failed with status 1: AFQMC cannot be done (log: {log})\n"
+    # Whose script could not say it: what an earlier run has said is no longer true.
+    status, out, _ = place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_SIGNAL="9")
+    assert (status, out) == (137, f"AFQMC/1e-5_16_0.1_42: failed with status 137: killed by SIGKILL (log: {log})\n")
+    fields = json.loads((place.folder / log).with_name("result.json").read_text())
+    assert [fields[name] for name in ("status", "exit_status", "advice")] == ["failed", 137, {}]
+    assert fields["hyper_parameters"]["learning_rate"] == 1e-5
+    # The same where there was no record.
+    assert place.call(run_trial, *AFQMC[:-2], "43", "1", DEVICE="cpu", FAKE_SIGNAL="9")[0] == 137
+    (_, killed), damages = outcomes.read_trials(place.folder / "results/m/AFQMC", TASKS["AFQMC"])
+    assert killed.trial == Trial("AFQMC", 1e-5, 16, 0.1, 43, 1) and killed.reason == "killed by SIGKILL"
+
+
+def test_what_stopped_another_process_of_a_trial_stands_in_its_log(place):
+    words = "m C3 1e-5 24 0.1 42 4".split()
+    assert place.call(run_trial, *words, CUDA_VISIBLE_DEVICES="0,1", FAKE_FAILURE="C3")[0] == 1
+    folder = place.folder / "results/m/C3/1e-5_24_0.1_42"
+    note, *_, own, other = (folder / "trial.log").read_text().splitlines()
+    assert re.fullmatch("== .*, cards 0,1; 4 cards wanted, 2 given: 2 of them with 12 records each, 24 in all", note)
+    assert (own, other) == ("error: C3 cannot be done", "workerlog.1 speaks")
+    # The launcher writes its environment down there.
+    assert (folder / "launch").stat().st_mode & 0o777 == 0o700
+    assert sorted(path.name for path in (folder / "launch").iterdir()) == ["workerlog.0", "workerlog.1"]
+
+
+def test_a_trial_that_another_process_runs_is_waited_for(place):
+    folder = place.folder / "results/m/AFQMC/1e-5_16_0.1_42"
+    assert place.call(run_trial, *AFQMC, DEVICE="cpu")[0] == 0
+    finished = (folder / "result.json").read_text()
+    (folder / "result.json").unlink()
+    terminal, screen = os.openpty()
+    with open(folder / "trial.log", "a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        process = place.start("run_trial.sh", *AFQMC, stderr=screen, DEVICE="cpu")
+        said = b""
+        while b"waiting for another process that runs it" not in said:
+            said += os.read(terminal, 1000)
+        (folder / "result.json").write_text(finished)
+    out, _ = process.communicate()
+    assert out == "AFQMC/1e-5_16_0.1_42: finished already, accuracy 0.5000\n" and len(place.done()) == 1
+    os.close(terminal)
+    os.close(screen)
+
+
+def test_a_training_that_outlives_its_grid_keeps_its_trial_and_its_gpus(place):
+    process = place.start("run_trial.sh", "--gpu_groups", "3:4", *AFQMC, FAKE_SECONDS="3600")
+    (call,) = place.wait_for_calls(1, process)
+    process.kill()
+    process.communicate()
+    (gpu,) = place.calls.parent.glob("gpu-locks-*/3")
+    paths = (gpu, place.folder / "results/m/AFQMC/1e-5_16_0.1_42/trial.log")
+    for path in paths:
+        with open(path, "a") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    status, out, err = place.run("run_trial.sh", "--gpu_groups", "3:4", *AFQMC[:-2], "43", "1")
+    assert status == 0 and place.done()[-1]["cards"] == "4", err
+    os.kill(call["pid"], signal.SIGKILL)
+    for path in paths:
+        with open(path, "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 # --- all trials --------------------------------------------------------------------------------------------------
@@ -295,14 +429,16 @@ def test_a_failing_trial_is_reported_and_the_others_run(place):
     assert re.search(r"^\[4/4\] ", out, re.MULTILINE) and "left\n" in out
     folder = place.folder / "all results/m"
     end = "  on the way\n  error: TNEWS/2e-5 cannot be done\n"
-    assert f"failed: {folder.relative_to(place.folder)}/TNEWS/2e-5_24_0.1_42" in out and end in out
+    assert f"failed: {folder.relative_to(place.folder)}/TNEWS/2e-5_24_0.1_42: TNEWS/2e-5 cannot" in out and end in out
     assert len((folder / "joblog").read_text().splitlines()) == 5
+    planned = outcomes.read_plan(folder)
+    assert len(planned) == 4 and all((folder / name / "trial.log").is_file() for name in planned)
     calls = place.done()
     assert len(calls) == 4 and all(value_of(call["words"], "--data_dir") == words[-1] for call in calls)
     assert all(call["threads"] == str(max(1, len(os.sched_getaffinity(0)) // 2)) for call in calls)
     # Again: what is finished is left alone.
     status, out, _ = place.run("grid_search.sh", *words)
-    assert status == 0 and "4 finished, 0 failed" in out and len(place.done()) == 5
+    assert status == 0 and "4 finished, 0 failed; 4.00 card-hours" in out and len(place.done()) == 5
 
 
 @needs_parallel
@@ -317,7 +453,7 @@ def test_gpus_are_given_in_groups_and_never_to_two_trials(place):
     words = ["m", "--gpus", "0,1,2,3,6", "--tasks", "TNEWS", "CMRC2018", "C3", *NARROW]
     # That the two of CMRC2018 end at all shows that pairs of cards are in use side by side.
     status, out, err = place.run("grid_search.sh", *words, FAKE_SECONDS="0.3", FAKE_MEETING="CMRC2018")
-    assert status == 0, out + err
+    assert status == 0 and "trials of m: 6, GPUs 0,1,2,3,6; results in results/m\n" in out, out + err
     calls = place.done()
     sizes = [len(call["cards"].split(",")) for call in calls]
     assert sizes == [4, 4, 2, 2, 1, 1]
@@ -328,25 +464,25 @@ def test_gpus_are_given_in_groups_and_never_to_two_trials(place):
 
 
 @needs_parallel
-@pytest.mark.parametrize(
-    ("shown", "environment", "where"),
-    [
-        ("echo 0; echo 1", {}, "GPUs 0,1"),
-        ("echo 0; echo 1", {"CUDA_VISIBLE_DEVICES": "3"}, "GPUs 3"),
-        ("echo 0; echo 1", {"CUDA_VISIBLE_DEVICES": "-1"}, "2 at a time on the CPU"),
-        ("echo 0; echo 1", {"DEVICE": "cpu"}, "2 at a time on the CPU"),
-        ("echo No devices were found; exit 6", {}, "2 at a time on the CPU"),
-    ],
-)
-def test_the_gpus_of_the_machine_are_found(place, tmp_path, shown, environment, where):
-    tool = tmp_path / "tools/nvidia-smi"
-    tool.parent.mkdir()
-    tool.write_text(f"#!/bin/sh\n{shown}\n")
-    tool.chmod(0o755)
-    path = f"{tool.parent}:{os.environ['PATH']}"
-    words = "m --tasks TNEWS --learning_rates 1e-5 --batch_sizes 16".split()
-    status, out, err = place.run("grid_search.sh", *words, PATH=path, **environment)
-    assert status == 0 and out.startswith(f"trials of m: 1, {where}; "), out + err
+def test_hosts_run_trials_as_this_machine_does(place, tmp_path):
+    """With what stands for ssh: one host is this machine, another is down."""
+    ssh = tmp_path / "tools/ssh"
+    ssh.parent.mkdir()
+    # As ssh does, it joins the words behind the host for a shell.
+    ssh.write_text('#!/bin/sh\n[ "$1" != down ] || exit 255\nshift\n[ "$1" != -- ] || shift\nexec sh -c "$*"\n')
+    ssh.chmod(0o755)
+    path = f"{ssh.parent}:{os.environ['PATH']}"
+    (place.folder / "hosts").write_text("one\ntwo\n")
+    words = ["m", "--cpu_slots", "1", "--hosts", "hosts", "--results", "all results", "--tasks", "TNEWS", *NARROW]
+    status, out, err = place.run("grid_search.sh", *words, "--", "--data_dir", "the  data's {1}", PATH=path)
+    assert status == 0 and "2 finished, 0 failed" in out, out + err
+    assert "trials of m: 2, 1 at a time on the CPU of each of the hosts in hosts; results in all results/m" in out
+    assert {value_of(call["words"], "--data_dir") for call in place.done()} == {"the  data's {1}"}
+    hosts = [line.split("\t")[1] for line in (place.folder / "all results/m/joblog").read_text().splitlines()]
+    assert sorted(hosts) == ["Host", "one", "two"]
+    (place.folder / "hosts").write_text("one\ndown\n")
+    status, out, err = place.run("grid_search.sh", *words, PATH=path)
+    assert status == 2 and out == "" and err.endswith("lacks this folder, the project or its Python: down\n")
 
 
 @needs_parallel
@@ -354,9 +490,7 @@ def test_the_gpus_of_the_machine_are_found(place, tmp_path, shown, environment, 
 def test_an_interrupt_ends_every_process(place, number):
     words = ["m", "--cpu_slots", "2", "--tasks", "TNEWS", *NARROW]
     process = place.start("grid_search.sh", *words, FAKE_SECONDS="3600")
-    while len(place.done()) < 2:
-        assert process.poll() is None
-        time.sleep(0.1)
+    place.wait_for_calls(2, process)
     process.send_signal(number)
     out, _ = process.communicate()
     assert process.returncode == 128 + number and "interrupted: the same command goes on" in out
@@ -368,35 +502,68 @@ def test_an_interrupt_ends_every_process(place, number):
             os.kill(call["pid"], 0)
 
 
+def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
+    monkeypatch.chdir(place.folder)
+    search = schedule.Search("m", [Trial("AFQMC", 1e-5, 16, 0.1, seed, 1) for seed in range(5)], [])
+    plans = search.plans()
+    settings = {
+        "status": "finished",
+        "metric": "accuracy",
+        "best_metric": 0.5,
+        "wall_time": 900,
+        "hyper_parameters": {},
+    }
+    settings |= {"model": "m", "max_steps": -1}
+    for plan, more in zip(
+        plans, ({}, {"status": "failed", "reason": "why"}, {"model": "n"}, {"status": "running"}), strict=False
+    ):
+        plan.folder.mkdir(parents=True)
+        (plan.folder / "result.json").write_text(json.dumps(settings | more))
+    plans[1].log.write_text("1\n2\n3\n4\n5\n6\n")
+    assert schedule.summarize(plans, is_interrupted=True) == 1
+    out = capsys.readouterr().out
+    assert "\nfailed: results/m/AFQMC/1e-5_16_0.1_1: why; the end of its trial.log:\n  2\n" in out
+    assert "\nrefused: results/m/AFQMC/1e-5_16_0.1_2, for the reason given above\n" in out
+    assert out.endswith("\n1 finished, 2 failed, 2 not ended; 0.75 card-hours\n")
+    # Without a record, a trial that has had its turn was refused.
+    schedule.summarize(plans[4:], is_interrupted=False)
+    assert "0 finished, 1 failed" in capsys.readouterr().out
+    assert schedule.summarize(plans[:1], is_interrupted=False) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [
         ("", "no model given"),
         ("--tasks TNEWS", "no model before --tasks"),
-        ("m --gpus", "--gpus needs a value"),
+        ("m --gpus", "--gpus: expected one argument"),
         ("m --gpus 0;1", "write ids such as 0,1,2,3"),
         ("m --gpus 0 --cpu_slots 2", "not both"),
-        ("m --cpu_slots none", "--cpu_slots none is not an integer"),
-        ("m --retries=-1", "--retries -1 is not an integer"),
+        ("m --cpu_slots none", "'none' is not an integer of at least 1"),
+        ("m --retries=-1", "'-1' is not an integer of at least 0"),
         ("m --hosts nowhere", "no such file"),
         ("m --hosts /dev/null", "what each of them has"),
         ("m --task TNEWS", "did you mean --tasks?"),
+        ("m n", "n is no flag's value"),
+        ("m --tasks AFQMC -- --device cpu", "error: --device is set by the trial itself: leave it out after --\n"),
     ],
 )
 def test_a_mistyped_search_is_one_line(place, words, part):
-    status, out, err = place.run("grid_search.sh", *words.split())
+    status, out, err = place.call(grid_search, *words.split())
     assert status == 2 and out == "" and err.count("\n") == 1 and part in err
 
 
 def test_a_pruned_search_takes_the_trials_of_a_task_in_a_random_order(place):
-    words = ("grid_search.sh", "m", "--tasks", "C3", "TNEWS", "--dry_run")
-    grid, pruned, again = (place.run(*words, *more)[1].splitlines() for more in ((), ("--prune",), ("--prune",)))
+    words = ("m", "--tasks", "C3", "TNEWS", "--dry_run")
+    grid, pruned, again = (
+        place.call(grid_search, *words, *more)[1].splitlines() for more in ((), ("--prune",), ("--prune",))
+    )
     assert pruned == again != grid and sorted(pruned) == sorted(grid)
     assert [line.split()[0] for line in pruned] == [line.split()[0] for line in grid]
 
 
 def test_a_dry_run_lists_the_trials(place):
-    status, out, _ = place.run("grid_search.sh", "m", "--dry_run", "--tasks", "C3", *NARROW)
+    status, out, _ = place.call(grid_search, "m", "--dry_run", "--tasks", "C3", *NARROW)
     assert status == 0 and out.splitlines() == ["C3 1e-5 24 0.1 42 4", "C3 2e-5 24 0.1 42 4"]
     assert not (place.folder / "results").exists()
 
@@ -404,10 +571,19 @@ def test_a_dry_run_lists_the_trials(place):
 def test_without_gnu_parallel_its_package_is_named(place, tmp_path):
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("bash", "sh", "dirname"):
-        (tools / name).symlink_to(shutil.which(name) or name)
-    status, out, err = place.run("grid_search.sh", "m", PATH=str(tools))
-    assert status == 2 and out == "" and err.count("\n") == 1 and "apt-get install parallel" in err
+    status, out, err = place.call(grid_search, "m", PATH=str(tools))
+    assert status == 2 and out == "" and "GNU parallel is not installed; on Debian or Ubuntu: apt-get install" in err
+    (tools / "parallel").write_text("#!/bin/sh\n")
+    (tools / "parallel").chmod(0o755)
+    status, out, err = place.call(grid_search, "m", PATH=str(tools))
+    assert status == 2 and out == "" and err.count("\n") == 1 and "another one (moreutils?)" in err
+
+
+def test_a_python_that_is_not_there_is_named(place):
+    for script in ("grid_search.sh", "report.sh"):
+        status, out, err = place.run(script, "m", PYTHON="nowhere")
+        assert (status, out) == (2, "")
+        assert err == "error: PYTHON=nowhere: no such program; bash scripts/setup_env.sh makes one\n"
 
 
 def test_a_job_of_a_slurm_array_runs_its_trial(place):
@@ -419,7 +595,17 @@ def test_a_job_of_a_slurm_array_runs_its_trial(place):
     assert status == 0 and out.startswith("C3/2e-5_24_0.1_42: finished"), err
     (call,) = place.done()
     assert value_of(call["words"], "--batch_size") == "6" and value_of(call["words"], "--data_dir") == "the data"
-    status, out, _ = place.run("grid_search.slurm", *words, **slurm, SLURM_ARRAY_TASK_ID="2", CARDS="4")
+    status, out, _ = place.call(slurm_job, *words, **slurm, SLURM_ARRAY_TASK_ID="2", CARDS="4")
     assert status == 0 and out == "no trial 2 among 2\n"
+    assert "no array" in place.call(slurm_job, *words, **slurm)[2]
+    assert "no model given" in place.call(slurm_job, *words, SLURM_ARRAY_TASK_ID="2")[2]
     status, _, err = place.run("grid_search.slurm", **(slurm | {"SLURM_SUBMIT_DIR": str(place.folder)}))
     assert status == 2 and "from the project's top folder" in err
+
+
+def test_a_task_that_fails_ends_the_quickstart(place):
+    status, out, err = place.call(quickstart, FAKE_FAILURE="TNEWS")
+    assert status == 1 and out.startswith("\nMaking the demo model and data\n[1/10] AFQMC: train, evaluate, predict\n")
+    end = "on the way\nerror: TNEWS cannot be done\n"
+    assert err == f"[2/10] TNEWS failed; the end of demo/output/TNEWS.log:\n{end}"
+    assert "[1/10] AFQMC: accuracy 0.50, " in out and not (place.folder / "demo/submit.zip").exists()

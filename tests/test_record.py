@@ -198,7 +198,7 @@ def test_the_trainer_script_records_its_end_too(run_on_demo, tmp_path, monkeypat
         Run, "show_progress", lambda run, *words: advance(run, *words) or seen.append(content(run.folder)["progress"])
     )
     with monkeypatch.context() as patch:
-        patch.setattr(session.Pipeline, "score", lambda *_: (_ for _ in ()).throw(UserError("no score")))
+        patch.setattr(session.Session, "evaluate", lambda *_: (_ for _ in ()).throw(UserError("no score")))
         assert run_on_demo(run_clue_classifier_trainer.main, tmp_path, *flags)[0] == 2
     assert Record.read(tmp_path).remark == "no score"
     status, _, said = run_on_demo(run_clue_classifier_trainer.main, tmp_path, *flags)
@@ -240,7 +240,7 @@ def test_a_finished_training_is_not_undone_by_what_comes_after(train, run_on_dem
         raise UserError("no answers")
 
     with monkeypatch.context() as patch:
-        patch.setattr(session.Pipeline, "predict", fail)
+        patch.setattr(session.Session, "predict", fail)
         assert train("--do_eval", "--do_predict")[0] == 2
     failed = Record.read(tmp_path)
     assert (failed.status, failed.remark, failed.is_trained) == ("failed", "no answers", True)
@@ -248,7 +248,7 @@ def test_a_finished_training_is_not_undone_by_what_comes_after(train, run_on_dem
     assert status == 0 and "trained already" in out and "global step" not in out, said
     before = content(tmp_path)
     assert before["status"] == "finished" and not TEMPORARY & {*before}
-    monkeypatch.setattr(session.Pipeline, "predict", fail)
+    monkeypatch.setattr(session.Session, "predict", fail)
     assert train("--do_predict")[0] == 2
     words = "--task_name TNEWS --do_predict --max_seq_length 16".split()
     assert run_on_demo(run_clue_classifier.main, tmp_path, *words, model=tmp_path)[0] == 2

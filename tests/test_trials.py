@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import predict_and_zip
 from clue_utils.grid import pruning
 from clue_utils.grid.outcomes import read_trials, winner
 from clue_utils.report import collect
 from clue_utils.tasks import TASKS
 
-TOP = Path(__file__).parent.parent
 BEST, SECOND = "1e-5_16_0.1_42", "2e-5_16_0.1_42"
 
 
@@ -108,9 +106,10 @@ def test_report_zip_and_pruning_go_by_one_reading(tmp_path, case):
 
 
 @pytest.mark.parametrize("case", ["the best kept no checkpoint", "a damaged record", "an impossible score"])
-def test_the_zip_says_what_it_passes_over(tmp_path, case, warm_python):
+def test_the_zip_says_what_it_passes_over(tmp_path, capsys, case):
     build, _, zipped, said = CASES[case]
     build(tmp_path)
-    command = ["bash", str(TOP / "scripts/predict_and_zip.sh"), str(tmp_path)]
-    done = subprocess.run(command, env=os.environ | {"PYTHON": str(warm_python)}, capture_output=True, text=True)
-    assert said in done.stderr and f"TNEWS: {tmp_path / 'TNEWS' / str(zipped)} (accuracy " in done.stdout
+    folder = tmp_path / "TNEWS"
+    assert predict_and_zip.best_folders(folder, TASKS["TNEWS"]) == [folder / str(zipped)]
+    assert said in capsys.readouterr().err
+    assert predict_and_zip.describe(folder / str(zipped)).startswith(f"{folder / str(zipped)} (accuracy 0.")

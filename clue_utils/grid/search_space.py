@@ -5,13 +5,15 @@ Everything comes from the registry; importing this module needs no PaddlePaddle.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clue_utils import tasks
+from clue_utils import cli, tasks
 from clue_utils.errors import UserError
 
 # Where the shell scripts keep the folders of all models, unless told otherwise.
@@ -38,6 +40,12 @@ class Trial(NamedTuple):
         rate = f"{self.learning_rate:g}".replace("e-0", "e-")
         return f"{self.task}/{rate}_{self.batch_size}_{self.dropout:g}_{self.seed}"
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Task, learning rate, batch size, dropout and seed as the folder is named, and cards: what names a trial."""
+        name, _, values = self.folder.partition("/")
+        return (name, *values.split("_"), str(self.num_cards))
+
 
 def list_trials(
     task_names: Sequence[str] = (),
@@ -63,6 +71,46 @@ def list_trials(
         )
         trials += [Trial(task.name, *value, task.num_cards) for value in values]
     return list(dict.fromkeys(trials))
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that narrow the grid or widen it."""
+    group = parser.add_argument_group("which trials (default: the published grid)")
+    group.add_argument("--tasks", nargs="+", default=(), metavar="TASK", help="(default: all ten)")
+    for name, number, metavar in (
+        ("learning_rates", cli.positive_float, "RATE"),
+        ("batch_sizes", cli.positive_int, "SIZE"),
+        ("dropouts", cli.proportion, "SHARE"),
+        ("seeds", cli.non_negative_int, "SEED"),
+    ):
+        group.add_argument(
+            f"--{name}", nargs="+", type=number, default=(), metavar=metavar, help="(default: those of the task)"
+        )
+    counts = sorted({task.num_cards for task in tasks.TASKS.values()})
+    group.add_argument("--cards", type=int, choices=counts, help="only the tasks that take so many cards")
+    group.add_argument(
+        "--shuffle",
+        action="store_true",
+        help="list the trials of each task in a random order, always the same: pruning compares a trial with those "
+        "before it, which in the grid's order have a learning rate of their own",
+    )
+
+
+def chosen_trials(args: argparse.Namespace) -> list[Trial]:
+    """The trials that the flags of ``add_flags`` ask for, in their order.
+
+    Raises:
+        UserError: an unknown task, or no trial.
+    """
+    trials = list_trials(args.tasks, args.learning_rates, args.batch_sizes, args.dropouts, args.seeds)
+    chosen = [trial for trial in trials if args.cards in (None, trial.num_cards)]
+    if not chosen:
+        raise UserError(f"no trial: none of {' '.join(args.tasks)} takes {args.cards} cards")
+    if args.shuffle:
+        order = list(dict.fromkeys(trial.task for trial in chosen))
+        random.Random(0).shuffle(chosen)
+        chosen.sort(key=lambda trial: order.index(trial.task))
+    return chosen
 
 
 def num_processes(batch_size: int, num_cards: int) -> int:

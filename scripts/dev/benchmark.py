@@ -24,6 +24,7 @@ from typing import Any
 from clue_utils import cli, environment, tasks
 from clue_utils.cli import Parser, positive_int
 from clue_utils.errors import UserError
+from clue_utils.grid import trial
 from clue_utils.report.render import markdown_rows, markdown_table
 from demo.model import make_model
 from make_demo import make_demo
@@ -156,17 +157,14 @@ class Bench:
         else:
             output = self.scratch / "output"
             shutil.rmtree(output, ignore_errors=True)
-            flags = {"model_name_or_path": model, "data_dir": args.data_dir, "output_dir": output, "device": "cpu"}
-            flags |= {"max_seq_length": length, "task_name": task.name, **settings}
-            if task.is_reading_comprehension:
-                del flags["task_name"]
+            flags = {"data_dir": args.data_dir, "device": "cpu", "max_seq_length": length, **settings}
             command = [sys.executable]
             if num_processes > 1:
                 command += ["-m", "paddle.distributed.launch", "--nproc_per_node", num_processes]
                 command += ["--log_dir", self.scratch / "log", "--master", "127.0.0.1:8791"]
             command += [TOP / "scripts/dev/benchmark_job.py", system, report, records or args.records]
             command += ["--no_model"] if args.no_model else []
-            command += [TOP / task.script, "--do_train", "--overwrite_cache"]
+            command += [*trial.script_words(task, model, output), "--do_train", "--overwrite_cache"]
             command += ["--do_predict"] if args.predict else []
             command += [word for name, value in flags.items() for word in (f"--{name}", value)]
             if system == "plain":

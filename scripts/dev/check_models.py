@@ -12,19 +12,18 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from clue_utils import cli, environment, published, tasks
 from clue_utils.cli import Parser
 from clue_utils.errors import UserError
+from clue_utils.grid import trial
 from clue_utils.report.render import markdown_rows, markdown_table
 from demo.model import make_model
 from demo.records import make_data, sizes_for
 from demo.words import FILLERS
 
-TOP = Path(__file__).resolve().parents[2]
 # Every kind of head, and every length up to the models' last position: 128, 256, 512, 512 tokens.
 TASK_NAMES = ("TNEWS", "CSL", "C3", "CMRC2018")
 FAMILIES = ("Ernie", "ErnieGram", "Roberta", "Bert")
@@ -73,14 +72,11 @@ def try_task(task_name: str, model: Path, data: Path, output: Path) -> tuple[flo
         UserError: the script failed; its last line is given.
     """
     task = tasks.TASKS[task_name]
-    words = ["--task_name", task_name] if task.kind == "classification" else []
-    words += ["--model_name_or_path", str(model), "--data_dir", str(data), "--output_dir", str(output)]
-    words += ["--do_train", "--do_predict", "--max_steps", "1", "--logging_steps", "1"]
-    words += ["--batch_size", "2", "--gradient_accumulation_steps", "2"]
+    flags = ["--data_dir", data, "--do_train", "--do_predict", "--max_steps", "1", "--logging_steps", "1"]
+    flags += ["--batch_size", "2", "--gradient_accumulation_steps", "2"]
+    words = [trial.interpreter(), *trial.script_words(task, model, output, *flags)]
     with cli.timed() as seconds:
-        done = subprocess.run(
-            [sys.executable, str(TOP / task.script), *words], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"{task_name}: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}")
     result = json.loads((output / "result.json").read_text(encoding="utf-8"))

@@ -1,0 +1,242 @@
+"""All trials of a search: GNU parallel runs them, side by side and on other machines; a job slot becomes cards here.
+
+Each job runs ``scripts/run_trial.sh``; what ended how is read from the trials' records. Imports no PaddlePaddle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clue_utils import environment
+from clue_utils.errors import UserError
+from clue_utils.grid import outcomes, search_space, trial
+from clue_utils.grid.search_space import Trial
+from clue_utils.record import Record
+
+RUN_TRIAL = trial.TOP / "scripts/run_trial.sh"
+
+# What other machines are told of the environment.
+_PASSED_ON = "PYTHON RESULTS_DIR CLUE_DATA_DIR CLUE_CACHE_DIR OMP_NUM_THREADS".split()
+
+_INSTALL = "on Debian or Ubuntu: apt-get install parallel"
+
+_JOBLOG_COLUMNS = "Seq Host Starttime JobRuntime Send Receive Exitval Signal Command".split()
+
+
+@dataclass(frozen=True)
+class Search:
+    """The trials of a model and what they run on.
+
+    Attributes:
+        flags: of every trial, as words.
+        gpus: ids; none: ``cpu_slots`` trials at a time share the processors.
+        hosts: a file that names machines as GNU parallel's ``--sshloginfile`` reads them; None: this one.
+        retries: further runs of a trial that fails.
+    """
+
+    model: str
+    trials: Sequence[Trial]
+    flags: Sequence[str]
+    gpus: Sequence[str] = ()
+    cpu_slots: int = 1
+    hosts: Path | None = None
+    retries: int = 0
+
+    @property
+    def folder(self) -> Path:
+        return search_space.model_folder(trial.results_dir(), self.model)
+
+    def groups(self, num_cards: int) -> list[list[str]]:
+        """Groups of so many GPUs, or of all there are; a GPU that is left over is not used."""
+        size = min(num_cards, len(self.gpus))
+        return [list(self.gpus[i : i + size]) for i in range(0, len(self.gpus) - size + 1, size)] if size else []
+
+    def job(self, one: Trial) -> list[str]:
+        """The words of the job that runs a trial in whatever slot it gets."""
+        slot = ["--gpu_groups", ":".join(map(",".join, self.groups(one.num_cards)))]
+        slot = slot if self.gpus else ["--cpu_slots", str(self.cpu_slots)]
+        return ["bash", str(RUN_TRIAL), *slot, self.model, *one.words, "--", *self.flags]
+
+    def parallel(self, num_cards: int) -> list[str]:
+        """The words of GNU parallel for the trials that take so many cards; jobs are read from its standard input."""
+        slots = len(self.groups(num_cards)) or self.cpu_slots
+        words = ["parallel", "--will-cite", "--null", "-j", str(slots), "--joblog", f"+{self.folder / 'joblog'}"]
+        # A trial's processes get ten seconds to end before they are killed.
+        words += ["--retries", str(self.retries + 1), "--termseq", "TERM,10000,KILL,100"]
+        if self.hosts:
+            words += ["--sshloginfile", str(self.hosts), "--workdir", os.getcwd()]
+            words += [word for name in _PASSED_ON if name in os.environ for word in ("--env", name)]
+        return words
+
+    def plans(self) -> list[trial.Plan]:
+        """How the trials run, each on the first of its groups."""
+        return [
+            trial.make_plan(self.model, one, self.flags, (self.groups(one.num_cards) or [[]])[0]) for one in self.trials
+        ]
+
+
+def require_parallel() -> None:
+    """Raise UserError, which names the remedy, where GNU parallel is not installed."""
+    if not shutil.which("parallel"):
+        raise UserError(f"GNU parallel is not installed; {_INSTALL}")
+    version = subprocess.run(["parallel", "--will-cite", "--version"], capture_output=True, text=True).stdout
+    if not version.startswith("GNU parallel"):
+        raise UserError(f"the program parallel is another one (moreutils?); {_INSTALL}")
+
+
+def require_hosts(hosts: Path) -> None:
+    """Raise UserError where a host cannot work: it would fail trials as fast as they come."""
+    here, runner, python = map(shlex.quote, (os.getcwd(), str(RUN_TRIAL), trial.interpreter()))
+    check = f"cd {here} && test -f {runner} && command -v {python} >/dev/null"
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as joblog:
+        words = ["parallel", "--will-cite", "--nonall", "--sshloginfile", str(hosts), "--timeout", "60"]
+        done = subprocess.run([*words, "--joblog", joblog.name, check], stdin=subprocess.DEVNULL)
+        rows = list(csv.DictReader(joblog, delimiter="\t", quoting=csv.QUOTE_NONE))
+    if done.returncode:
+        bad = ", ".join(row["Host"] for row in rows if (row["Exitval"], row["Signal"]) != ("0", "0"))
+        raise UserError(f"--hosts {hosts}: cannot be reached, or lacks this folder, the project or its Python: {bad}")
+
+
+def run(search: Search) -> int:
+    """Run all trials, those that take most cards first, and print a line for each and a summary.
+
+    Returns:
+        Exit status: 0 all finished, 1 some did not, 128 and its number after a signal.
+    """
+    plans = search.plans()
+    progress = _Progress(plans)
+    outcomes.add_to_plan(search.folder, [one.folder for one in search.trials])
+    (search.folder / "joblog").write_text("\t".join(_JOBLOG_COLUMNS) + "\n", encoding="utf-8")
+    where = f"GPUs {','.join(search.gpus)}" if search.gpus else f"{search.cpu_slots} at a time on the CPU"
+    where += f" of each of the hosts in {search.hosts}" if search.hosts else ""
+    print(f"trials of {search.model}: {len(plans)}, {where}; results in {search.folder}", flush=True)
+    signals: list[int] = []
+    for num_cards in sorted({one.num_cards for one in search.trials}, reverse=True):
+        jobs = [search.job(one) for one in search.trials if one.num_cards == num_cards]
+        signals = signals or _run_jobs(search.parallel(num_cards), jobs, progress)
+    status = summarize(plans, bool(signals))
+    if not signals:
+        return status
+    print("interrupted: the same command goes on from here")
+    return 128 + signals[-1]
+
+
+def _run_jobs(words: list[str], jobs: Sequence[list[str]], progress: _Progress) -> list[int]:
+    """Have GNU parallel run jobs and show the lines they print; return the signals that ended that."""
+    # bash rather than the user's shell, whatever that is, reads them.
+    variables = os.environ | {"PARALLEL_SHELL": shutil.which("bash") or "/bin/bash"}
+    with tempfile.TemporaryFile("w+") as file:
+        file.write("".join(f"{shlex.join(job)}\0" for job in jobs))
+        file.seek(0)
+        streams = {"stdin": file, "stdout": subprocess.PIPE, "env": variables}
+        with trial.child(words, signal.SIGINT, **streams) as (process, signals):
+            for line in process.stdout or ():
+                progress.show(line.rstrip("\n"))
+    return signals
+
+
+class _Progress:
+    """Numbers the lines that trials end with, and says how long the rest may take."""
+
+    def __init__(self, plans: Sequence[trial.Plan]) -> None:
+        self._begin, self._total, self._num, self._num_ran = time.monotonic(), len(plans), 0, 0
+        self._finished_before = {plan.trial.folder for plan in plans if _status(plan) == "finished"}
+
+    def show(self, line: str) -> None:
+        self._num += 1
+        self._num_ran += line.partition(":")[0] not in self._finished_before
+        left = ""
+        if self._num_ran and self._num < self._total:
+            seconds = (time.monotonic() - self._begin) * (self._total - self._num) / self._num_ran
+            left = f"; about {_duration(int(seconds))} left"
+        print(f"[{self._num}/{self._total}] {line}{left}", flush=True)
+
+
+def _duration(seconds: int) -> str:
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes = seconds // 60
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _status(plan: trial.Plan) -> str:
+    """What became of a trial: "finished", "failed", "unfinished", "refused" (of other settings), "none" (no record)."""
+    try:
+        found = Record.read(plan.folder)
+        if trial.ending(plan):
+            return "finished"
+    except UserError:
+        return "refused"
+    if not found:
+        return "none"
+    return "failed" if found.status == "failed" else "unfinished"
+
+
+def summarize(plans: Sequence[trial.Plan], is_interrupted: bool) -> int:
+    """Print what became of the trials, as their records say; return 0 if all are finished, else 1."""
+    counts = {"finished": 0, "failed": 0, "unfinished": 0}
+    hours = 0.0
+    for plan in plans:
+        status = _status(plan)
+        if status == "none":  # one that has had its turn was refused
+            status = "unfinished" if is_interrupted else "refused"
+        if status == "refused":
+            print(f"\nrefused: {plan.folder}, for the reason given above")
+        elif found := Record.read(plan.folder):
+            hours += found.wall_time * found.num_processes / 3600
+            if status == "failed":
+                print(f"\nfailed: {plan.folder}: {found.remark}; the end of its {search_space.LOG_FILE}:")
+                print(*(f"  {line}" for line in trial.last_lines(plan.log, 5)), sep="\n")
+        counts["failed" if status == "refused" else status] += 1
+    rest = f", {counts['unfinished']} not ended" if counts["unfinished"] else ""
+    print(f"\n{counts['finished']} finished, {counts['failed']} failed{rest}; {hours:.2f} card-hours")
+    return int(counts["finished"] < len(plans))
+
+
+def share_of_cpu(slots: int) -> dict[str, str]:
+    """The environment of a trial that shares the processors with others."""
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, environment.num_processors() // slots))
+    return {"DEVICE": "cpu", "OMP_NUM_THREADS": threads}
+
+
+@contextlib.contextmanager
+def free_group(groups: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
+    """Wait for a group of GPUs of which no other trial of this user on this machine takes one, and hold their locks.
+
+    parallel's own slot numbers run over all hosts; locks also keep off cards where a trial outlived a search that was
+    killed, for what this process starts with ``close_fds=False`` holds them too. The loop is needed, since no call
+    waits for the first of several locks, and waiting for one of them would leave another card idle. It is rare that
+    anything is waited for: there are as many slots as groups.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache/clue_benchmark"
+    folder = Path(runtime) / f"gpu-locks-{platform.node()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    while True:
+        for cards in groups:
+            with contextlib.ExitStack() as held:
+                if _lock_all(folder, cards, held):
+                    yield cards
+                    return
+        time.sleep(1)
+
+
+def _lock_all(folder: Path, cards: Sequence[str], held: contextlib.ExitStack) -> bool:
+    for card in sorted(cards):
+        name = "".join(letter if letter.isalnum() else "_" for letter in card)
+        file = held.enter_context(open(folder / name, "a"))  # noqa: SIM115
+        if not trial.lock(file, wait=False):
+            return False
+        os.set_inheritable(file.fileno(), True)
+    return True

@@ -1,0 +1,321 @@
+"""One trial of a grid search: its command line, the run, the retry where memory runs out, and how it ended.
+
+How a trial ended is what its ``result.json`` says; the log is for people. Imports no PaddlePaddle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from clue_utils import settings
+from clue_utils.errors import UserError
+from clue_utils.grid import search_space
+from clue_utils.grid.search_space import Trial
+from clue_utils.record import Record, trained_with, write_failure
+from clue_utils.tasks import TASKS, Task
+
+TOP = Path(__file__).resolve().parents[2]
+
+_PARTS = "gradient_accumulation_steps"
+
+
+def interpreter() -> str:
+    """The Python to run the project's scripts with: ``PYTHON`` in the environment, else this one."""
+    return os.environ.get("PYTHON") or sys.executable
+
+
+def script_words(task: Task, model: object, output: object, *flags: object) -> list[str]:
+    """A task's script and the words behind it."""
+    words = [TOP / task.script, *(["--task_name", task.name] if task.kind == "classification" else [])]
+    words += ["--model_name_or_path", model, "--output_dir", output, *flags]
+    return [str(word) for word in words]
+
+
+def results_dir() -> Path:
+    """The folder of all models: ``RESULTS_DIR`` in the environment, else ``results``."""
+    return Path(os.environ.get("RESULTS_DIR") or search_space.RESULTS_DIR)
+
+
+def visible_cards() -> tuple[str, ...]:
+    """Ids of the GPUs to use: those of ``CUDA_VISIBLE_DEVICES``, else all of the machine; none with ``DEVICE=cpu``.
+
+    Raises:
+        UserError: ``DEVICE`` is neither gpu nor cpu, or gpu where no GPU is visible.
+    """
+    device, named = os.environ.get("DEVICE", ""), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if device not in ("", "cpu", "gpu"):
+        raise UserError(f"DEVICE={device}: choose gpu or cpu")
+    if device == "cpu":
+        return ()
+    if named is None:
+        cards = _cards_of_the_machine()
+    else:
+        cards = tuple(card for card in named.split(",") if card not in ("", "-1"))  # -1 hides them all
+    if device == "gpu" and not cards:
+        raise UserError("DEVICE=gpu, but no GPU is visible")
+    return cards
+
+
+def _cards_of_the_machine() -> tuple[str, ...]:
+    ask = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        shown = subprocess.run(ask, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    except OSError:
+        return ()
+    return tuple(line for line in shown.splitlines() if line.isdecimal())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a trial runs on this machine.
+
+    Attributes:
+        folder: where its output and log go.
+        flags: further ones for the task's script, as words; ``given`` holds their values.
+        cards: ids of the GPUs that share the batch out evenly, a process on each; none: one process on the CPU.
+        note: what to say where there are fewer GPUs than the task takes, or "".
+    """
+
+    model: str
+    trial: Trial
+    folder: Path
+    flags: Sequence[str]
+    given: Mapping[str, Any]
+    cards: tuple[str, ...]
+    note: str
+
+    @property
+    def log(self) -> Path:
+        return self.folder / search_space.LOG_FILE
+
+    @property
+    def num_processes(self) -> int:
+        return max(1, len(self.cards))
+
+    @property
+    def batch_size(self) -> int:
+        """Records of each process."""
+        return self.trial.batch_size // self.num_processes
+
+
+def make_plan(model: str, trial: Trial, flags: Sequence[str], cards: Sequence[str]) -> Plan:
+    """Share a trial's batch out over the cards given, at most as many as its task takes.
+
+    Raises:
+        UserError: a flag that the trial sets itself; a model without a name.
+        SystemExit: a mistyped flag, which is said.
+    """
+    given = settings.flags_of_trials(flags)
+    number = search_space.num_processes(trial.batch_size, max(1, min(trial.num_cards, len(cards))))
+    note = ""
+    if cards and number < trial.num_cards:
+        shares = f"{number} of them with {trial.batch_size // number} records each, {trial.batch_size} in all"
+        note = f"{trial.num_cards} cards wanted, {len(cards)} given: {shares}"
+    folder = search_space.model_folder(results_dir(), model) / trial.folder
+    return Plan(model, trial, folder, flags, given, tuple(cards[:number]), note)
+
+
+def ending(plan: Plan) -> str:
+    """How a finished trial ended, such as "accuracy 0.5612"; "" for one that is not finished.
+
+    Raises:
+        UserError: it is finished with other settings, given or by default; or its record is damaged. What the folder's
+            name says is not compared, nor what may change when a run goes on.
+    """
+    earlier = Record.read(plan.folder)
+    if not earlier or not earlier.is_finished:
+        return ""
+    flags = {"model_name_or_path": plan.model, "do_train": True, "batch_size": plan.batch_size}
+    task = TASKS[plan.trial.task]
+    trained = trained_with(plan.model, task)
+    now = settings.Settings.resolve({**plan.given, **flags}, task, plan.num_processes, trained)
+    named = {*settings.SET_BY_TRIAL} - {"model_name_or_path"}
+    one_sided = earlier.hyper_parameters.keys() ^ now.hyper_parameters().keys()
+    for name, (there, here) in settings.differences(earlier.fields, now.description(), {*named, *one_sided}).items():
+        flag = "model_name_or_path" if name == "model" else name
+        raise UserError(
+            f"{plan.folder} holds a finished run with --{flag} {there}, not {here}: "
+            "choose another folder with --results, or remove this one"
+        )
+    pruned = f", pruned at step {earlier.fields['pruned']['step']}" if earlier.status == "pruned" else ""
+    return f"{earlier.metric} {earlier.score:.4f}{pruned}"
+
+
+def command(plan: Plan, parts: int = 1) -> list[str]:
+    """The words that run a trial, or go on with it, with its batch computed in so many parts."""
+    trial = plan.trial
+    flags = ["--do_train", "--do_eval", "--learning_rate", trial.learning_rate, "--batch_size", plan.batch_size]
+    flags += ["--dropout", trial.dropout, "--seed", trial.seed, "--device", "gpu" if plan.cards else "cpu"]
+    flags += [*plan.flags, *([f"--{_PARTS}", parts] if parts > 1 else [])]
+    # The launcher starts a process on each visible card.
+    launcher = ["-m", "paddle.distributed.launch", "--log_dir", str(plan.folder / "launch")]
+    words = script_words(TASKS[plan.trial.task], plan.model, plan.folder, *flags)
+    return [interpreter(), *(launcher if plan.num_processes > 1 else []), *words]
+
+
+def run(plan: Plan) -> int:
+    """Run a trial to its end, or go on with it, and print the line that says how it ended.
+
+    Another process that runs it is waited for. Where memory runs out, the trial goes on with as many parts of a batch
+    as its record advises. With ``DRY_RUN=1`` its command is printed instead.
+
+    Returns:
+        Exit status: 0 only if it is finished.
+
+    Raises:
+        SystemExit: after a signal, with 128 and its number.
+    """
+    begin, name = time.monotonic(), plan.trial.folder
+    ended = ending(plan)
+    if not ended and os.environ.get("DRY_RUN") == "1":
+        print(f"{name}: {plan.note}\n" if plan.note else "", shlex.join(command(plan, _parts(plan))), sep="")
+        return 0
+    status = 0
+    if not ended:
+        try:
+            plan.folder.mkdir(parents=True, exist_ok=True)
+            log = open(plan.log, "a", encoding="utf-8")  # noqa: SIM115
+        except OSError:
+            print(f"{name}: failed: {plan.folder} cannot be made or written to")
+            return 2
+        with log:
+            # Held by the training process too, whose output goes there: one that outlived a killed grid search is
+            # waited for, not joined.
+            if not lock(log, wait=False):
+                if sys.stderr.isatty():
+                    print(f"{name}: waiting for another process that runs it", file=sys.stderr, flush=True)
+                lock(log)
+            ended = ending(plan)
+            status = 0 if ended else _run_until_it_fits(plan, log)
+    if ended:
+        print(f"{name}: finished already, {ended}")
+    elif status == 0:
+        print(f"{name}: finished, {ending(plan)}, {time.monotonic() - begin:.0f} s")
+    else:
+        failed = Record.read(plan.folder) or Record()
+        print(f"{name}: failed with status {status}: {failed.remark} (log: {plan.log})")
+    return status
+
+
+def lock(file: IO[Any], wait: bool = True) -> bool:
+    """Take the lock of an open file, which every process that inherits it holds; return whether it was to be had."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _parts(plan: Plan) -> int:
+    """Parts of a batch that the flags ask for, or more where an earlier run of the trial needed them to fit memory."""
+    earlier = Record.read(plan.folder) or Record()
+    needed = earlier.hyper_parameters.get(_PARTS), earlier.advice.get(_PARTS)
+    return max(int(parts or 1) for parts in (plan.given[_PARTS], *needed))
+
+
+def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
+    """Run a trial, again with more parts of a batch as long as that is advised; return the last exit status."""
+    parts = _parts(plan)
+    while True:
+        before = Record.read(plan.folder)
+        status = _run_once(plan, parts, log)
+        after = Record.read(plan.folder) or Record()
+        if after.is_finished:
+            return 0
+        if after.status not in ("failed", "stopped") or after == before:  # it had no time to say why
+            is_killed = status - 128 in [*signal.Signals]
+            reason = f"killed by {signal.Signals(status - 128).name}" if is_killed else f"ended with status {status}"
+            write_failure(plan.folder, reason, status or 1, **_described(plan, parts))
+            return status or 1
+        advised = int(after.advice.get(_PARTS, 0))
+        if advised <= parts:
+            return status or 1
+        parts = advised
+
+
+def _described(plan: Plan, parts: int) -> dict[str, Any]:
+    """What the record of a trial says that had no time to begin one."""
+    trial = plan.trial
+    values = {"batch_size": plan.batch_size, "learning_rate": trial.learning_rate, "dropout": trial.dropout}
+    values |= {"seed": trial.seed, _PARTS: parts}
+    of_task = {"task": trial.task, "metric": TASKS[trial.task].metric, "model": plan.model}
+    return of_task | {"num_processes": plan.num_processes, "hyper_parameters": values}
+
+
+def _run_once(plan: Plan, parts: int, log: IO[str]) -> int:
+    """Run the task's script, its output added to the log; return its exit status as a shell tells it."""
+    launch, words, environment = plan.folder / "launch", command(plan, parts), dict(os.environ)
+    shutil.rmtree(launch, ignore_errors=True)
+    if plan.num_processes > 1:  # nobody else's business: the launcher writes down its whole environment there
+        launch.mkdir(mode=0o700)
+    where = f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}"
+    if plan.cards:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(plan.cards)
+        where += f", cards {environment['CUDA_VISIBLE_DEVICES']}" + (f"; {plan.note}" if plan.note else "")
+    print(f"== {where}\n{shlex.join(words)}", file=log, flush=True)
+    output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "env": environment}
+    # Not close_fds: what trains on GPUs holds their locks, see schedule.free_group.
+    with child(words, signal.SIGTERM, **output, close_fds=False) as (process, signals):
+        status = process.wait()
+    # The launcher shows what its first process prints; what stopped another one stands in that one's own log.
+    for path in sorted(launch.glob("workerlog.[!0]*")) if status else ():
+        print(*last_lines(path, 5), sep="\n", file=log, flush=True)
+    for path in launch.rglob("*"):
+        if path.is_file() and not path.name.startswith("workerlog."):
+            path.unlink()
+    if signals:
+        raise SystemExit(128 + signals[-1])
+    return status if status >= 0 else 128 - status
+
+
+def last_lines(path: Path, number: int) -> list[str]:
+    """The last lines of a log, to be shown."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-number:] if path.is_file() else []
+
+
+@contextlib.contextmanager
+def child(words: Sequence[str], passed_on: int, **options: Any) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Start a program; a hang-up, Ctrl-C or SIGTERM is passed on to it as the signal given, and its end waited for.
+
+    Yields:
+        The process; the numbers of the signals that came.
+    """
+    process: subprocess.Popen[str] | None = None
+    came: list[int] = []
+
+    def pass_on(number: int, _: Any) -> None:
+        came.append(number)
+        if process:
+            process.send_signal(passed_on)
+
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    # What a parent has made us ignore, such as a hang-up under nohup, stays ignored.
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, pass_on) for number in heard}
+    try:
+        # Ctrl-C in a terminal reaches it through this process alone.
+        process = subprocess.Popen(words, text=True, preexec_fn=_ignore_interrupts, **options)
+        if came:
+            process.send_signal(passed_on)
+        with process:
+            yield process, came
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

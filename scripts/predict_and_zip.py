@@ -1,0 +1,132 @@
+#!/usr/bin/env python
+"""Predict the test sets of every task with the best checkpoint of a model, check and zip them for the leaderboard.
+
+What is predicted goes to MODEL_DIR/predictions/, the folders of the training runs stay as they are. For each task the
+checkpoint is the FOLDER that is named for it (several are an ensemble), else MODEL_DIR/<task> where that is a
+checkpoint, else the best trained trial MODEL_DIR/<task>/*/. A task without one is left out.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import check_submission
+import zip_predictions
+from clue_utils import cli
+from clue_utils.errors import UserError
+from clue_utils.grid import trial
+from clue_utils.grid.outcomes import read_trials, winner
+from clue_utils.record import Record
+from clue_utils.tasks import TASKS, Task, get_task
+
+USAGE = "bash scripts/predict_and_zip.sh MODEL_DIR [--output FILE] [TASK=FOLDER[,FOLDER...] ...] [-- FLAG ...]"
+MORE = """\
+Flags behind -- go to every script, such as: -- --data_dir clue_data --device gpu
+PYTHON in the environment names the interpreter (default: the project's .venv, else python3).
+
+example: bash scripts/predict_and_zip.sh results/ernie-3.0-base-zh TNEWS=tnews_a,tnews_b -- --data_dir clue_data
+"""
+
+
+def named_folders(words: Sequence[str]) -> dict[str, list[Path]]:
+    """Task -> checkpoints, from words such as ``TNEWS=FOLDER,FOLDER``.
+
+    Raises:
+        UserError: another kind of word, an unknown task or one that is named twice, a folder that is not there.
+    """
+    chosen: dict[str, list[Path]] = {}
+    for word in words:
+        name, _, folders = word.partition("=")
+        if not (name and folders):
+            raise UserError(f"{word} is not TASK=FOLDER (--help lists the arguments)")
+        task = get_task(name)
+        if task.name in chosen:
+            raise UserError(f"{task.name} is named twice: join its folders with commas")
+        # A folder whose name holds a comma is one folder.
+        chosen[task.name] = [Path(part) for part in ([folders] if Path(folders).is_dir() else folders.split(","))]
+        for folder in chosen[task.name]:
+            if not folder.is_dir():
+                raise UserError(f"{name}={folders}: no such folder: {str(folder)!r}")
+    return chosen
+
+
+def best_folders(folder: Path, task: Task) -> list[Path]:
+    """The checkpoint of a task, if there is any: the folder itself, or that of its winner among the trials in it."""
+    if (folder / "config.json").is_file():
+        return [folder]
+    trials, damages = read_trials(folder, task)
+    for damage in damages:
+        print(f"{task.name}: passed over: {damage}", file=sys.stderr)
+    best, usable = winner(trials), winner(outcome for outcome in trials if outcome.has_checkpoint)
+    if best and best.path and not best.has_checkpoint:
+        print(f"{task.name}: {describe(best.path)} is the best but kept no checkpoint", file=sys.stderr)
+    return [usable.path] if usable and usable.path else []
+
+
+def describe(folder: Path) -> str:
+    """A checkpoint's folder and its score."""
+    found = Record.read(folder) or Record()
+    return f"{folder} ({'no score recorded' if found.score is None else f'{found.metric} {found.score:.4f}'})"
+
+
+def predict(task: Task, members: Sequence[Path], output: Path, flags: Sequence[str]) -> None:
+    """Predict a task's test sets into a folder, with a log beside it.
+
+    Raises:
+        SystemExit: the script failed, with its exit status; the end of the log is shown.
+    """
+    ensemble = ["--ensemble", *members[1:]] if members[1:] else []
+    words = trial.script_words(task, members[0], output, *ensemble, "--do_predict", *flags)
+    log = output.with_name(f"{output.name}.log")
+    output.parent.mkdir(exist_ok=True)
+    with open(log, "w") as file:
+        status = subprocess.run(
+            [trial.interpreter(), *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        ).returncode
+    if status:
+        print(f"{task.name} failed; the end of {log}:", *trial.last_lines(log, 20), sep="\n", file=sys.stderr)
+        raise SystemExit(status if status > 0 else 128 - status)
+
+
+def main(argv: list[str] | None = None) -> None:
+    words, flags = cli.split_at_dashes(argv)
+    parser = cli.Parser(usage=USAGE, description=__doc__, epilog=MORE)
+    parser.add_argument("--output", default="submit.zip", metavar="FILE", help="the zip to make (default: %(default)s)")
+    args, rest = parser.parse_with_words(words)
+    if not rest:
+        raise UserError("MODEL_DIR is missing (--help lists the arguments)")
+    # The folder first, so that its own name may hold an equals sign.
+    model_dir = Path(rest[0])
+    if not model_dir.is_dir():
+        raise UserError(f"{model_dir}: no such folder (--help lists the arguments)")
+    chosen = named_folders(rest[1:])
+    members = {task.name: chosen.get(task.name) or best_folders(model_dir / task.name, task) for task in TASKS.values()}
+    predicted, left_out = [], []
+    for name, folders in members.items():
+        left = f"no trained checkpoint in {model_dir / name}: left out"
+        print(f"{name}: {' and '.join(map(describe, folders)) or left}", flush=True)
+        if folders:
+            predicted.append(str(model_dir / "predictions" / name))
+            predict(TASKS[name], folders, Path(predicted[-1]), flags)
+        else:
+            left_out.append(name)
+    if not predicted:
+        raise UserError(f"no checkpoint of any task in {model_dir} (--help lists the arguments)")
+    print()
+    zip_predictions.main([*predicted, "--output", args.output])
+    print()
+    # The data that the scripts have predicted is what the zip is compared with.
+    data = cli.Parser()
+    data.add_argument("--data_dir")
+    data_dir = data.parse_known_args(flags)[0].data_dir
+    check_submission.main([args.output, *(["--data_dir", data_dir] if data_dir else [])])
+    if left_out:
+        print(f"\nLeft out: {' '.join(left_out)}. Under a model name that the leaderboard has already, ", end="")
+        print("a task left out loses its score.")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Run one trial of the grid search: go on with one that was stopped, leave a finished one alone.
+
+Output and trial.log go to <results>/<model>/<task>/<learning rate>_<batch size>_<dropout>_<seed>. One line on standard
+output says how the trial ended; the exit status is 0 only if it is finished. Where memory runs out, the trial goes on
+with the --gradient_accumulation_steps that the script advises: the batch stays the same.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from clue_utils import cli, tasks
+from clue_utils.grid import schedule, search_space, trial
+
+MORE = """\
+environment:
+  RESULTS_DIR            folder of all models (default: results)
+  CUDA_VISIBLE_DEVICES   the GPUs to use (default: those of the machine)
+  DEVICE                 cpu: one process with the whole batch, as where there is no GPU; gpu: fail without one
+  PYTHON                 the interpreter (default: the project's .venv, else python3)
+  DRY_RUN                1: print the command instead of running it
+
+A batch is the same records however many processes share it; only the units that dropout picks depend on their number.
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    words, flags = cli.split_at_dashes(argv)
+    values = "MODEL TASK LEARNING_RATE BATCH_SIZE DROPOUT SEED CARDS"
+    usage = f"bash scripts/run_trial.sh {values} [-- FLAG OF THE TASK'S SCRIPT...]"
+    parser = cli.Parser(usage=usage, description=__doc__, epilog=MORE)
+    parser.add_argument("model", help="name, or folder of a checkpoint")
+    parser.add_argument("task")
+    parser.add_argument("learning_rate", type=cli.positive_float)
+    parser.add_argument("batch_size", type=cli.positive_int, help="the sum over the cards, as in the published grid")
+    parser.add_argument("dropout", type=cli.proportion)
+    parser.add_argument("seed", type=cli.non_negative_int)
+    parser.add_argument(
+        "cards",
+        type=cli.positive_int,
+        help="how many GPUs the task takes; with fewer, those that are there and share out the batch evenly",
+    )
+    slot = parser.add_argument_group("in a job slot of grid_search.sh").add_mutually_exclusive_group()
+    slot.add_argument("--gpu_groups", metavar="ID,ID:ID,ID", help="take one of these groups of GPUs, wait if need be")
+    slot.add_argument("--cpu_slots", type=cli.positive_int, metavar="N", help="share the processors with N-1 others")
+    args = parser.parse_args(words)
+
+    def run() -> int:
+        cards = trial.visible_cards()
+        task, *values = args.task, args.learning_rate, args.batch_size, args.dropout, args.seed, args.cards
+        one = search_space.Trial(tasks.get_task(task).name, *values)
+        return trial.run(trial.make_plan(args.model, one, flags, cards))
+
+    if args.gpu_groups:
+        with schedule.free_group([group.split(",") for group in args.gpu_groups.split(":")]) as cards:
+            os.environ |= {"CUDA_VISIBLE_DEVICES": ",".join(cards), "DEVICE": "gpu"}
+            sys.exit(run())
+    if args.cpu_slots:
+        os.environ |= schedule.share_of_cpu(args.cpu_slots)
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,37 @@
+#!/usr/bin/env python
+"""Run a trial of a grid search as a job of a Slurm array: what grid_search.slurm hands over to, which tells more."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from clue_utils import cli
+from clue_utils.errors import UserError
+from clue_utils.grid import outcomes, search_space, trial
+
+
+def main(argv: list[str] | None = None) -> None:
+    words, flags = cli.split_at_dashes(argv)
+    model, number, cards = (os.environ.get(name) for name in ("MODEL", "SLURM_ARRAY_TASK_ID", "CARDS"))
+    if not model:
+        raise UserError("no model given: MODEL=ernie-3.0-base-zh sbatch ... scripts/grid_search.slurm")
+    if not number:
+        raise UserError("no array: pass --array=0-133 to sbatch")
+    parser = cli.Parser(description=__doc__)
+    search_space.add_flags(parser)
+    trials = search_space.chosen_trials(parser.parse_args([*words, *(["--cards", cards] if cards else [])]))
+    if int(number) >= len(trials):
+        print(f"no trial {number} among {len(trials)}")
+        return
+    # GPUs are those of the allocation; where there is none, the variable is unset and the node's must not be taken.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    if threads := os.environ.get("OMP_NUM_THREADS") or os.environ.get("SLURM_CPUS_PER_TASK"):
+        os.environ["OMP_NUM_THREADS"] = threads
+    outcomes.add_to_plan(search_space.model_folder(trial.results_dir(), model), [one.folder for one in trials])
+    plan = trial.make_plan(model, trials[int(number)], flags, trial.visible_cards())
+    sys.exit(trial.run(plan))
+
+
+if __name__ == "__main__":
+    cli.run(main)
