@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from clue_utils import cli, published, tasks
 from clue_utils.errors import UserError, show
-from clue_utils.grid import search_space
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -123,6 +122,11 @@ GROUPS = {"task": None, MODEL: None, ACTIONS: None, ENSEMBLE: None} | {
     OUTPUT: None,
     DEVICE: None,
 }
+
+
+def num_processes(batch_size: int, num_cards: int) -> int:
+    """The most of ``num_cards`` cards (at least 1) that a batch can be shared out over evenly."""
+    return max(n for n in range(1, num_cards + 1) if batch_size % n == 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,7 +356,7 @@ class Settings:
                 "the published batch of %d records cannot be shared out evenly over %d cards: %d on each make %d, so "
                 "scores may differ from published ones; run on %d of the cards, or choose a batch size",
                 *(best.batch_size, num_cards, self.batch_size, self.batch_size * num_cards),
-                search_space.num_processes(best.batch_size, num_cards),
+                num_processes(best.batch_size, num_cards),
             )
 
 

@@ -10,13 +10,13 @@ import numpy as np
 from clue_utils import cli, environment, ranks, tasks
 from clue_utils.data.examples import Records
 from clue_utils.errors import UserError
+from clue_utils.features.method import Method
 from clue_utils.features.store import Feature, Features
 from clue_utils.leaderboard.write import Answers
 from clue_utils.record import trained_with
 from clue_utils.scores.accuracy import accuracy
 from clue_utils.settings import Settings
 from clue_utils.tasks import MAX_CHOICES
-from clue_utils.training.method import Method
 
 # What official code puts in the place of choices that a question does not have.
 MISSING_CHOICE = "无效答案"

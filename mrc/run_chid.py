@@ -14,13 +14,13 @@ from clue_utils import cli, environment, ranks, tasks
 from clue_utils.data.examples import Records
 from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
+from clue_utils.features.method import Method
 from clue_utils.features.store import Feature, Features
 from clue_utils.leaderboard.write import Answers
 from clue_utils.record import trained_with
 from clue_utils.scores.chid import assign_candidates
 from clue_utils.settings import Settings, recorded
 from clue_utils.tasks import ASSIGNMENT_RULES, BLANK, NUM_CANDIDATES
-from clue_utils.training.method import Method
 
 logger = logging.getLogger("clue_utils.chid")
 

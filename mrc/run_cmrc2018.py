@@ -15,12 +15,12 @@ import numpy as np
 from clue_utils import cli, environment, ranks, tasks
 from clue_utils.data.examples import Records
 from clue_utils.errors import UserError
+from clue_utils.features.method import Method
 from clue_utils.features.store import Feature, Features
 from clue_utils.record import trained_with
 from clue_utils.scores.accuracy import cross_entropy
 from clue_utils.scores.cmrc2018 import cmrc2018_scores, squad_scores
 from clue_utils.settings import Settings, recorded
-from clue_utils.training.method import Method
 
 # Some gold starts of the official files are late by up to this many characters.
 START_REPAIR = 3

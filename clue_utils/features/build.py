@@ -21,9 +21,9 @@ from tqdm import tqdm
 from clue_utils import environment
 from clue_utils.data.examples import Records
 from clue_utils.errors import USER_ERRNOS, UserError
+from clue_utils.features.method import Method
 from clue_utils.features.store import _ROWS_PER_CHUNK, Feature, Features
 from clue_utils.files import digest_of, locked, put, scratch
-from clue_utils.training.method import Method
 
 logger = logging.getLogger(__name__)
 

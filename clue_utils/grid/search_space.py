@@ -113,11 +113,6 @@ def chosen_trials(args: argparse.Namespace) -> list[Trial]:
     return chosen
 
 
-def num_processes(batch_size: int, num_cards: int) -> int:
-    """The most of ``num_cards`` cards (at least 1) that a batch can be shared out over evenly."""
-    return max(n for n in range(1, num_cards + 1) if batch_size % n == 0)
-
-
 def model_folder(root: Path, model_name_or_path: str) -> Path:
     """The folder of a model's trials: the last part of its name or path, ``rbt6`` for ``hfl/rbt6``, within ``root``.
 

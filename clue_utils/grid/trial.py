@@ -119,7 +119,7 @@ def make_plan(model: str, trial: Trial, flags: Sequence[str], cards: Sequence[st
         SystemExit: a mistyped flag, which is said.
     """
     given = settings.flags_of_trials(flags)
-    number = search_space.num_processes(trial.batch_size, max(1, min(trial.num_cards, len(cards))))
+    number = settings.num_processes(trial.batch_size, max(1, min(trial.num_cards, len(cards))))
     note = ""
     if cards and number < trial.num_cards:
         shares = f"{number} of them with {trial.batch_size // number} records each, {trial.batch_size} in all"

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from clue_utils.data.examples import Records
+from clue_utils.features.method import Method
 from clue_utils.features.store import Feature, Features
 from clue_utils.leaderboard.write import Answers
 from clue_utils.tasks import Task
-from clue_utils.training.method import Method
 
 
 def text_and_pair(task_name: str, record: dict[str, Any]) -> tuple[str, str | None]:

@@ -18,6 +18,7 @@ from clue_utils.data.examples import Records
 from clue_utils.features import tokenization
 from clue_utils.features.batches import collate
 from clue_utils.features.build import build_features
+from clue_utils.features.method import Method
 from clue_utils.features.store import Features
 from clue_utils.files import locked_folder
 from clue_utils.grid import pruning
@@ -29,7 +30,6 @@ from clue_utils.settings import Settings
 from clue_utils.tasks import DIAGNOSTICS, DIAGNOSTICS_MODEL, TEST, Task
 from clue_utils.training import checkpoints, ensemble
 from clue_utils.training.loop import Job, Watch, fit, no_watch
-from clue_utils.training.method import Method
 from clue_utils.training.predict import compute_logits
 
 logger = logging.getLogger(__name__)
