@@ -12,7 +12,7 @@ import pytest
 
 import readme_tables
 
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parents[1]
 READMES = ("README.md", "README_en.md")
 FOLDERS = ("classification", "clue_utils", "mrc", "scripts")
 # Blocks that are not run, by their first word or words, and why.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parents[1]
 MODULES = [path for folder in ("clue_utils", "classification", "mrc") for path in sorted((TOP / folder).rglob("*.py"))]
 PLAIN_SCRIPTS = {"run_clue_classifier.py", "run_c3.py", "run_chid.py", "run_cmrc2018.py"}
 # What is slow to import and not always needed.

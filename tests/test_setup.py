@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parents[1]
 TOOLS = "bash cat cksum cp dirname flock grep mkdir readlink rm rmdir sed sort tail tee touch tr wc".split()
 PYTHON = """#!{bash}
 echo "$*" >>{place}/calls

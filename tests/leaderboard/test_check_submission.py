@@ -21,7 +21,7 @@ from clue_utils.leaderboard import check_file, check_zip, file_names, write
 from clue_utils.tasks import DIAGNOSTICS
 from demo.records import make_data, sizes_for
 
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parents[2]
 Files = dict[str, bytes]
 
 

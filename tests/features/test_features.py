@@ -20,7 +20,7 @@ from clue_utils.features import build as feature_cache
 from clue_utils.features.batches import collate, length_ordered_batches
 from clue_utils.features.build import build_features
 
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parents[2]
 
 
 class Method:

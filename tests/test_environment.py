@@ -68,7 +68,7 @@ def test_a_users_mistake_ends_with_one_line(capsys, error, status, line):
 def test_a_reader_that_goes_away_ends_the_run_quietly():
     program = "from clue_utils import cli\ncli.run(lambda: [print('line', flush=True) for _ in range(10**6)])"
     command = f"set -o pipefail; {shlex.quote(sys.executable)} -c {shlex.quote(program)} | head -n 1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert (done.returncode, done.stdout, done.stderr) == (141, "line\n", "")
 
 
@@ -136,7 +136,7 @@ def test_neither_home_nor_cache_is_one_line_with_the_remedy(homes, monkeypatch):
 def test_trains_and_logs_without_a_home(demo, tmp_path):
     words = f"--task_name TNEWS --data_dir {demo}/data --model_name_or_path {demo}/model --output_dir {tmp_path}/out"
     words += " --do_train --max_steps 1 --logging_steps 1 --batch_size 8 --max_seq_length 16 --device cpu"
-    script = Path(__file__).parent.parent / "classification/run_clue_classifier.py"
+    script = Path(__file__).parents[1] / "classification/run_clue_classifier.py"
     environment = {name: value for name, value in os.environ.items() if name != "PPNLP_HOME"}
     environment |= {"HOME": "/proc/nobody", "CLUE_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(

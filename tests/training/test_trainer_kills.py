@@ -18,7 +18,7 @@ from typing import Any
 
 from killing import in_a_process
 
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parents[2]
 
 # Log lines, evaluations and checkpoints fall on different updates; an epoch has a batch too many for its updates.
 FLAGS = "--dataset tnews --do_train --do_eval --do_predict --max_steps 7 --save_steps 2 --logging_steps 3"

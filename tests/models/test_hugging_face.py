@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from test_models import torch, write_stream, write_zip  # noqa: F401, a fixture
 
 import hugging_face as hf
 import run_clue_classifier
@@ -20,7 +21,6 @@ from clue_utils import device, models
 from clue_utils.errors import UserError
 from clue_utils.models import heads
 from clue_utils.tasks import TASKS
-from test_models import torch, write_stream, write_zip  # noqa: F401, a fixture
 
 
 def load(folder: Path, task: str = "TNEWS", training: bool = False) -> Any:

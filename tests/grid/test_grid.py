@@ -26,7 +26,7 @@ from clue_utils.grid import outcomes, schedule, trial
 from clue_utils.grid.search_space import Trial
 from clue_utils.tasks import TASKS
 
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parents[2]
 needs_parallel = pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")
 
 # Stands for the scripts of the tasks: notes its words, then does what FAKE_* in the environment say.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
+from test_chid import IDIOMS
 
 import run_c3
 import run_chid
@@ -21,7 +22,6 @@ from clue_utils.training.classification import Classification, text_and_pair
 from run_c3 import C3
 from run_chid import Chid
 from run_cmrc2018 import Cmrc2018
-from test_chid import IDIOMS
 
 
 class Columns(dict):

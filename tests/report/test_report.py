@@ -25,7 +25,7 @@ from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
 from clue_utils.report import collect, page, render, tables
 
-TOP = Path(__file__).resolve().parents[1]
+TOP = Path(__file__).resolve().parents[2]
 TINY = {"learning_rate": 1e-5, "batch_size": 16, "dropout": 0.1, "seed": 42}
 Run = Callable[..., tuple[int, str, str]]
 

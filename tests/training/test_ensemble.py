@@ -18,7 +18,7 @@ import run_clue_classifier
 import run_cmrc2018
 from clue_utils.tasks import DIAGNOSTICS, TASKS
 
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parents[2]
 LENGTH = ("--max_seq_length", 32)
 
 

@@ -22,7 +22,7 @@ from clue_utils.record import Run, trained_with
 from clue_utils.settings import Settings, differences, flag, flags_of_trials, recorded
 from clue_utils.tasks import TASKS
 
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parents[1]
 
 
 def resolved(*words: str, task: str = "TNEWS", cards: int = 1, kind: type[Settings] = Settings):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from test_trainer_kills import outcome
 
 import run_clue_classifier
 import run_clue_classifier_trainer
@@ -21,7 +22,6 @@ from clue_utils.training import trainer
 from clue_utils.training.session import Session
 from clue_utils.training.trainer import ClueTrainer
 from run_clue_classifier_trainer import task_of
-from test_trainer_kills import outcome
 
 TRAINING = (
     *("--do_train", "--do_eval", "--max_steps", 12, "--logging_steps", 4, "--save_steps", 4, "--learning_rate", 1e-3),
