@@ -184,8 +184,8 @@ def go_on_with_another_run(folder: Path) -> None:
 
 
 def take_a_hyper_parameter(folder: Path) -> None:
-    result = {"task": "TNEWS", "hyper_parameters": {"dropout": [LONG]}}
-    settings.Settings.resolve({"model_name_or_path": folder, "do_train": True}, tasks.TASKS["TNEWS"], 1, result)
+    given = {"model_name_or_path": folder, "do_train": True}
+    settings.Settings.resolve(given, tasks.TASKS["TNEWS"], 1, trained={"dropout": [LONG]})
 
 
 @pytest.mark.parametrize(

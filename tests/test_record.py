@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -18,10 +18,13 @@ import run_clue_classifier_trainer
 from clue_utils import ranks, record
 from clue_utils.errors import Stopped, UserError
 from clue_utils.grid import outcomes
+from clue_utils.models.heads import HEADS
 from clue_utils.record import Record, Run, write_failure
+from clue_utils.settings import Settings
 from clue_utils.tasks import TASKS
-from clue_utils.training import classification, session
+from clue_utils.training import session
 
+HEAD = HEADS["classification"]
 TEMPORARY = {"process", "progress", "last_seen", "reason", "exit_status", "advice", "is_trained"}
 FLAGS = "--task_name TNEWS --do_train --max_steps 6 --save_steps 2 --batch_size 8 --max_seq_length 16".split()
 
@@ -43,7 +46,8 @@ def process(**other):
     return {"host": platform.node(), "pid": os.getpid(), "started": record._start_of(os.getpid())} | other
 
 
-AT_120 = {"progress": {"step": 120, "num_steps": 500}, "last_seen": ago(40)}
+# "last_seen" is so many seconds ago.
+AT_120 = {"progress": {"step": 120, "num_steps": 500}, "last_seen": 40}
 
 
 @pytest.mark.parametrize(
@@ -51,17 +55,17 @@ AT_120 = {"progress": {"step": 120, "num_steps": 500}, "last_seen": ago(40)}
     [
         ({"status": "finished"}, "finished", ""),
         ({"status": "finished", "pruned": {"step": 9, "rule": "median"}}, "pruned", "step 9, rule median"),
-        ({"status": "running", "process": process(), **AT_120}, "running", "step 120 of 500, seen 4"),
-        ({"status": "trained", "process": process(), "last_seen": ago(9999)}, "running", "before the first step, seen"),
+        ({"status": "running", "process": process(), **AT_120}, "running", "step 120 of 500, seen "),
+        ({"status": "trained", "process": process(), "last_seen": 9999}, "running", "before the first step, seen"),
         ({"status": "running", "process": process(started=1), **AT_120}, "killed", "step 120 of 500, last seen 20"),
         ({"status": "running", "process": process(host="other"), **AT_120}, "running", "s ago on other"),
         (
-            {"status": "running", "process": process(host="other"), "last_seen": ago(601)},
+            {"status": "running", "process": process(host="other"), "last_seen": 601},
             "killed",
             "on other; the same",
         ),
-        ({"status": "running", "process": process(started=None), "last_seen": ago(601)}, "killed", "last seen"),
-        ({"status": "running", "process": process(), "last_seen": ago(-3600)}, "running", "seen 0 s ago"),
+        ({"status": "running", "process": process(started=None), "last_seen": 601}, "killed", "last seen"),
+        ({"status": "running", "process": process(), "last_seen": -3600}, "running", "seen 0 s ago"),
         ({"status": "running"}, "killed", "no sign of life"),
         ({}, "killed", "no sign of life"),
         ({"status": "stopped", "reason": "interrupted", "exit_status": 130}, "stopped", "interrupted"),
@@ -69,7 +73,8 @@ AT_120 = {"progress": {"step": 120, "num_steps": 500}, "last_seen": ago(40)}
     ],
 )
 def test_status_and_remark_come_from_the_record_alone(tmp_path, fields, status, remark):
-    put(tmp_path, **fields)
+    seen = {"last_seen": ago(fields["last_seen"])} if "last_seen" in fields else {}
+    put(tmp_path, **fields | seen)
     found = Record.read(tmp_path)
     assert found.status == status and remark in found.remark
 
@@ -78,7 +83,7 @@ def test_status_and_remark_come_from_the_record_alone(tmp_path, fields, status, 
 def test_a_process_that_has_ended_is_not_alive(tmp_path, reap):
     child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     started = record._start_of(child.pid)
-    put(tmp_path, status="running", process=process(pid=child.pid, started=started), **AT_120)
+    put(tmp_path, status="running", process=process(pid=child.pid, started=started), last_seen=ago(40))
     assert Record.read(tmp_path).status == "running"
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | (0 if reap else os.WNOWAIT))
@@ -108,9 +113,13 @@ def test_an_impossible_record_is_one_error_for_all_readers(tmp_path, fields):
         Record.read(tmp_path)
 
 
+def replace_loss(monkeypatch, loss):
+    monkeypatch.setattr(session, "HEADS", {"classification": replace(HEAD, loss=loss)})
+
+
 def fail_at(call, error):
     """A loss that fails at one of its calls."""
-    loss, calls = classification.cross_entropy_loss, []
+    loss, calls = HEAD.loss, []
 
     def failing(model, batch):
         calls.append(1)
@@ -129,7 +138,7 @@ def train(run_on_demo, tmp_path):
 
 def test_out_of_memory_is_on_record_with_advice_and_gone_on_from(train, tmp_path, monkeypatch):
     error = RuntimeError("ResourceExhaustedError: Out of memory error on GPU 0.\nMore.")
-    monkeypatch.setattr(classification, "cross_entropy_loss", fail_at(6, error))
+    replace_loss(monkeypatch, fail_at(6, error))
     status, _, said = train()
     found = Record.read(tmp_path)
     assert (status, found.status, found.advice) == (2, "failed", {"gradient_accumulation_steps": 2})
@@ -141,7 +150,7 @@ def test_out_of_memory_is_on_record_with_advice_and_gone_on_from(train, tmp_path
 
 
 def test_a_defect_is_on_record_and_keeps_its_traceback(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(classification, "cross_entropy_loss", fail_at(1, ZeroDivisionError("odd\nlines")))
+    replace_loss(monkeypatch, fail_at(1, ZeroDivisionError("odd\nlines")))
     with pytest.raises(ZeroDivisionError):
         train()
     found = content(tmp_path)
@@ -149,10 +158,7 @@ def test_a_defect_is_on_record_and_keeps_its_traceback(train, tmp_path, monkeypa
 
 
 def test_a_signal_is_on_record_and_gone_on_from(train, tmp_path, monkeypatch):
-    loss = classification.cross_entropy_loss
-    monkeypatch.setattr(
-        classification, "cross_entropy_loss", lambda *words: os.kill(os.getpid(), signal.SIGTERM) or loss(*words)
-    )
+    replace_loss(monkeypatch, lambda *words: os.kill(os.getpid(), signal.SIGTERM) or HEAD.loss(*words))
     assert train()[0] == 143
     found = Record.read(tmp_path)
     assert (
@@ -213,7 +219,7 @@ def test_a_run_is_seen_at_work_in_all_it_does(train, tmp_path, monkeypatch):
 
     def look(function):
         def looking(*words):
-            if function.__name__ == "logits" or not seen:  # a sign for each batch, or while features were built
+            if function is HEAD.forward or not seen:  # a sign for each batch, or while features were built
                 assert signs
             signs.clear()
             found = Record.read(tmp_path)
@@ -222,8 +228,8 @@ def test_a_run_is_seen_at_work_in_all_it_does(train, tmp_path, monkeypatch):
 
         return looking
 
-    for name in ("cross_entropy_loss", "logits"):
-        monkeypatch.setattr(classification, name, look(getattr(classification, name)))
+    changed = replace(HEAD, forward=look(HEAD.forward), loss=look(HEAD.loss))
+    monkeypatch.setattr(session, "HEADS", {"classification": changed})
     show = Run.sign_of_life
     monkeypatch.setattr(Run, "sign_of_life", lambda run: signs.append(1) or show(run))
     assert train("--do_predict", "--overwrite_cache")[0] == 0
@@ -266,8 +272,8 @@ def test_a_failed_prediction_leaves_nothing_in_the_model_s_folder(run_on_demo, d
 
 
 def new_run(folder, **other):
-    flags = {"output_dir": folder, "model_name_or_path": "m", "do_train": True, "overwrite_output_dir": False}
-    return Run("TNEWS", "accuracy", argparse.Namespace(**flags, hyper_parameters=[], max_steps=-1, **other), "cpu")
+    given = {"output_dir": str(folder), "model_name_or_path": "m", "do_train": True, **other}
+    return Run("TNEWS", "accuracy", Settings.resolve(given, TASKS["TNEWS"], 1, {}), "cpu")
 
 
 def test_the_rank_that_failed_first_says_why(tmp_path, monkeypatch):
