@@ -120,6 +120,7 @@ def test_files_and_flags_that_are_named_exist(name):
     assert [path for path in paths if not (TOP / path).exists()] == []
     sources = [path for end in ("py", "sh") for folder in FOLDERS for path in (TOP / folder).rglob(f"*.{end}")]
     known = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    known += "".join(f"--{name}\n" for kind in readme_tables.kinds().values() for name in kind.flags())
     others = {"--no-deps", "--no-build-isolation", "--extra-index-url", "--yes", "--logdir", "--gpus", "--nnodes"}
     others |= {"--master", "--nproc_per_node", "--per_device_train_batch_size", "--metric_for_best_model"}
     others |= {"--load_best_model_at_end", "--save_total_limit", "--strict", "--disable-pip"}

@@ -44,30 +44,34 @@ def hyper_parameters() -> str:
     return markdown_table(["model", *tasks.TASKS], rows)
 
 
-def flags() -> str:
-    """Every flag of the four scripts, by group; what one script alone has names it."""
+def kinds() -> dict[str, type[Settings]]:
+    """Script -> its settings, of the four plain scripts."""
     for folder in ("classification", "mrc"):
         sys.path.insert(0, str(TOP / folder))
     import run_chid
     import run_clue_classifier
     import run_cmrc2018
 
-    kinds: dict[str, type[Settings]] = {
+    return {
         "run_clue_classifier.py": run_clue_classifier.ClassifierSettings,
         "run_c3.py": Settings,
         "run_chid.py": run_chid.ChidSettings,
         "run_cmrc2018.py": run_cmrc2018.Cmrc2018Settings,
     }
+
+
+def flags() -> str:
+    """Every flag of the four scripts, by group; what one script alone has names it."""
     texts: dict[str, str] = {}
     owners: dict[str, list[str]] = {}
-    for script, kind in kinds.items():
+    for script, kind in kinds().items():
         for group in kind.flags_by_group().values():
             for name, flag in group.items():
                 words = f"{' '.join(flag.takes)}. " if isinstance(flag.takes, tuple) else ""
                 texts[name] = words + flag.text
                 owners.setdefault(name, []).append(f"`{script}`")
     rows = [
-        [f"`--{name}`", text + ("" if len(owners[name]) == len(kinds) else f" ({', '.join(owners[name])})")]
+        [f"`--{name}`", text + ("" if len(owners[name]) == len(kinds()) else f" ({', '.join(owners[name])})")]
         for name, text in texts.items()
     ]
     return markdown_table(["flag", "meaning"], rows)
