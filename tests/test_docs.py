@@ -118,7 +118,7 @@ def test_files_and_flags_that_are_named_exist(name):
     text = re.sub("<!-- flags -->.*<!-- /flags -->", "", text, flags=re.DOTALL)  # made from the parsers
     paths = set(re.findall(r"(?<![\w/.])((?:classification|clue_utils|mrc|scripts|tests|docs)/[\w./-]+\.\w+)", text))
     assert [path for path in paths if not (TOP / path).exists()] == []
-    sources = [path for end in ("py", "sh") for folder in FOLDERS for path in (TOP / folder).rglob(f"*.{end}")]
+    sources = [path for end in ("py", "sh") for folder in (*FOLDERS, "tests") for path in (TOP / folder).rglob(f"*.{end}")]
     known = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     known += "".join(f"--{name}\n" for kind in readme_tables.kinds().values() for name in kind.flags())
     others = {"--no-deps", "--no-build-isolation", "--extra-index-url", "--yes", "--logdir", "--gpus", "--nnodes"}
