@@ -179,7 +179,7 @@ non_negative_int = Number(int, lambda n: n >= 0, "an integer of at least 0")
 positive_float = Number(float, lambda x: x > 0, "a number above 0")
 non_negative_float = Number(float, lambda x: x >= 0, "a number of at least 0")
 proportion = Number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
-steps_or_all = Number(int, lambda n: n == -1 or n >= 1, "a number of updates of at least 1 (or -1: by epochs)")
+steps_or_all = Number(int, lambda n: n == -1 or n >= 1, "a number of steps of at least 1 (or -1: by epochs)")
 seed = Number(int, lambda n: n >= 0, "an integer from 0 to below 2 ** 63")
 
 

@@ -69,7 +69,7 @@ class Record:
         score: the best development score so far, a fraction, by ``metric``.
         metrics: all metrics at that step, fractions (``loss`` is a loss).
         history: (step, score) of each evaluation.
-        num_steps: updates of the whole training, where that is known.
+        num_steps: steps of the whole training, where that is known.
         num_dev: records of the development set.
         data_sha256: split -> checksum.
         wall_time: seconds.

@@ -177,10 +177,10 @@ class Settings:
     batch_size: int = recorded(TRAINING, cli.positive_int, "records per card and update", _SHARED_BEST, by_trial=True)
     learning_rate: float = recorded(TRAINING, cli.positive_float, "peak learning rate", _BEST, by_trial=True)
     num_train_epochs: float = recorded(TRAINING, cli.positive_int, "passes over the training set", _OF_TASK)
-    max_steps: int = flag(TRAINING, cli.steps_or_all, "stop after this many updates; -1: by epochs", -1)
-    warmup_proportion: float = recorded(TRAINING, cli.proportion, "share of all updates spent warming up", _OF_TASK)
+    max_steps: int = flag(TRAINING, cli.steps_or_all, "stop after this many steps; -1: by epochs", -1)
+    warmup_proportion: float = recorded(TRAINING, cli.proportion, "share of all steps spent warming up", _OF_TASK)
     warmup_steps: int = recorded(
-        TRAINING, cli.non_negative_int, "updates spent warming up, above --warmup_proportion if not 0", 0
+        TRAINING, cli.non_negative_int, "steps spent warming up, above --warmup_proportion if not 0", 0
     )
     weight_decay: float = recorded(TRAINING, cli.non_negative_float, "of AdamW", 0.01)
     adam_epsilon: float = recorded(TRAINING, cli.positive_float, "of AdamW", 1e-8)
@@ -218,11 +218,11 @@ class Settings:
     )
 
     seed: int = recorded(TRAINING, cli.seed, "of everything drawn at random", tasks.SEED, by_trial=True)
-    logging_steps: int = recorded(TRAINING, cli.positive_int, "updates between log lines", 100, may_change=True)
+    logging_steps: int = recorded(TRAINING, cli.positive_int, "steps between log lines", 100, may_change=True)
     save_steps: int = recorded(
         TRAINING,
         cli.non_negative_int,
-        "updates between evaluations; 0: once an epoch",
+        "steps between evaluations; 0: once an epoch",
         Lookup(
             "100 for classification, 0 for reading",
             lambda name, at: (0 if at.task.is_reading_comprehension else 100, f"registry, {at.task.kind}"),

@@ -19,13 +19,13 @@ from clue_utils.errors import UserError, show
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a task's data: which files hold it, and how many records with a gold label the release has.
+    """One part of a task's data: which files hold it, and how many examples with a gold label the release has.
 
     ``files`` lists the alternatives in order of preference; each alternative is the tuple of files to be joined.
     """
 
     files: tuple[tuple[str, ...], ...]
-    num_records: int
+    num_examples: int
     answers: str | None = None
 
 
@@ -46,7 +46,7 @@ class Task:
             "cloze" (CHID).
         script: the program that runs the task, relative to the project's top folder.
         folder: name of the task's folder in the official layout.
-        fields: schema of one record without id and label: a type, ``[type]`` for a list, or a nested mapping.
+        fields: schema of one example without id and label: a type, ``[type]`` for a list, or a nested mapping.
         labels: official label strings; the position is the class id. Empty where there is no fixed label list.
         metric: "accuracy" or "em", the number that chooses the best checkpoint.
         published_metrics: where scores were published by another rule, a run's metrics by that: PaddleNLP's looser EM
@@ -94,7 +94,7 @@ class Task:
 SEED = 42
 
 
-# A record with this gold label has no agreed answer; the official readers leave it out.
+# An example with this gold label has no agreed answer; the official readers leave it out.
 NO_LABEL = "-"
 
 
@@ -102,14 +102,14 @@ NO_LABEL = "-"
 MAX_CHOICES = 4
 
 
-# The tag of a blank in a CHID passage (a regular expression), and how many idioms a record offers.
+# The tag of a blank in a CHID passage (a regular expression), and how many idioms an example offers.
 BLANK = r"#idiom\d+#"
 
 
 NUM_CANDIDATES = 10
 
 
-# How the idioms of a CHID record are given to its blanks, see ``chid.assign_candidates``; the first by default.
+# How the idioms of a CHID example are given to its blanks, see ``chid.assign_candidates``; the first by default.
 ASSIGNMENT_RULES = ("joint", "greedy")
 
 
@@ -408,7 +408,7 @@ _ALL = (
 TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
 
 
-# A set of 514 pairs that shows how a model handles nine phenomena of Chinese: no score counts it, it has test records
+# A set of 514 pairs that shows how a model handles nine phenomena of Chinese: no score counts it, it has test examples
 # only, and CMNLI's model answers it. Its fields have names of their own. No source says its file name on the
 # leaderboard, which is formed by the rule that its notes give for every task.
 DIAGNOSTICS_MODEL = "CMNLI"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clue_utils import cli, environment, ranks, tasks
-from clue_utils.data.examples import Records
+from clue_utils.data.examples import Examples
 from clue_utils.errors import UserError
 from clue_utils.features.method import Method
 from clue_utils.features.store import Feature, Features
@@ -54,21 +54,21 @@ class C3(Method):
             raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a question: pass at least 8")
         super().__init__(tokenizer, max_seq_length)
 
-    def encode(self, record: dict[str, Any]) -> list[Feature]:
+    def encode(self, example: dict[str, Any]) -> list[Feature]:
         """One feature: ``input_ids`` and ``token_type_ids`` of four rows, ``label``, ``num_choices``.
 
         Every choice is cut to fit on its own. Ids are built from word pieces, which are never tokenised again.
         """
-        context = self._ids("\n".join(record["context"]).lower())
-        question = self._ids(record["question"].lower())
-        choices = record["choice"] + [MISSING_CHOICE] * (MAX_CHOICES - len(record["choice"]))
+        context = self._ids("\n".join(example["context"]).lower())
+        question = self._ids(example["question"].lower())
+        choices = example["choice"] + [MISSING_CHOICE] * (MAX_CHOICES - len(example["choice"]))
         rows = [self._pack(context, question, self._ids(choice.lower())) for choice in choices]
         return [
             {
                 "input_ids": [ids for ids, _ in rows],
                 "token_type_ids": [types for _, types in rows],
-                "label": record.get("label", -1),
-                "num_choices": len(record["choice"]),
+                "label": example.get("label", -1),
+                "num_choices": len(example["choice"]),
             }
         ]
 
@@ -79,21 +79,21 @@ class C3(Method):
         second = [*question[:q], sep, *choice[:o], sep]
         return first + second, [0] * len(first) + [1] * len(second)
 
-    def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
+    def score(self, scores: np.ndarray, examples: Examples, features: Features) -> dict[str, float]:
         """Loss, ``accuracy`` among the choices that a question has, and ``accuracy_with_fillers`` among all four rows.
 
         The latter is the rule of the official script and of the published scores: a filler may be taken for the answer.
         """
         with_fillers = accuracy(scores.argmax(axis=1), features.column("label"))
-        return super().score(scores, records, features) | {"accuracy_with_fillers": with_fillers}
+        return super().score(scores, examples, features) | {"accuracy_with_fillers": with_fillers}
 
-    def choose(self, scores: np.ndarray, records: Records, features: Features) -> np.ndarray:
+    def choose(self, scores: np.ndarray, examples: Examples, features: Features) -> np.ndarray:
         """Highest-scored choice that each question really has."""
         missing = np.arange(MAX_CHOICES) >= features.column("num_choices")[:, None]
         return np.where(missing, -np.inf, scores).argmax(axis=1)
 
-    def answer(self, scores: np.ndarray, records: Records, features: Features) -> Answers:
-        return [(r["id"], int(i)) for r, i in zip(records, self.choose(scores, records, features), strict=True)]
+    def answer(self, scores: np.ndarray, examples: Examples, features: Features) -> Answers:
+        return [(r["id"], int(i)) for r, i in zip(examples, self.choose(scores, examples, features), strict=True)]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clue_utils import cli, environment, ranks, tasks
-from clue_utils.data.examples import Records
+from clue_utils.data.examples import Examples
 from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
 from clue_utils.features.method import Method
@@ -43,7 +43,7 @@ class Chid(Method):
     the blank, half on each side, what one side does not need going to the other; segment ids are all 0.
 
     Args:
-        assignment: how candidates are given to the blanks of a record, see ``chid.assign_candidates``.
+        assignment: how candidates are given to the blanks of an example, see ``chid.assign_candidates``.
     """
 
     name = "chid"
@@ -58,12 +58,12 @@ class Chid(Method):
         if self.mark == tokenizer.unk_token_id:
             logger.warning("the vocabulary has no %s: blanks are marked with %s", BLANK_MARK, tokenizer.unk_token)
 
-    def encode(self, record: dict[str, Any]) -> list[Feature]:
+    def encode(self, example: dict[str, Any]) -> list[Feature]:
         """One feature for each blank: ``input_ids`` of ten rows and ``label``."""
-        candidates = [self._ids(idiom) for idiom in record["candidates"]]
-        answers = record.get("answers", {})
+        candidates = [self._ids(idiom) for idiom in example["candidates"]]
+        answers = example.get("answers", {})
         features = []
-        for passage in record["content"]:
+        for passage in example["content"]:
             tokens, tags = self._passage(passage)
             for position, tag in tags:
                 left, right = self._window(tokens, position)
@@ -108,14 +108,14 @@ class Chid(Method):
                 left = left[1:]
         return [cls, *idiom, sep, *left, self.mark, *right, sep][: self.max_seq_length]
 
-    def choose(self, scores: np.ndarray, records: Records, features: Features) -> np.ndarray:
+    def choose(self, scores: np.ndarray, examples: Examples, features: Features) -> np.ndarray:
         """Candidates for all blanks, each used once within its record whatever batch its blanks were in."""
-        ends = np.cumsum([len(blanks(record)) for record in records])
+        ends = np.cumsum([len(blanks(example)) for example in examples])
         return np.concatenate([assign_candidates(part, self.assignment) for part in np.split(scores, ends[:-1])])
 
-    def answer(self, scores: np.ndarray, records: Records, features: Features) -> Answers:
-        tags = [tag for record in records for tag in blanks(record)]
-        return dict(zip(tags, map(int, self.choose(scores, records, features)), strict=True))
+    def answer(self, scores: np.ndarray, examples: Examples, features: Features) -> Answers:
+        tags = [tag for example in examples for tag in blanks(example)]
+        return dict(zip(tags, map(int, self.choose(scores, examples, features)), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class ChidSettings(Settings):
     assignment: str = recorded(
         "CHID",
         ASSIGNMENT_RULES,
-        "give the blanks of a record their idioms by the best joint assignment, or greedily as earlier scripts do",
+        "give the blanks of an example their idioms by the best joint assignment, or greedily as earlier scripts do",
         ASSIGNMENT_RULES[0],
     )
 

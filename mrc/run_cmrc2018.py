@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clue_utils import cli, environment, ranks, tasks
-from clue_utils.data.examples import Records
+from clue_utils.data.examples import Examples
 from clue_utils.errors import UserError
 from clue_utils.features.method import Method
 from clue_utils.features.store import Feature, Features
@@ -129,7 +129,7 @@ class Cmrc2018(Method):
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"doc_stride": self.doc_stride, "max_query_length": self.max_query_length}
 
-    def encode(self, record: dict[str, Any]) -> list[Feature]:
+    def encode(self, example: dict[str, Any]) -> list[Feature]:
         """The windows of one question.
 
         Besides ``input_ids`` and ``token_type_ids``: ``start`` and ``end``, the answer's first and last token in the
@@ -137,9 +137,9 @@ class Cmrc2018(Method):
         the position of the window's first context token; for each of its context tokens ``char_begin`` and
         ``char_end``, and ``best``: 1 where no other window shows more of the token's surroundings.
         """
-        question = self._tokenize(record["question"])[0][: self.max_query_length]
-        ids, spans = self._tokenize(record["context"])
-        answer = self._answer_tokens(record, spans)
+        question = self._tokenize(example["question"])[0][: self.max_query_length]
+        ids, spans = self._tokenize(example["context"])
+        answer = self._answer_tokens(example, spans)
         size = self.max_seq_length - len(question) - 3
         windows = list(self._windows(len(ids), size))
         best = best_windows(windows)
@@ -173,35 +173,35 @@ class Cmrc2018(Method):
                 return
             begin += min(size, self.doc_stride)
 
-    def _answer_tokens(self, record: dict[str, Any], spans: list[Span]) -> Span | None:
+    def _answer_tokens(self, example: dict[str, Any], spans: list[Span]) -> Span | None:
         """First and last context token of the first gold answer."""
-        if not record["answers"]:
+        if not example["answers"]:
             return None
-        answer = record["answers"][0]
-        begin = repaired_start(record["context"], answer)
+        answer = example["answers"][0]
+        begin = repaired_start(example["context"], answer)
         if begin is None:
             return None
         end = begin + len(answer["text"])
         inside = [i for i, (b, e) in enumerate(spans) if b < end and e > begin]
         return (inside[0], inside[-1]) if inside else None
 
-    def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
+    def score(self, scores: np.ndarray, examples: Examples, features: Features) -> dict[str, float]:
         starts = cross_entropy(scores[:, 0::2], features.column("start"))
         ends = cross_entropy(scores[:, 1::2], features.column("end"))
-        predictions = self.answer(scores, records, features)
-        golds = {record["id"]: [answer["text"] for answer in record["answers"]] for record in records}
+        predictions = self.answer(scores, examples, features)
+        golds = {example["id"]: [answer["text"] for answer in example["answers"]] for example in examples}
         return {
             "loss": (starts + ends) / 2,
             **cmrc2018_scores(predictions, golds),
             **squad_scores(predictions, golds),
         }
 
-    def answer(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, str]:
+    def answer(self, scores: np.ndarray, examples: Examples, features: Features) -> dict[str, str]:
         first_windows = np.flatnonzero(features.column("window") == 0)
         bounds = np.append(first_windows, len(features))
         return {
-            record["id"]: self._best_text(record["context"], scores, features, range(begin, end))
-            for record, begin, end in zip(records, bounds[:-1], bounds[1:], strict=True)
+            example["id"]: self._best_text(example["context"], scores, features, range(begin, end))
+            for example, begin, end in zip(examples, bounds[:-1], bounds[1:], strict=True)
         }
 
     def _best_text(self, context: str, scores: np.ndarray, features: Features, windows: range) -> str:

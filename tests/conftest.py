@@ -20,7 +20,7 @@ from warm_python import WarmPython
 # One thread for each process, as several run side by side; sums also come out the same on any number of processors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 environment.tune_cpu()
-# No test finds data but where it says; the workers, which are started after this, find the real records all the same.
+# No test finds data but where it says; the workers, which are started after this, find the real examples all the same.
 REAL_RECORDS = os.environ.setdefault("CLUE_TEST_RECORDS", os.environ.pop("CLUE_DATA_DIR", ""))
 os.environ.pop("PYTHON", None)  # names the interpreter that .venv is made with; the scripts take it for the one to run
 # A shell that runs the tests in the background has its children ignore interrupts, which some tests are about.
@@ -36,13 +36,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(scope="session")
 def clue_data_dir() -> Path:
-    """The folder with real records, in the official layout."""
+    """The folder with real examples, in the official layout."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "clue"
     folder = Path(REAL_RECORDS or beside)
     if not folder.is_dir():
-        pytest.skip(f"needs real records: set CLUE_DATA_DIR ({folder} is not a folder)")
+        pytest.skip(f"needs real examples: set CLUE_DATA_DIR ({folder} is not a folder)")
     if (folder.parent / make_demo.MANIFEST).is_file():
-        pytest.skip(f"needs real records: CLUE_DATA_DIR names demo data ({folder})")
+        pytest.skip(f"needs real examples: CLUE_DATA_DIR names demo data ({folder})")
     return folder
 
 
@@ -80,8 +80,8 @@ def demo(shared_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def few_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Demo data of a few records for each task, where a test is not about learning."""
+def few_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demo data of a few examples for each task, where a test is not about learning."""
     folder = tmp_path_factory.mktemp("few") / "data"
     make_data(folder, sizes=sizes_for(16))
     return folder

@@ -64,7 +64,7 @@ def phases() -> dict[str, tuple[Any, str]]:
         "download": (download, "_read"),
         "unpack": (zipfile.ZipFile, "extract"),
         "encode": (build, "_arrow"),
-        "update": (loop, "_backward"),
+        "step": (loop, "_backward"),
         "evaluate and predict": (predict, "to_tensors"),
         "checkpoint": (checkpoints, "save_file"),
         "best model": (load, "put"),
@@ -182,7 +182,7 @@ def kill_runs(num_kills: int, seed: int) -> list[tuple[str, str, bool]]:
         import make_demo
 
         status = in_a_process(
-            lambda: (environment.import_libraries(), make_demo.make_demo(top / "demo", records=RECORDS))
+            lambda: (environment.import_libraries(), make_demo.make_demo(top / "demo", examples=RECORDS))
         )  # type: ignore
         assert status == 0
         environment.import_libraries()

@@ -48,10 +48,10 @@ class Scene:
         return [str(word) for pair in self.flags.items() for word in pair] + self.actions
 
     def line_3(self, **fields: Any) -> None:
-        """Change fields of the third training record; None removes one."""
+        """Change fields of the third training example; None removes one."""
         lines = (self.data / "train.json").read_text(encoding="utf-8").split("\n")
-        record = json.loads(lines[2]) | fields
-        lines[2] = json.dumps({name: value for name, value in record.items() if value is not None})
+        example = json.loads(lines[2]) | fields
+        lines[2] = json.dumps({name: value for name, value in example.items() if value is not None})
         (self.data / "train.json").write_text("\n".join(lines), encoding="utf-8")
 
     def append(self, data: bytes) -> None:
@@ -91,7 +91,7 @@ CASES: dict[str, Case] = {
     "a task of another script": (flag("--task_name", "C3"), r"C3 is a reading task: run mrc/run_c3.py"),
     "nothing to do": (lambda s: s.actions.clear(), r"nothing to do: pass --do_train, --do_eval or --do_predict"),
     "a device that is not there": (flag("--device", "gpu"), r"--device gpu: .*pass --device cpu"),
-    "more parts than records": (
+    "more parts than examples": (
         flag("--gradient_accumulation_steps", 9),
         r"--gradient_accumulation_steps 9 is more than",
     ),
@@ -99,7 +99,7 @@ CASES: dict[str, Case] = {
         flag("--max_seq_length", 4096),
         r"--max_seq_length 4096: the model has \d+ positions",
     ),
-    # Files and records
+    # Files and examples
     "no data folder": (flag("--data_dir", "/nowhere"), r"/nowhere"),
     "missing file": (lambda s: (s.data / "train.json").unlink(), r"train\.json"),
     "empty file": (write("data/tnews_public/train.json", b""), r"train\.json: empty"),

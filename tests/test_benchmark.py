@@ -12,7 +12,7 @@ import benchmark
 
 def cost(seconds, steps_per_second=2.0, **more):
     fields = {"seconds": seconds, "first_step": 1.0, "features": 0.5, "steps_per_second": steps_per_second}
-    fields |= {"tokens": 80, "padded_tokens": 100, "updates": 10, "evaluations": [1.0, 3.0]}
+    fields |= {"tokens": 80, "padded_tokens": 100, "steps": 10, "evaluations": [1.0, 3.0]}
     return (
         fields | {"peak_memory": 2**30, "matrix_share": 0.5, "losses": [1.0], "metrics": [], "predictions": {}} | more
     )
@@ -50,9 +50,9 @@ def test_differences_are_told():
 
 
 @pytest.mark.parametrize("task", ["TNEWS", "C3"])
-def test_plain_and_ours_learn_the_same(task, few_records, demo, tmp_path, warm_python, monkeypatch):
+def test_plain_and_ours_learn_the_same(task, few_examples, demo, tmp_path, warm_python, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(warm_python))  # what it runs its jobs with
-    words = ["--tasks", task, "--predict", "--data_dir", few_records, "--tokenizer", demo / "model"]
+    words = ["--tasks", task, "--predict", "--data_dir", few_examples, "--tokenizer", demo / "model"]
     words += "--steps 4 --rounds 1 --records 40 --layers 1 --hidden_size 64 --batch_size 4 --output".split()
     benchmark.main([*map(str, words), str(tmp_path)])
     results = json.loads((tmp_path / "benchmark.json").read_text())[task]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import check_models
 import run_c3
 import run_cmrc2018
-from clue_utils.data.examples import load_records
+from clue_utils.data.examples import load_examples
 from clue_utils.tasks import TASKS
 from clue_utils.training.classification import Classification
 from demo.records import make_data, sizes_for
@@ -24,7 +24,7 @@ def test_every_text_fills_its_task_s_length(tokenizer, tmp_path):
             "CMRC2018": lambda n=length: run_cmrc2018.Cmrc2018(tokenizer, n, **SETTINGS),
         }.get(name, lambda n=length, task=task: Classification(task, tokenizer, n))()
         for split in ("train", *task.test_splits):
-            for record in load_records(task, split, tmp_path):
-                ids = method.encode(record)[0]["input_ids"]
+            for example in load_examples(task, split, tmp_path):
+                ids = method.encode(example)[0]["input_ids"]
                 rows = ids if name == "C3" else [ids]
                 assert [len(row) for row in rows] == [length] * len(rows), (name, split)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import make_demo
-from clue_utils.data.examples import load_records
+from clue_utils.data.examples import load_examples
 from clue_utils.errors import UserError
 from clue_utils.tasks import CLASSIFICATION_TASKS, NO_LABEL, TASKS
 from demo.model import make_model, vocabulary
@@ -76,7 +76,7 @@ def test_the_seed_decides_every_byte(data, tmp_path):
 def test_every_split_is_read_as_the_real_files_are(data, task):
     sizes = sizes_for(RECORDS)[task.name]
     for split in task.splits:
-        records = load_records(task, split, data)
+        records = load_examples(task, split, data)
         assert len(records) + records.num_dropped == sizes.of(split)
         assert bool(records.num_dropped) == ((task.name, split) in WITHOUT_LABEL)
 
@@ -108,7 +108,7 @@ def test_classification_files_have_the_official_fields(data, name):
 def test_every_label_occurs_in_the_default_training_sets(tmp_path):
     make_data(tmp_path)
     for name in CLASSIFICATION_TASKS:
-        assert {record["label"] for record in load_records(TASKS[name], "train", tmp_path)} == set(
+        assert {record["label"] for record in load_examples(TASKS[name], "train", tmp_path)} == set(
             range(len(TASKS[name].labels))
         )
 

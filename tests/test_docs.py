@@ -41,12 +41,12 @@ def without_comments(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, demo, few_records):
+def place(tmp_path_factory, demo, few_examples):
     """A copy of the project with small demo data, and a demo model under the name of a published one."""
     top = tmp_path_factory.mktemp("a place") / "project"
     for folder in FOLDERS:
         shutil.copytree(TOP / folder, top / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(few_records, top / "cache/data")
+    shutil.copytree(few_examples, top / "cache/data")
     for name in ("ernie-3.0-base-zh", "home/hf/chinese-roberta-wwm-ext"):
         shutil.copytree(demo / "model", top / name)
     return top
@@ -118,7 +118,9 @@ def test_files_and_flags_that_are_named_exist(name):
     text = re.sub("<!-- flags -->.*<!-- /flags -->", "", text, flags=re.DOTALL)  # made from the parsers
     paths = set(re.findall(r"(?<![\w/.])((?:classification|clue_utils|mrc|scripts|tests|docs)/[\w./-]+\.\w+)", text))
     assert [path for path in paths if not (TOP / path).exists()] == []
-    sources = [path for end in ("py", "sh") for folder in (*FOLDERS, "tests") for path in (TOP / folder).rglob(f"*.{end}")]
+    sources = [
+        path for end in ("py", "sh") for folder in (*FOLDERS, "tests") for path in (TOP / folder).rglob(f"*.{end}")
+    ]
     known = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     known += "".join(f"--{name}\n" for kind in readme_tables.kinds().values() for name in kind.flags())
     others = {"--no-deps", "--no-build-isolation", "--extra-index-url", "--yes", "--logdir", "--gpus", "--nnodes"}

@@ -20,7 +20,7 @@ import run_c3
 import run_chid
 import run_cmrc2018
 from clue_utils import tasks
-from clue_utils.data import examples
+from clue_utils.data.examples import load_examples
 from clue_utils.errors import UserError
 from clue_utils.leaderboard import check_file, check_zip, file_names, write
 from clue_utils.settings import Settings
@@ -100,7 +100,7 @@ def method_of(task, tokenizer):
 @pytest.mark.parametrize("name", tasks.TASKS)
 @quick
 @given(choice=st.randoms(use_true_random=False), new=st.one_of(VALUES, st.just(list)))
-def test_records(name, folder, tokenizer, tmp_path_factory, choice: random.Random, new):
+def test_examples(name, folder, tokenizer, tmp_path_factory, choice: random.Random, new):
     task = tasks.TASKS[name]
     target = tmp_path_factory.mktemp("changed") / task.folder
     target.mkdir()
@@ -116,25 +116,25 @@ def test_records(name, folder, tokenizer, tmp_path_factory, choice: random.Rando
         lines = text.splitlines()
         number = choice.randrange(len(lines))
         try:
-            record = json.loads(lines[number])
+            example = json.loads(lines[number])
         except ValueError:
-            record = lines[number]
-        where = choice.choice([*places(record)]) if isinstance(record, dict) else ()
-        lines[number] = json.dumps(changed(record, where, new if new is not list or where else None))
+            example = lines[number]
+        where = choice.choice([*places(example)]) if isinstance(example, dict) else ()
+        lines[number] = json.dumps(changed(example, where, new if new is not list or where else None))
         path.write_text("\n".join(lines), encoding="utf-8")
     else:
         document = json.loads(text)
         where = choice.choice([*places(document)])
         path.write_text(json.dumps(changed(document, where, new if new is not list or where else None)), "utf-8")
     try:
-        records = examples.load_records(task, split, target.parent)
+        examples = load_examples(task, split, target.parent)
     except UserError as error:
         line = str(error).replace(str(target.parent), "")
         assert line.isprintable() and path.name in line and len(line) <= LONGEST, line
         return
     method = method_of(task, tokenizer)
-    for record in records:
-        for feature in method.encode(record):
+    for example in examples:
+        for feature in method.encode(example):
             rows = feature["input_ids"]
             for row in rows if isinstance(rows[0], list) else [rows]:
                 assert 0 < len(row) <= method.max_seq_length

@@ -31,21 +31,21 @@ REVIEWS = Task(
 
 @pytest.fixture
 def reviews(monkeypatch, tmp_path):
-    """The task, and made records of it."""
+    """The task, and made examples of it."""
     monkeypatch.setitem(tasks.TASKS, REVIEWS.name, REVIEWS)
     text_and_pair = classification.text_and_pair
 
     # What would be two lines of text_and_pair.
-    def with_reviews(task_name, record):
+    def with_reviews(task_name, example):
         if task_name == "REVIEWS":
-            return record["title"], record["review"]
-        return text_and_pair(task_name, record)
+            return example["title"], example["review"]
+        return text_and_pair(task_name, example)
 
     monkeypatch.setattr(classification, "text_and_pair", with_reviews)
     folder = tmp_path / "data/reviews_public"
     folder.mkdir(parents=True)
     for name, number in (("train", 400), ("dev", 60), ("test", 30)):
-        records = [
+        examples = [
             {
                 "title": f"第{i}条",
                 "review": "很好看" if i % 3 else "很难看",
@@ -54,7 +54,7 @@ def reviews(monkeypatch, tmp_path):
             }
             for i in range(number)
         ]
-        lines = [{k: v for k, v in record.items() if name != "test" or k != "label"} for record in records]
+        lines = [{k: v for k, v in example.items() if name != "test" or k != "label"} for example in examples]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
     return folder.parent

@@ -132,7 +132,7 @@ def fail_at(call, error):
 
 @pytest.fixture
 def train(run_on_demo, tmp_path):
-    """Train on TNEWS for six updates, evaluating after every second: (status, standard output, standard error)."""
+    """Train on TNEWS for six steps, evaluating after every second: (status, standard output, standard error)."""
     return lambda *words, **more: run_on_demo(run_clue_classifier.main, tmp_path, *FLAGS, *words, **more)
 
 

@@ -64,9 +64,9 @@ def test_a_published_model_brings_its_own_best_run():
     [
         ("C3", "ernie-gram-zh --do_train", 4, 6, ""),
         ("TNEWS", "/data/ernie-3.0-base-zh --do_train", 4, 8, ""),
-        ("C3", "ernie-3.0-base-zh --do_train", 3, 10, "batch of 32 records .* 3 cards: 10 on each make 30, .* on 2 "),
-        ("AFQMC", "ernie-1.0 --do_train", 5, 3, "batch of 16 records .* over 5 cards: 3 on each make 15, .* on 4 of"),
-        ("C3", "ernie-gram-zh --do_train", 32, 1, "batch of 24 records .* 1 on each make 32, .* on 24 of the cards"),
+        ("C3", "ernie-3.0-base-zh --do_train", 3, 10, "batch of 32 examples .* 3 cards: 10 on each make 30, .* on 2 "),
+        ("AFQMC", "ernie-1.0 --do_train", 5, 3, "batch of 16 examples .* over 5 cards: 3 on each make 15, .* on 4 of"),
+        ("C3", "ernie-gram-zh --do_train", 32, 1, "batch of 24 examples .* 1 on each make 32, .* on 24 of the cards"),
         ("C3", "ernie-3.0-base-zh --do_train --batch_size 11", 3, 11, ""),
         ("C3", "ernie-3.0-base-zh --do_eval", 3, 10, ""),
     ],
@@ -75,7 +75,7 @@ def test_the_published_batch_is_shared_out_over_the_cards(caplog, task, words, c
     args = resolved("--model_name_or_path", *words.split(), task=task, cards=cards)
     args.log(TASKS[task], cards)
     assert args.batch_size == each
-    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    lines = [example.getMessage() for example in caplog.examples if example.levelname == "WARNING"]
     assert len(lines) == bool(warning) and all(re.search(warning, line) for line in lines)
 
 
@@ -126,7 +126,7 @@ def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
         (f"--batch_size {'9' * 400}", "is not an integer of at least 1"),
         ("--learning_rate nan", "--learning_rate: 'nan' is not a number above 0"),
         ("--dropout 1", "--dropout: '1' is not a number from 0 to below 1"),
-        ("--max_steps 0", "--max_steps: '0' is not a number of updates"),
+        ("--max_steps 0", "--max_steps: '0' is not a number of steps"),
         ("--device tpu", "--device: invalid choice: 'tpu'"),
         ("--save_best_model perhaps", "--save_best_model: 'perhaps' is neither true nor false"),
     ],

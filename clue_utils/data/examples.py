@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Records(Sequence[dict[str, Any]]):
-    """The checked records of one split, see :func:`load_records`.
+class Examples(Sequence[dict[str, Any]]):
+    """The checked examples of one split, see :func:`load_examples`.
 
     Attributes:
         files: what was read, in order; a file of answers comes last.
         sha256: hex digest over the bytes of ``files``, one after the other.
-        num_dropped: records left out because their gold label is "-".
+        num_dropped: examples left out because their gold label is "-".
     """
 
     task: Task
@@ -63,7 +63,7 @@ def cache_dir() -> Path:
         raise UserError("no home folder to keep a cache in: set CLUE_CACHE_DIR") from None
 
 
-def load_records(task: Task, split: str, data_dir: str | os.PathLike[str] | None = None) -> Records:
+def load_examples(task: Task, split: str, data_dir: str | os.PathLike[str] | None = None) -> Examples:
     """Read one split of a task.
 
     ``data_dir`` (else ``$CLUE_DATA_DIR``) holds the task's folder (``tnews_public/``), or is that folder; the files
@@ -73,7 +73,7 @@ def load_records(task: Task, split: str, data_dir: str | os.PathLike[str] | None
     Rows by ``task.kind``; in test splits, gold answers are ignored and left out where there are any:
 
     - classification: the fields of ``task.fields``; ``id``, the record's own or else its position in the file from 0;
-      ``label``, the position in ``task.labels`` (int). Records with gold label "-" are left out and counted.
+      ``label``, the position in ``task.labels`` (int). Examples with gold label "-" are left out and counted.
     - multiple_choice: ``id`` (int; in tests the question's own, else a running number), ``context`` (list of str),
       ``question``, ``choice`` (list of 2 to 4 str), ``label``: position of the answer in ``choice``. Where the choices
       repeat the answer, as in two official training questions, it is the first of these positions: equal choices get
@@ -103,9 +103,9 @@ def load_records(task: Task, split: str, data_dir: str | os.PathLike[str] | None
     rows = PackedRows(labelled())
     names = ", ".join(map(str, files))
     if not rows:
-        raise UserError(f"{names}: no record" + (f' with a gold label other than "{NO_LABEL}"' if num_dropped else ""))
+        raise UserError(f"{names}: no example" + (f' with a gold label other than "{NO_LABEL}"' if num_dropped else ""))
     logger.info(
-        "%s %s: %d records%s from %s; %s",
+        "%s %s: %d examples%s from %s; %s",
         task.name,
         split,
         len(rows),
@@ -113,7 +113,7 @@ def load_records(task: Task, split: str, data_dir: str | os.PathLike[str] | None
         names,
         _describe_release(task, split, reader.md5),
     )
-    return Records(task, split, rows, files, reader.sha256.hexdigest(), num_dropped)
+    return Examples(task, split, rows, files, reader.sha256.hexdigest(), num_dropped)
 
 
 def _given(data_dir: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
@@ -128,7 +128,7 @@ def data_root(data_dir: str | os.PathLike[str] | None) -> Path:
 
 
 def find_files(task: Task, split: str, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
-    """The files of a split in reading order, as :func:`load_records` looks for them; fetched if need be.
+    """The files of a split in reading order, as :func:`load_examples` looks for them; fetched if need be.
 
     Raises:
         UserError: one is missing.
@@ -189,7 +189,7 @@ def _describe_release(task: Task, split: str, md5: Mapping[Path, str]) -> str:
             logger.warning("%s: by its checksum this is the official %s", path, name)
     if len(known) == len(md5):
         return "checksum of the known release"
-    official = f"the official split has {spec.num_records:,} records"
+    official = f"the official split has {spec.num_examples:,} examples"
     if not own_names & set(task.md5.values()):
         return f"no checksum of a release is known, {official}"
     return f"checksum of no known release (a subset or another one), {official}"

@@ -1,4 +1,4 @@
-"""Many small records in little memory."""
+"""Many small examples in little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the official files of each kind of task and check every record.
+"""Read the official files of each kind of task and check every example.
 
 Whatever is wrong with a file ends as one ``UserError`` that names file, line (or place in the document) and field.
 """
@@ -29,13 +29,13 @@ _INT64 = range(-(2**63), 2**63)
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
-def blanks(record: Mapping[str, Any]) -> list[str]:
-    """Tags of all blanks of a CHID record, over all its passages, in order."""
-    return [tag for passage in record["content"] for tag in re.findall(BLANK, passage)]
+def blanks(example: Mapping[str, Any]) -> list[str]:
+    """Tags of all blanks of a CHID example, over all its passages, in order."""
+    return [tag for passage in example["content"] for tag in re.findall(BLANK, passage)]
 
 
 class _FieldError(Exception):
-    """Something wrong with a record; whoever knows its place turns this into a UserError."""
+    """Something wrong with an example; whoever knows its place turns this into a UserError."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"field '{name}': {problem}" if name else problem)
@@ -68,7 +68,7 @@ class Reader:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         self.md5[path] = md5.hexdigest()
 
-    def records(self, path: Path) -> Iterator[tuple[int, Any]]:
+    def examples(self, path: Path) -> Iterator[tuple[int, Any]]:
         """Number from 1 and parsed content of each line; empty lines are accepted at the end only."""
         blank = 0
         number = 0
@@ -77,7 +77,7 @@ class Reader:
                 blank = blank or number
                 continue
             if blank:
-                raise UserError(f"{path}:{blank}: an empty line between records; remove it")
+                raise UserError(f"{path}:{blank}: an empty line between examples; remove it")
             if number == 1 and line.lstrip().startswith(b"["):
                 raise UserError(f"{path}:1: a JSON array in place of one JSON object a line")
             yield number, _parse(path, number, line)
@@ -95,7 +95,7 @@ class Reader:
 def _parse(path: Path, number: int, content: bytes) -> Any:
     """Parse the JSON text that begins in line ``number``."""
     try:
-        value, repeated = strict_json.parse(content, "a record")
+        value, repeated = strict_json.parse(content, "an example")
     except strict_json.NotJson as error:
         raise UserError(f"{path}:{number + (error.line or 1) - 1}: {error}") from None
     if repeated:
@@ -126,18 +126,18 @@ def _check(value: Any, schema: Any, name: str) -> Any:
     return value
 
 
-def _get(record: Any, key: str, schema: Any, name: str | None = None) -> Any:
+def _get(example: Any, key: str, schema: Any, name: str | None = None) -> Any:
     """Return the checked value of a key of an object."""
-    if type(record) is not dict:
-        raise _FieldError("", f"{show(record)} is not an object")
-    if key not in record:
+    if type(example) is not dict:
+        raise _FieldError("", f"{show(example)} is not an object")
+    if key not in example:
         raise _FieldError(name or key, "missing")
-    return _check(record[key], schema, name or key)
+    return _check(example[key], schema, name or key)
 
 
-def _get_id(record: Any) -> int:
+def _get_id(example: Any) -> int:
     """An integer of at least 0, or the same as a string: readers of C3's tests expect either."""
-    value = record["id"]
+    value = example["id"]
     number = int(value) if type(value) is str and _DECIMAL.fullmatch(value) else value
     if type(number) is not int or number < 0 or number not in _INT64:
         raise _FieldError("id", f"{show(value)} is not an integer of at least 0")
@@ -157,7 +157,7 @@ class _Unique:
         self._seen.add(value)
 
 
-# Rows, with None for a record without a gold label.
+# Rows, with None for an example without a gold label.
 Rows = Iterator[dict[str, Any] | None]
 
 
@@ -166,20 +166,20 @@ def _read_classification(reader: Reader, task: Task, has_answers: bool, files: t
     ids = _Unique("id")
     have_ids: bool | None = None
 
-    def convert(record: Any, position: int) -> dict[str, Any] | None:
+    def convert(example: Any, position: int) -> dict[str, Any] | None:
         nonlocal have_ids
-        row: dict[str, Any] = _check(record, task.fields, "")
+        row: dict[str, Any] = _check(example, task.fields, "")
         if "target" in row:
             _check_spans(row["text"], row["target"])
-        have_id = "id" in record
-        row["id"] = _get_id(record) if have_id else position
+        have_id = "id" in example
+        row["id"] = _get_id(example) if have_id else position
         if not has_answers:
             if have_id != have_ids and have_ids is not None:
-                raise _FieldError("id", "missing" if have_ids else "the records before have none")
+                raise _FieldError("id", "missing" if have_ids else "the examples before have none")
             have_ids = have_id
             ids.add(row["id"])
             return row
-        label = _get(record, "label", str)
+        label = _get(example, "label", str)
         if label == NO_LABEL:
             return None
         if label not in labels:
@@ -203,11 +203,11 @@ def _check_spans(text: str, target: dict[str, Any]) -> None:
 def _convert_lines(
     reader: Reader, path: Path, convert: Callable[[Any, int], dict[str, Any] | None]
 ) -> Iterator[dict[str, Any] | None]:
-    """Rows of a file with one record a line; ``convert`` gets the record and its position from 0."""
-    for number, record in reader.records(path):
+    """Rows of a file with one example a line; ``convert`` gets the example and its position from 0."""
+    for number, example in reader.examples(path):
         try:
-            # No line before a record is empty, so the line tells the position.
-            row = convert(record, number - 1)
+            # No line before an example is empty, so the line tells the position.
+            row = convert(example, number - 1)
         except _FieldError as error:
             raise UserError(f"{path}:{number}: {error}") from None
         yield row
@@ -303,8 +303,8 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
     path = files[0]
     tags = _Unique("content")
 
-    def convert(record: Any, _: int) -> dict[str, Any]:
-        row: dict[str, Any] = _check(record, task.fields, "")
+    def convert(example: Any, _: int) -> dict[str, Any]:
+        row: dict[str, Any] = _check(example, task.fields, "")
         if len(row["candidates"]) != NUM_CANDIDATES:
             raise _FieldError("candidates", f"{len(row['candidates'])} idioms are not {NUM_CANDIDATES}")
         own = blanks(row)
@@ -342,10 +342,12 @@ def _check_list(value: Any, name: str) -> list[Any]:
     return value
 
 
-def _get_list(record: Any, key: str) -> list[Any]:
-    if type(record) is not dict or key not in record:
-        raise _FieldError(key, "missing" if type(record) is dict else f"{show(record)} is not an object that holds it")
-    return _check_list(record[key], key)
+def _get_list(example: Any, key: str) -> list[Any]:
+    if type(example) is not dict or key not in example:
+        raise _FieldError(
+            key, "missing" if type(example) is dict else f"{show(example)} is not an object that holds it"
+        )
+    return _check_list(example[key], key)
 
 
 def _at(path: Path, place: str, error: _FieldError) -> UserError:

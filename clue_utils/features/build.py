@@ -1,4 +1,4 @@
-"""From records to batches: encoding, the feature cache, padding, and the order of batches."""
+"""From examples to batches: encoding, the feature cache, padding, and the order of batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from clue_utils import environment
-from clue_utils.data.examples import Records
+from clue_utils.data.examples import Examples
 from clue_utils.errors import USER_ERRNOS, UserError
 from clue_utils.features.method import Method
 from clue_utils.features.store import _ROWS_PER_CHUNK, Feature, Features
@@ -56,7 +56,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
 
 def build_features(
-    records: Records,
+    examples: Examples,
     method: Method,
     tokenizer: Any,
     cache_dir: Path,
@@ -64,43 +64,43 @@ def build_features(
     overwrite: bool = False,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Features:
-    """Encode records, or find them already encoded on disk.
+    """Encode examples, or find them already encoded on disk.
 
     The file is named by everything the features depend on: the data's checksum, the tokenizer and the encoder's
     settings, and by its own checksum, which is compared whenever it is opened. It is written under another name and
     renamed when complete, and a lock lets one process build while others wait, so many trials may start at once.
 
     Args:
-        method: encodes a record; its ``settings()`` are part of the cache's key.
+        method: encodes an example; its ``settings()`` are part of the cache's key.
         num_proc: processes that encode; None: one for each processor.
         overwrite: encode again although the file is there.
-        on_progress: called now and then while records are encoded.
+        on_progress: called now and then while examples are encoded.
 
     Raises:
         UserError: one of the processes died, or nothing can be written to ``cache_dir``.
     """
     key = {
         "format": _CACHE_FORMAT,
-        "task": records.task.name,
-        "split": records.split,
-        "data": records.sha256,
+        "task": examples.task.name,
+        "split": examples.split,
+        "data": examples.sha256,
         "tokenizer": tokenizer_fingerprint(tokenizer),
         **method.settings(),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    stem = cache_dir / f"{records.task.name.lower()}-{records.split}-{digest}"
+    stem = cache_dir / f"{examples.task.name.lower()}-{examples.split}-{digest}"
     # A complete file never changes, so that a cache that others have filled need not be writable.
     path = None if overwrite else _find(stem)
     how = "from cache"
     try:
         if path is None:
             cache_dir.mkdir(parents=True, exist_ok=True)
-            note = f"{records.task.name} {records.split}: waiting for the process that builds these features"
+            note = f"{examples.task.name} {examples.split}: waiting for the process that builds these features"
             with locked(stem.with_name(f"{stem.name}.lock"), note=note):
                 path = None if overwrite else _find(stem)  # another process may have built it meanwhile
                 if path is None:
                     _clear(stem, overwrite)
-                    path = _write(records, method.encode, stem, num_proc or environment.num_processors(), on_progress)
+                    path = _write(examples, method.encode, stem, num_proc or environment.num_processors(), on_progress)
                     how = "built in"
     except OSError as error:
         if error.errno not in USER_ERRNOS:
@@ -110,7 +110,7 @@ def build_features(
             "writable, or name another folder in CLUE_CACHE_DIR"
         ) from None
     features = Features(path)
-    logger.info("%s %s: %d features %s %s", records.task.name, records.split, len(features), how, path)
+    logger.info("%s %s: %d features %s %s", examples.task.name, examples.split, len(features), how, path)
     return features
 
 
@@ -133,14 +133,16 @@ def _checksum(path: Path) -> str:
 
 
 def _write(
-    records: Records, encode: Encode, stem: Path, num_proc: int, on_progress: Callable[[], None] = lambda: None
+    examples: Examples, encode: Encode, stem: Path, num_proc: int, on_progress: Callable[[], None] = lambda: None
 ) -> Path:
-    """Encode and write records; return ``stem`` with checksum and suffix."""
+    """Encode and write examples; return ``stem`` with checksum and suffix."""
     writer = None
     with scratch(stem) as written:
-        progress = tqdm(total=len(records), desc=f"features {records.split}", unit="record", disable=None, leave=False)
+        progress = tqdm(
+            total=len(examples), desc=f"features {examples.split}", unit="example", disable=None, leave=False
+        )
         with progress, pa.OSFile(str(written), "wb") as sink:
-            for batch in _encode_chunks(records, encode, num_proc):
+            for batch in _encode_chunks(examples, encode, num_proc):
                 if writer is None:
                     writer = pa.ipc.new_file(sink, batch.schema)
                 if batch.num_rows:
@@ -154,15 +156,15 @@ def _write(
         return complete
 
 
-# Set before the worker processes fork, so that records and tokenizer need not be pickled.
-_job: tuple[Records, Encode] | None = None
+# Set before the worker processes fork, so that examples and tokenizer need not be pickled.
+_job: tuple[Examples, Encode] | None = None
 
 
 def _encode_chunk(begin: int) -> Any:
     assert _job is not None
-    records, encode = _job
-    stop = min(begin + _ROWS_PER_CHUNK, len(records))
-    rows = [feature for i in range(begin, stop) for feature in encode(records[i])]
+    examples, encode = _job
+    stop = min(begin + _ROWS_PER_CHUNK, len(examples))
+    rows = [feature for i in range(begin, stop) for feature in encode(examples[i])]
     names = list(rows[0])
     return pa.RecordBatch.from_pydict({name: _arrow([row[name] for row in rows]) for name in names})
 
@@ -175,10 +177,10 @@ def _arrow(values: list[Any]) -> Any:
     return pa.array(values, type=kind)
 
 
-def _encode_chunks(records: Records, encode: Encode, num_proc: int) -> Iterator[Any]:
+def _encode_chunks(examples: Examples, encode: Encode, num_proc: int) -> Iterator[Any]:
     global _job
-    begins = range(0, len(records), _ROWS_PER_CHUNK)
-    _job = (records, encode)
+    begins = range(0, len(examples), _ROWS_PER_CHUNK)
+    _job = (examples, encode)
     try:
         if num_proc == 1 or len(begins) < 4:  # starting processes would take longer than the work
             yield from map(_encode_chunk, begins)

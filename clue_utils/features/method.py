@@ -1,4 +1,4 @@
-"""What a task does with its records, beside what all tasks share. Imports no PaddlePaddle."""
+"""What a task does with its examples, beside what all tasks share. Imports no PaddlePaddle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from clue_utils.data.examples import Records
+from clue_utils.data.examples import Examples
 from clue_utils.features.store import Feature, Features
 from clue_utils.features.tokenization import PieceIds
 from clue_utils.leaderboard.write import Answers
@@ -34,23 +34,23 @@ class Method:
         self._ids = PieceIds(tokenizer)
 
     def settings(self) -> dict[str, Any]:
-        """What the features depend on besides records and tokenizer: part of the cache's key."""
+        """What the features depend on besides examples and tokenizer: part of the cache's key."""
         return {"method": self.name, "max_seq_length": self.max_seq_length}
 
-    def encode(self, record: dict[str, Any]) -> list[Feature]:
-        """Turn a record into its features."""
+    def encode(self, example: dict[str, Any]) -> list[Feature]:
+        """Turn an example into its features."""
         raise NotImplementedError
 
-    def choose(self, scores: np.ndarray, records: Records, features: Features) -> np.ndarray:
+    def choose(self, scores: np.ndarray, examples: Examples, features: Features) -> np.ndarray:
         """Class or choice that each row is answered with, int64 [len(features)]."""
         return scores.argmax(axis=1)
 
-    def score(self, scores: np.ndarray, records: Records, features: Features) -> dict[str, float]:
+    def score(self, scores: np.ndarray, examples: Examples, features: Features) -> dict[str, float]:
         """Metrics of a split with gold answers, "loss" first; scores (logits) float32 [len(features), width]."""
         labels = features.column("label")
-        chosen = self.choose(scores, records, features)
+        chosen = self.choose(scores, examples, features)
         return {"loss": cross_entropy(scores, labels), "accuracy": accuracy(chosen, labels)}
 
-    def answer(self, scores: np.ndarray, records: Records, features: Features) -> Answers:
+    def answer(self, scores: np.ndarray, examples: Examples, features: Features) -> Answers:
         """The leaderboard's answers for a test split."""
         raise NotImplementedError

@@ -19,7 +19,7 @@ _ROWS_PER_CHUNK = 512
 
 
 class Features(Sequence[Feature]):
-    """Encoded records of one split, memory-mapped from an Arrow file.
+    """Encoded examples of one split, memory-mapped from an Arrow file.
 
     ``features[i]`` is a dict of name -> int, 1-D int32 array, or list of such arrays; a slice gives a list of them.
     Nothing but the touched pages is held in memory.

@@ -2,7 +2,7 @@
 
 The median stopping rule (Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017, 3.2.2): a
 trial ends when its best score so far is below the median of what the finished trials had scored on average up to the
-same point. Points are shares of the training rather than updates, since trials differ in batch size. Trials beside
+same point. Points are shares of the training rather than steps, since trials differ in batch size. Trials beside
 the run's own folder, of the same task, are compared. Imports no PaddlePaddle.
 """
 

@@ -160,7 +160,7 @@ def _text_problem(task: Task, value: Any) -> str | None:
 
 def _check_count(task: Task, split: str, number: int, found: _Problems, at_least: bool = False) -> None:
     """Compare a number of lines or keys with the official test set's."""
-    official = task.splits[split].num_records
+    official = task.splits[split].num_examples
     if number < official or (number > official and not at_least):
         least = "at least " if at_least else ""
         found.add("number", f"{number:,} predictions, but the official {split} set has {least}{official:,}")
@@ -206,20 +206,20 @@ class _Lines:
                 found.add("carriage return", text, number)
             ids[number] = None
             try:
-                record, repeated = _parse(line)
+                example, repeated = _parse(line)
             except NotJson as error:
                 found.add("not JSON", str(error), number)
                 continue
-            if not isinstance(record, dict):
-                found.add("not an object", f'{show(record)} is not an object with "id" and "label"', number)
+            if not isinstance(example, dict):
+                found.add("not an object", f'{show(example)} is not an object with "id" and "label"', number)
                 continue
             for key in repeated:
                 found.add("repeated key", f"key {show(key)} occurs twice in one object", number)
             for key in ("id", "label"):
-                if key not in record:
+                if key not in example:
                     found.add(f"no {key}", f'not an object with "id" and "label": no "{key}"', number)
-            if "id" in record:
-                id_ = record["id"]
+            if "id" in example:
+                id_ = example["id"]
                 if type(id_) is not int or id_ < 0:
                     found.add("id", f"id {show(id_)} is not an integer of at least 0", number)
                 elif id_ in seen:
@@ -227,7 +227,7 @@ class _Lines:
                 else:
                     ids[number] = id_
                     seen[id_] = number
-            if "label" in record and (problem := self.problem(task, record["label"])):
+            if "label" in example and (problem := self.problem(task, example["label"])):
                 found.add("label", f"label {problem}", number)
         return ids
 
@@ -241,7 +241,7 @@ class _Lines:
         """Compare with what is known of an official test set whose file is not there."""
         _check_count(task, split, len(lines), found)
         if task.name in _IDS_FROM_ZERO:
-            self._compare_ids(lines, range(task.splits[split].num_records), found)
+            self._compare_ids(lines, range(task.splits[split].num_examples), found)
 
     def _compare_ids(self, lines: dict[Any, Any], ids: Sequence[Any], found: _Problems) -> None:
         given = [id_ for id_ in lines.values() if id_ is not None]
@@ -263,7 +263,7 @@ class _Lines:
 class _Object:
     """The format of CMRC2018 and CHID: one JSON object of id -> answer, in any order.
 
-    ``id_pattern`` and ``id_example`` are of the official ids; ``several``: a record may ask for several answers.
+    ``id_pattern`` and ``id_example`` are of the official ids; ``several``: an example may ask for several answers.
     """
 
     id_name: str

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from clue_utils.data.examples import cache_dir, load_records
+from clue_utils.data.examples import cache_dir, load_examples
 from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
 from clue_utils.tasks import DIAGNOSTICS, TASKS, Task
@@ -32,10 +32,10 @@ def expected_ids(task: Task, split: str, data_dir: str | os.PathLike[str] | None
     if data_dir is None and not (root / task.folder).is_dir():
         return None, f"no data of {task.name} here"
     try:
-        records = load_records(task, split, root)
+        examples = load_examples(task, split, root)
     except UserError as error:
         return None, str(error)
-    source = records.files[-1].name
+    source = examples.files[-1].name
     if task.kind == "cloze":
-        return [tag for row in records for tag in blanks(row)], source
-    return [row["id"] for row in records], source
+        return [tag for row in examples for tag in blanks(row)], source
+    return [row["id"] for row in examples], source

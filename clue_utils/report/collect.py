@@ -66,7 +66,7 @@ class ModelReport:
 
     def is_comparable(self, outcome: Outcome) -> bool:
         """Whether the outcome was measured on as many development records as the release has."""
-        return outcome.record.num_dev == outcome.task.splits["dev"].num_records
+        return outcome.record.num_dev == outcome.task.splits["dev"].num_examples
 
 
 def setting_text(trial: search_space.Trial | published.Best, with_dropout: bool) -> str:

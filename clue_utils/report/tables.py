@@ -227,7 +227,7 @@ def notes(models: Sequence[ModelReport]) -> list[str]:
     for model in models:
         odd = [w for name in tasks.TASKS if (w := model.winner(name)) and not model.is_comparable(w)]
         if odd and model.published:
-            counts = ", ".join(f"{w.task.name} {_count(w)} for {w.task.splits['dev'].num_records}" for w in odd)
+            counts = ", ".join(f"{w.task.name} {_count(w)} for {w.task.splits['dev'].num_examples}" for w in odd)
             lines.append(
                 f"{model.name}: development sets that are not the release's are not compared with published scores "
                 f"(records there for the release's: {counts})."

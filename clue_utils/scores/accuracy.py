@@ -12,18 +12,18 @@ def accuracy(predictions: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Share of equal class ids (micro accuracy), in [0, 1].
 
     Args:
-        predictions: predicted class ids, integers ``[num_records]``.
-        labels: true class ids, integers ``[num_records]``.
+        predictions: predicted class ids, integers ``[num_examples]``.
+        labels: true class ids, integers ``[num_examples]``.
 
     Raises:
-        UserError: there are no records.
+        UserError: there are no examples.
         ValueError: the two differ in shape or are not integers.
     """
     predicted, true = np.asarray(predictions), np.asarray(labels)
     if predicted.shape != true.shape:
         raise ValueError(f"predictions have shape {predicted.shape}, labels {true.shape}")
     if true.size == 0:
-        raise UserError("nothing to score: the development file holds no labelled record; check --data_dir")
+        raise UserError("nothing to score: the development file holds no labelled example; check --data_dir")
     for name, values in (("predictions", predicted), ("labels", true)):
         # Comparing ids with texts or logits would answer "all different" instead of failing.
         if not np.issubdtype(values.dtype, np.integer):

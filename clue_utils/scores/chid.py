@@ -11,13 +11,13 @@ from clue_utils.tasks import ASSIGNMENT_RULES
 
 
 def assign_candidates(logits: npt.ArrayLike, rule: str = "joint") -> npt.NDArray[np.int64]:
-    """Give each blank of one CHID record a candidate, using no candidate twice.
+    """Give each blank of one CHID example a candidate, using no candidate twice.
 
     With more blanks than candidates none can be spared repetition: each candidate then serves at most
     ``ceil(num_blanks / num_candidates)`` blanks. One blank gets its best candidate under either rule.
 
     Args:
-        logits: finite, ``[num_blanks, num_candidates]``: all blanks of all passages of ONE record.
+        logits: finite, ``[num_blanks, num_candidates]``: all blanks of all passages of ONE example.
         rule: ``"joint"``: the assignment with the highest total log-probability (softmax over the candidates of a
             blank), found by ``scipy.optimize.linear_sum_assignment`` (Kuhn-Munkres assignment problem).
             ``"greedy"``: the older rule of the CLUE baseline: all cells by falling logit, each taken if its blank

@@ -1,4 +1,4 @@
-"""Scores of development records, and the assignment of candidate idioms to the blanks of a CHID record.
+"""Scores of development examples, and the assignment of candidate idioms to the blanks of a CHID example.
 
 Everything here works on plain Python and numpy values, one process, in the order given: no score depends on batches,
 ranks or PaddlePaddle. All scores are in [0, 1].

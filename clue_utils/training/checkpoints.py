@@ -3,7 +3,7 @@
 A checkpoint is a folder ``checkpoint-<step>`` in the output folder with weights and optimizer state (safetensors, so
 that reading one runs no code) and ``state.json``. It is written under another name and renamed when complete, renamed
 again before it is removed (``files.locked_folder`` clears such names), and the one before it is kept, in case the disk
-damages the newest. Dropout and the order of records depend on seed and step
+damages the newest. Dropout and the order of examples depend on seed and step
 alone, so no random state needs to be kept.
 """
 

@@ -6,26 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from clue_utils.data.examples import Records
+from clue_utils.data.examples import Examples
 from clue_utils.features.method import Method
 from clue_utils.features.store import Feature, Features
 from clue_utils.leaderboard.write import Answers
 from clue_utils.tasks import Task
 
 
-def text_and_pair(task_name: str, record: dict[str, Any]) -> tuple[str, str | None]:
-    """The text, and the second text of a pair, that a record is judged by.
+def text_and_pair(task_name: str, example: dict[str, Any]) -> tuple[str, str | None]:
+    """The text, and the second text of a pair, that an example is judged by.
 
     As in CLUE's official processors: the keywords of CSL joined by blanks before the abstract; the noun of
     CLUEWSC2020 between underscores and the pronoun in square brackets; TNEWS and IFLYTEK by the sentence alone.
     """
     if task_name == "CSL":
-        return " ".join(record["keyword"]), record["abst"]
+        return " ".join(example["keyword"]), example["abst"]
     if task_name == "CLUEWSC2020":
-        return _mark_spans(record["text"], record["target"]), None
-    if "sentence1" in record:
-        return record["sentence1"], record["sentence2"]
-    return record["sentence"], None
+        return _mark_spans(example["text"], example["target"]), None
+    if "sentence1" in example:
+        return example["sentence1"], example["sentence2"]
+    return example["sentence"], None
 
 
 def _mark_spans(text: str, target: dict[str, Any]) -> str:
@@ -55,13 +55,13 @@ class Classification(Method):
         self.task = task
         self.num_outputs = self.width = len(task.labels)
 
-    def encode(self, record: dict[str, Any]) -> list[Feature]:
-        text, text_pair = text_and_pair(self.task.name, record)
+    def encode(self, example: dict[str, Any]) -> list[Feature]:
+        text, text_pair = text_and_pair(self.task.name, example)
         ids, pair_ids = self._ids(text), None if text_pair is None else self._ids(text_pair)
         encoded = self.tokenizer.prepare_for_model(ids, pair_ids, max_length=self.max_seq_length, truncation=True)
         feature = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
-        return [feature | {"label": record.get("label", -1)}]
+        return [feature | {"label": example.get("label", -1)}]
 
-    def answer(self, scores: np.ndarray, records: Records, features: Features) -> Answers:
+    def answer(self, scores: np.ndarray, examples: Examples, features: Features) -> Answers:
         labels = self.task.labels
-        return [(record["id"], labels[i]) for record, i in zip(records, scores.argmax(axis=1), strict=True)]
+        return [(example["id"], labels[i]) for example, i in zip(examples, scores.argmax(axis=1), strict=True)]

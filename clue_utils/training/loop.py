@@ -32,7 +32,7 @@ from clue_utils.training.stopping import StopRequest
 logger = logging.getLogger(__name__)
 
 # Told of what a run does, for measurements: "features" and "evaluation" with the seconds that they took, "batch" with
-# each batch that is learnt from, "update" with the number of those done.
+# each batch that is learnt from, "step" with the number of those done.
 Watch = Callable[[str, Any], None]
 
 
@@ -63,11 +63,11 @@ class Job:
 
 
 def fit(job: Job, args: Settings, run: Run) -> None:
-    """Train a model; evaluate it every ``save_steps`` updates (0: every epoch) and at the end; keep the best.
+    """Train a model; evaluate it every ``save_steps`` steps (0: every epoch) and at the end; keep the best.
 
-    An update sees ``batch_size`` rows on each rank, in ``gradient_accumulation_steps`` parts. The loss is the mean
+    A step sees ``batch_size`` rows on each rank, in ``gradient_accumulation_steps`` parts. The loss is the mean
     over all of them, so neither the number of ranks nor that of parts changes what is learnt, but for the units that
-    dropout picks. Its random state is set at each update from seed, update and rank, so that a run that is stopped and
+    dropout picks. Its random state is set at each step from seed, step and rank, so that a run that is stopped and
     started again goes on from its last checkpoint to the same end.
 
     Args:
@@ -76,10 +76,10 @@ def fit(job: Job, args: Settings, run: Run) -> None:
 
     Raises:
         UserError: the loss is no longer a finite number.
-        Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last update was written first.
+        Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last step was written first.
     """
-    updates_per_epoch = batches_per_epoch(len(job.train), args.batch_size * ranks.world_size())
-    num_steps = args.max_steps if args.max_steps > 0 else updates_per_epoch * int(args.num_train_epochs)
+    steps_per_epoch = batches_per_epoch(len(job.train), args.batch_size * ranks.world_size())
+    num_steps = args.max_steps if args.max_steps > 0 else steps_per_epoch * int(args.num_train_epochs)
     state = TrainingState(job.model, num_steps, args, run)
     state.resume()
     run.write(num_steps=num_steps)
@@ -101,7 +101,7 @@ def fit(job: Job, args: Settings, run: Run) -> None:
                     if state.step == num_steps or _stops_here(run, state.step, job.reason_to_stop):
                         break
                     state.save()
-            epoch, index = divmod(state.step, updates_per_epoch)
+            epoch, index = divmod(state.step, steps_per_epoch)
             if index == 0 or not batches:
                 batches = _batches(job.train, args, epoch)
             paddle.seed(step_seed(args.seed, state.step, ranks.rank()))
@@ -109,10 +109,10 @@ def fit(job: Job, args: Settings, run: Run) -> None:
             state.update()
             meter.advance()
             run.show_progress(state.step, num_steps)
-            job.watch("update", state.step)
+            job.watch("step", state.step)
             if state.step % args.logging_steps == 0:
                 meter.log(state.step, epoch, index, device.mean_over_ranks(loss), state.optimizer.get_lr())
-            state.is_due = state.step == num_steps or state.step % (args.save_steps or updates_per_epoch) == 0
+            state.is_due = state.step == num_steps or state.step % (args.save_steps or steps_per_epoch) == 0
             if state.is_due:
                 _require_finite(device.mean_over_ranks(loss), state.step, run)
         run.write()
@@ -122,11 +122,11 @@ def fit(job: Job, args: Settings, run: Run) -> None:
 
 
 class TrainingState:
-    """All that an update changes, and what becomes of it on disk.
+    """All that a step changes, and what becomes of it on disk.
 
     Attributes:
-        step: updates done.
-        is_due: whether the evaluation after them is still to be done, before the next update.
+        step: steps done.
+        is_due: whether the evaluation after them is still to be done, before the next step.
     """
 
     def __init__(self, model: paddle.nn.Layer, num_steps: int, args: Settings, run: Run) -> None:
@@ -173,7 +173,7 @@ class TrainingState:
 
 
 def _batches(train: Features, args: Settings, epoch: int) -> list[np.ndarray]:
-    """Row numbers of each update of an epoch, for all ranks together."""
+    """Row numbers of each step of an epoch, for all ranks together."""
     batch_size = args.batch_size * ranks.world_size()
     if args.group_by_length:
         return length_grouped_batches(train.sizes(), batch_size, args.seed, epoch)
@@ -183,7 +183,7 @@ def _batches(train: Features, args: Settings, epoch: int) -> list[np.ndarray]:
 def _backward(
     job: Job, replica: paddle.nn.Layer, rows: np.ndarray, scaler: paddle.amp.GradScaler, args: Settings
 ) -> paddle.Tensor:
-    """Add the gradients of this rank's share of an update; return that share's part of the mean loss, a scalar.
+    """Add the gradients of this rank's share of a step; return that share's part of the mean loss, a scalar.
 
     Ranks average their gradients, so the sum over a share is scaled by ranks / rows. Gradients are exchanged with the
     last part only.
@@ -217,7 +217,7 @@ def _backward(
 def _out_of_memory(num_rows: int, num_parts: int, shape: list[int]) -> UserError:
     if num_parts >= num_rows:
         return UserError(
-            f"out of memory with one record of shape {shape} at a time: lower --max_seq_length or take a smaller model"
+            f"out of memory with one example of shape {shape} at a time: lower --max_seq_length or take a smaller model"
         )
     larger = min(num_rows, num_parts * 2)
     return UserError(
@@ -228,7 +228,7 @@ def _out_of_memory(num_rows: int, num_parts: int, shape: list[int]) -> UserError
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of what is drawn in the update after ``step`` others, so that no random state needs to be kept."""
+    """Seed of what is drawn in the step after ``step`` others, so that no random state needs to be kept."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 # Tokens of a batch in evaluation: what a processor's caches hold is quickest (three times as quick on C3 as sixty-four
-# records at a time, in a tenth of the memory); a card wants more, and its memory allows it.
+# examples at a time, in a tenth of the memory); a card wants more, and its memory allows it.
 _MAX_TOKENS_CPU, _MAX_TOKENS_CARD = 1 << 12, 1 << 16
 
 
@@ -95,7 +95,7 @@ def _outputs(
         shape = list(batch["input_ids"].shape)
         if len(rows) == 1:
             raise UserError(
-                f"out of memory in evaluation with one record of shape {shape}: "
+                f"out of memory in evaluation with one example of shape {shape}: "
                 "lower --max_seq_length or take a smaller model"
             ) from error
     else:

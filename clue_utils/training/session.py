@@ -13,8 +13,7 @@ import numpy as np
 import paddle
 
 from clue_utils import cli, device, models, ranks
-from clue_utils.data import examples
-from clue_utils.data.examples import Records
+from clue_utils.data.examples import Examples, cache_dir, data_root, load_examples
 from clue_utils.features import tokenization
 from clue_utils.features.batches import collate
 from clue_utils.features.build import build_features
@@ -41,14 +40,14 @@ _LOG_NAMES = {"accuracy": "acc"}
 
 @dataclass(frozen=True)
 class Dataset:
-    """Checked records of a split and their features; a record may have several."""
+    """Checked examples of a split and their features; an example may have several."""
 
-    records: Records
+    examples: Examples
     features: Features
 
 
 class Session:
-    """What a run works with: tokenizer, method, head, record (``run``) and padding (``collate``), and through them
+    """What a run works with: tokenizer, method, head, example (``run``) and padding (``collate``), and through them
     data, models and predictions.
 
     Args:
@@ -87,18 +86,18 @@ class Session:
 
     def load_split(self, name: str) -> Dataset:
         """Read a split of the task, note its size and checksum, and build its features."""
-        records = examples.load_records(self.task, name, self.args.data_dir)
-        self.run.record_data(records)
-        return self._with_features(records)
+        examples = load_examples(self.task, name, self.args.data_dir)
+        self.run.record_data(examples)
+        return self._with_features(examples)
 
-    def _with_features(self, records: Records) -> Dataset:
-        cache, args, on_progress = examples.cache_dir() / "features", self.args, self.run.sign_of_life
+    def _with_features(self, examples: Examples) -> Dataset:
+        cache, args, on_progress = cache_dir() / "features", self.args, self.run.sign_of_life
         with cli.timed() as elapsed:
             features = build_features(
-                records, self.method, self.tokenizer, cache, args.num_proc, args.overwrite_cache, on_progress
+                examples, self.method, self.tokenizer, cache, args.num_proc, args.overwrite_cache, on_progress
             )
         self.watch("features", elapsed())
-        return Dataset(records, features)
+        return Dataset(examples, features)
 
     def load_model(self, name_or_path: str, training: bool) -> paddle.nn.Layer:
         """Load the encoder with the task's head, see ``models.load_model``, and see that it takes the inputs."""
@@ -111,7 +110,7 @@ class Session:
     def evaluate(self, members: Sequence[paddle.nn.Layer], dev: Dataset) -> dict[str, float]:
         """Metrics of a model, or of the mean of several, on data with gold answers; print the line that says so."""
         with cli.timed() as elapsed:
-            metrics = self.method.score(self._logits(members, dev), dev.records, dev.features)
+            metrics = self.method.score(self._logits(members, dev), dev.examples, dev.features)
             seconds = elapsed()
         names = [name for name in metrics if name != "loss"]
         values = "".join(f"{_LOG_NAMES.get(name, name)}: {round(metrics[name], 6)}, " for name in names)
@@ -121,13 +120,13 @@ class Session:
 
     def predict(self, members: Sequence[paddle.nn.Layer]) -> None:
         """Write the predictions of every test set; with CMNLI, of the diagnostics set too where its data is there."""
-        for records in self._tests:
-            if records.task is self.task:
-                self.run.record_data(records)
-            test = self._with_features(records)
-            answers = self.method.answer(self._logits(members, test), test.records, test.features)
+        for examples in self._tests:
+            if examples.task is self.task:
+                self.run.record_data(examples)
+            test = self._with_features(examples)
+            answers = self.method.answer(self._logits(members, test), test.examples, test.features)
             folder = Path(self.args.output_dir)
-            for path in write.write_predictions(records.task, records.split, answers, folder):
+            for path in write.write_predictions(examples.task, examples.split, answers, folder):
                 logger.info("%d predictions written to %s", len(answers), path)
 
     def _logits(self, members: Sequence[paddle.nn.Layer], data: Dataset) -> np.ndarray:
@@ -191,24 +190,24 @@ def _execute(args: Settings, session: Session) -> None:
             session.predict(members)
 
 
-def _load_tests(task: Task, data_dir: str | None) -> list[Records]:
+def _load_tests(task: Task, data_dir: str | None) -> list[Examples]:
     """The test sets of a task, checked and packed, in the order in which they are predicted."""
-    tests = [examples.load_records(task, name, data_dir) for name in task.test_splits]
+    tests = [load_examples(task, name, data_dir) for name in task.test_splits]
     if task.name == DIAGNOSTICS_MODEL and (diagnostics := _load_diagnostics(data_dir)):
         tests.append(diagnostics)
     return tests
 
 
-def _load_diagnostics(data_dir: str | None) -> Records | None:
-    """The records of the diagnostics set under CMNLI's field names, or None where its folder is not among the data.
+def _load_diagnostics(data_dir: str | None) -> Examples | None:
+    """The examples of the diagnostics set under CMNLI's field names, or None where its folder is not among the data.
 
     Raises:
         UserError: the folder is there but not what it should be.
     """
-    root = examples.data_root(data_dir)
+    root = data_root(data_dir)
     if not (root / DIAGNOSTICS.folder).is_dir():
         logger.info("%s: no %s in %s, not predicted", DIAGNOSTICS.name, DIAGNOSTICS.folder, root)
         return None
-    records = examples.load_records(DIAGNOSTICS, TEST, root)
-    rows = [{"id": row["id"], "sentence1": row["premise"], "sentence2": row["hypothesis"]} for row in records]
-    return replace(records, rows=rows)
+    examples = load_examples(DIAGNOSTICS, TEST, root)
+    rows = [{"id": row["id"], "sentence1": row["premise"], "sentence2": row["hypothesis"]} for row in examples]
+    return replace(examples, rows=rows)

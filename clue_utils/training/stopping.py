@@ -14,7 +14,7 @@ from clue_utils.errors import Stopped
 class StopRequest:
     """Keeps SIGTERM and Ctrl-C back while training, until it can end with a checkpoint.
 
-    Rank 0 decides. The other ranks go on until they lose it, since an update needs them all, but not for long. A second
+    Rank 0 decides. The other ranks go on until they lose it, since a step needs them all, but not for long. A second
     Ctrl-C ends the process as it is.
 
     Args:

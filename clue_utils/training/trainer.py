@@ -1,4 +1,4 @@
-"""PaddleNLP's Trainer with the plain script's order of records, evaluation and way of going on.
+"""PaddleNLP's Trainer with the plain script's order of examples, evaluation and way of going on.
 
 A checkpoint is a folder ``checkpoint-<step>`` of the output folder: PaddleNLP's unified checkpoint (safetensors, so
 that reading one runs no code) and ``run.json``. It is written elsewhere and renamed when complete.
@@ -48,28 +48,28 @@ _TEMPORARY = ".checkpoint.tmp"
 class SeededBatches(DistributedBatchSampler):
     """This rank's rows in the plain script's order, which depends on seed and epoch alone.
 
-    An epoch ends with its last update: batches beyond that are too few for one, and would leave their gradients to the
-    next epoch. The whole ends with the last update, too, beyond which the Trainer, going on from a checkpoint of just
+    An epoch ends with its last step: batches beyond that are too few for one, and would leave their gradients to the
+    next epoch. The whole ends with the last step, too, beyond which the Trainer, going on from a checkpoint of just
     that one, would take one.
 
     Args:
-        num_parts: batches of an update.
-        updates_per_epoch: of every epoch.
-        num_steps: updates of the whole training.
+        num_parts: batches of a step.
+        steps_per_epoch: of every epoch.
+        num_steps: steps of the whole training.
     """
 
     def __init__(
-        self, features: Features, batch_size: int, seed: int, num_parts: int, updates_per_epoch: int, num_steps: int
+        self, features: Features, batch_size: int, seed: int, num_parts: int, steps_per_epoch: int, num_steps: int
     ) -> None:
         super().__init__(features, batch_size, ranks.world_size(), ranks.rank(), shuffle=True)
         self.total, self.seed, self.num_parts = batch_size * ranks.world_size(), seed, num_parts
-        self.updates_per_epoch, self.num_steps = updates_per_epoch, num_steps
+        self.steps_per_epoch, self.num_steps = steps_per_epoch, num_steps
 
     def __iter__(self) -> Any:
         batches = shuffled_batches(len(self.dataset), self.total, self.seed, self.epoch)
-        num_updates = min(self.updates_per_epoch, self.num_steps - self.epoch * self.updates_per_epoch)
+        num_steps = min(self.steps_per_epoch, self.num_steps - self.epoch * self.steps_per_epoch)
         for number, rows in enumerate(batches):
-            if number // self.num_parts >= num_updates:
+            if number // self.num_parts >= num_steps:
                 return
             share = np.array_split(rows, ranks.world_size())[ranks.rank()]
             yield (share if len(share) else rows[:1]).tolist()
@@ -79,7 +79,7 @@ class SeededBatches(DistributedBatchSampler):
 
 
 class ClueTrainer(Trainer):
-    """PaddleNLP's Trainer with the plain script's order of records and its evaluation.
+    """PaddleNLP's Trainer with the plain script's order of examples and its evaluation.
 
     A run that was stopped, in whatever way, and gone on with leaves the same files as one that never was, but for times
     and, after a signal, the checkpoint written then.
@@ -94,7 +94,7 @@ class ClueTrainer(Trainer):
 
     def __init__(self, session: Session, dev: Dataset | None, **settings: Any) -> None:
         self.session, self.dev = session, dev
-        self._losses: dict[str, Any] | None = None  # of the checkpoint gone on from, until the first update
+        self._losses: dict[str, Any] | None = None  # of the checkpoint gone on from, until the first step
         super().__init__(**settings)
 
     def fit(self, named: str | None, stop: StopRequest) -> dict[str, float]:
@@ -105,7 +105,7 @@ class ClueTrainer(Trainer):
 
         Raises:
             UserError: that is not a checkpoint of a run with these settings; or the loss is no longer a finite number.
-            Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last update was written first.
+            Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last step was written first.
         """
         run = self.session.run
         checkpoint = Path(named) if named else find_checkpoint(run.folder)
@@ -118,7 +118,7 @@ class ClueTrainer(Trainer):
             self._losses = state["losses"]
         run.write(num_steps=None)
         self.remove_callback(DefaultFlowCallback)
-        for callback in (GoOn(self), SeedUpdates(), Schedule(self._updates_per_epoch(), stop, run)):
+        for callback in (GoOn(self), SeedUpdates(), Schedule(self._steps_per_epoch(), stop, run)):
             self.add_callback(callback)
         metrics: dict[str, float] = self.train(resume_from_checkpoint=checkpoint and str(checkpoint)).metrics
         history, best = run.fields["history"], self.state.best_model_checkpoint
@@ -128,14 +128,14 @@ class ClueTrainer(Trainer):
             run.set_best(history[-1]["step"])
         return metrics
 
-    def _updates_per_epoch(self) -> int:
+    def _steps_per_epoch(self) -> int:
         args: TrainingArguments = self.args
         total = args.per_device_train_batch_size * ranks.world_size()
         num_batches = batches_per_epoch(len(self.train_dataset), total)
         return max(1, num_batches // args.gradient_accumulation_steps)
 
     def _get_train_sampler(self) -> SeededBatches:
-        args, per_epoch = self.args, self._updates_per_epoch()
+        args, per_epoch = self.args, self._steps_per_epoch()
         return SeededBatches(
             self.train_dataset,
             args.per_device_train_batch_size,
@@ -185,7 +185,7 @@ class ClueTrainer(Trainer):
 
     def log(self, logs: dict[str, float], **settings: Any) -> None:
         """Log as the Trainer does, and add the loss to the run's own metrics."""
-        if "train_loss" in logs and self._losses is not None:  # gone on from the last update
+        if "train_loss" in logs and self._losses is not None:  # gone on from the last step
             logs["train_loss"] = (self._losses["logged"] + self._losses["unlogged"]) / self.state.global_step
         super().log(logs, **settings)
         if "loss" in logs:
@@ -262,7 +262,7 @@ class ClueTrainer(Trainer):
         self.lr_scheduler.step(_step_of(Path(checkpoint)))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing: each update is seeded by its number."""
+        """Nothing: each step is seeded by its number."""
 
 
 class GoOn(TrainerCallback):
@@ -292,29 +292,29 @@ class GoOn(TrainerCallback):
 
 
 class SeedUpdates(TrainerCallback):
-    """Seeds each update by its number, as the plain script does."""
+    """Seeds each step by its number, as the plain script does."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         paddle.seed(step_seed(args.seed, state.global_step, ranks.rank()))
 
 
 class Schedule(TrainerCallback):
-    """Says after which updates to log, to evaluate and to write a checkpoint, in the place of PaddleNLP's own callback.
+    """Says after which steps to log, to evaluate and to write a checkpoint, in the place of PaddleNLP's own callback.
 
-    That is as the strategies say, and evaluation and checkpoint after the last update too. What is due at an epoch's
-    end is due after the epoch's last update, before a checkpoint of that is written. SIGTERM and Ctrl-C end training
+    That is as the strategies say, and evaluation and checkpoint after the last step too. What is due at an epoch's
+    end is due after the epoch's last step, before a checkpoint of that is written. SIGTERM and Ctrl-C end training
     with a checkpoint.
     """
 
-    def __init__(self, updates_per_epoch: int, stop: StopRequest, run: Run) -> None:
-        self.updates_per_epoch, self.stop, self.run = updates_per_epoch, stop, run
+    def __init__(self, steps_per_epoch: int, stop: StopRequest, run: Run) -> None:
+        self.steps_per_epoch, self.stop, self.run = steps_per_epoch, stop, run
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step, is_last = state.global_step, state.global_step >= state.max_steps
         self.run.show_progress(step, state.max_steps)
 
         def is_due(strategy: IntervalStrategy, steps: int | None) -> bool:
-            interval = self.updates_per_epoch if strategy == IntervalStrategy.EPOCH else steps
+            interval = self.steps_per_epoch if strategy == IntervalStrategy.EPOCH else steps
             return strategy != IntervalStrategy.NO and interval is not None and step % interval == 0
 
         control.should_log = (

@@ -69,7 +69,7 @@ _REFUSED = {
     "evaluation is the plain script's, on the whole development set": """
         prediction_loss_only eval_accumulation_steps max_evaluate_steps bf16_full_eval fp16_full_eval""",
     "when to evaluate is --eval_steps alone": "minimum_eval_times",
-    "batches are the plain script's, every record of an epoch": """
+    "batches are the plain script's, every example of an epoch": """
         dataloader_drop_last skip_data_intervals remove_unused_columns label_names past_index lazy_data_processing
         count_trained_tokens pad_token_id""",
     "a run that is gone on with would end otherwise than one that was never stopped": """
@@ -174,7 +174,7 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
 class TrainerSettings(Settings):
     """The settings of a run in the plain script's terms, in which ``result.json`` and the registry's defaults are kept.
 
-    The Trainer's batch is one of ``gradient_accumulation_steps`` parts of an update, ``batch_size`` is the whole.
+    The Trainer's batch is one of ``gradient_accumulation_steps`` parts of a step, ``batch_size`` is the whole.
 
     Attributes:
         given: the flags as they were given.
@@ -239,7 +239,7 @@ def _strategies(flags: argparse.Namespace, args: Settings) -> dict[str, Any]:
     """When to evaluate and to write a checkpoint, and whether to keep the best.
 
     Of --evaluation_strategy and --save_strategy one that is left out follows the other; both left out, an evaluation
-    and a checkpoint come every --save_steps updates (once an epoch where a checkpoint of the plain script was trained
+    and a checkpoint come every --save_steps steps (once an epoch where a checkpoint of the plain script was trained
     so). Where something is evaluated, the best is kept unless --load_best_model_at_end is false.
 
     Raises:

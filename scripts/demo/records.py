@@ -1,6 +1,6 @@
 """Records of the ten CLUE tasks in the official formats, quirks included, made from word lists.
 
-Each task carries a signal that a two-layer model learns from scratch in some hundred updates.
+Each task carries a signal that a two-layer model learns from scratch in some hundred steps.
 """
 
 from __future__ import annotations

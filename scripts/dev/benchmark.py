@@ -36,7 +36,7 @@ examples:
   bash scripts/benchmark.sh --no_model --steps 500
   bash scripts/benchmark.sh --data_dir data --tokenizer ernie-3.0-base-zh --pytorch ~/torch-env/bin/python
 """
-# A job's batch size and sequence length; reading tasks have several sequences a record.
+# A job's batch size and sequence length; reading tasks have several sequences an example.
 SHAPES = {"classification": (32, 128), "multiple_choice": (4, 256), "span": (8, 256), "cloze": (4, 64)}
 
 
@@ -71,7 +71,7 @@ MEASURES = (
         "training",
         "tokens/s",
         0,
-        lambda cost: cost["steps_per_second"] * cost["tokens"] / cost["updates"],
+        lambda cost: cost["steps_per_second"] * cost["tokens"] / cost["steps"],
         less_is_better=False,
         grows=True,
     ),
@@ -83,12 +83,12 @@ MEASURES = (
 
 
 def matrix_operations(cost: dict[str, Any], sizes: dict[str, int], length: int) -> float:
-    """Operations of the matrix products of one update: forward, and twice that backward.
+    """Operations of the matrix products of one step: forward, and twice that backward.
 
     12 h^2 weights a layer for each token, and scores and sums over at most ``length`` positions (Kaplan et al.,
     "Scaling Laws for Neural Language Models", 2020, table 1). Padding counts: it is computed.
     """
-    tokens = cost["padded_tokens"] / cost["updates"]
+    tokens = cost["padded_tokens"] / cost["steps"]
     layers, hidden = sizes["num_hidden_layers"], sizes["hidden_size"]
     return 3 * tokens * layers * (24 * hidden**2 + 4 * length * hidden)
 
@@ -123,7 +123,7 @@ class Bench:
         task: tasks.Task,
         model: Path,
         max_seq_length: int | None = None,
-        records: int | None = None,
+        examples: int | None = None,
         num_processes: int = 1,
     ) -> dict[str, Any]:
         """What one job cost, as its report says; ``batch_size`` is shared out over the processes.
@@ -162,7 +162,7 @@ class Bench:
             if num_processes > 1:
                 command += ["-m", "paddle.distributed.launch", "--nproc_per_node", num_processes]
                 command += ["--log_dir", self.scratch / "log", "--master", "127.0.0.1:8791"]
-            command += [TOP / "scripts/dev/benchmark_job.py", system, report, records or args.records]
+            command += [TOP / "scripts/dev/benchmark_job.py", system, report, examples or args.examples]
             command += ["--no_model"] if args.no_model else []
             command += [*trial.script_words(task, model, output), "--do_train", "--overwrite_cache"]
             command += ["--do_predict"] if args.predict else []
@@ -290,7 +290,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__, epilog=EXAMPLE)
     parser.add_argument("--tasks", nargs="+", default=["TNEWS", "C3", "CMRC2018", "CHID"], metavar="TASK")
     parser.add_argument("--rounds", type=positive_int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--steps", type=positive_int, default=200, help="updates of a job (default: %(default)s)")
+    parser.add_argument("--steps", type=positive_int, default=200, help="steps of a job (default: %(default)s)")
     parser.add_argument("--records", type=positive_int, default=2000, help="of each split (default: %(default)s)")
     parser.add_argument("--batch_size", type=positive_int, help="(default: 4 to 32, by task)")
     parser.add_argument("--max_seq_length", type=positive_int, help="(default: 64 to 256, by task)")
@@ -349,8 +349,9 @@ def describe(args: Any, results: dict[str, dict[str, list[dict[str, Any]]]]) -> 
     """The tables in Markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions().items())
     lines = [
-        f"ERNIE, {args.layers} layers of {args.hidden_size}, random weights; {args.steps} updates, evaluated twice; "
-        f"at most {args.records} records a split; {args.rounds} rounds. {platform.machine()}, {os.cpu_count()} cores; "
+        f"ERNIE, {args.layers} layers of {args.hidden_size}, random weights; {args.steps} steps, evaluated twice; "
+        f"at most {args.examples} examples a split; {args.rounds} rounds. {platform.machine()}, {os.cpu_count()} "
+        f"cores; "
         f"{versions}. In brackets the ratio to ours, median and range: above 1, ours is better.",
         "",
     ]

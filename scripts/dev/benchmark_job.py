@@ -4,8 +4,8 @@
 usage: benchmark_job.py {plain,ours} REPORT NUM_RECORDS [--no_model] SCRIPT FLAG...
 
 ``plain`` runs the same job the way earlier PaddleNLP-style scripts do, with everything taken out that this project does
-for speed: Paddle's own thread settings and kernels; classification texts tokenised again whenever a record is read,
-reading tasks encoded by one process at every start; evaluation in file order at the training batch size. Records,
+for speed: Paddle's own thread settings and kernels; classification texts tokenised again whenever an example is read,
+reading tasks encoded by one process at every start; evaluation in file order at the training batch size. Examples,
 batches, weights and dropout are those of ``ours``. With ``--no_model`` neither computes anything.
 """
 
@@ -41,20 +41,20 @@ def measure_matrix_rate(matrix: Any) -> float:
 
 
 class Encoded(Sequence[Any]):
-    """Features that are encoded whenever they are read; for methods with one feature a record."""
+    """Features that are encoded whenever they are read; for methods with one feature an example."""
 
-    def __init__(self, records: Any, method: Any) -> None:
-        self.records, self.method = records, method
+    def __init__(self, examples: Any, method: Any) -> None:
+        self.examples, self.method = examples, method
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.examples)
 
     def __getitem__(self, index: Any) -> Any:
-        feature = self.method.encode(self.records[index])[0]
+        feature = self.method.encode(self.examples[index])[0]
         return {name: np.array(value) if isinstance(value, list) else value for name, value in feature.items()}
 
     def column(self, name: str) -> np.ndarray:
-        return np.array([record.get(name, -1) for record in self.records])
+        return np.array([example.get(name, -1) for example in self.examples])
 
     def sizes(self) -> np.ndarray:
         return np.zeros(len(self), np.int64)
@@ -78,10 +78,10 @@ def make_plain(batch_size: int) -> None:
     swap(tokenization.PieceIds, __call__=tokenization.PieceIds._ask)
     build_features = build.build_features
 
-    def build_alone(records: Any, method: Any, tokenizer: Any, cache: Path, *_: Any) -> Any:
+    def build_alone(examples: Any, method: Any, tokenizer: Any, cache: Path, *_: Any) -> Any:
         if method.settings()["method"] == "classification":
-            return Encoded(records, method)
-        return build_features(records, method, tokenizer, cache, 1, True)
+            return Encoded(examples, method)
+        return build_features(examples, method, tokenizer, cache, 1, True)
 
     def file_order(sizes: np.ndarray, *_: int) -> list[np.ndarray]:
         return [np.arange(i, min(i + batch_size, len(sizes))) for i in range(0, len(sizes), batch_size)]
@@ -110,7 +110,7 @@ def remove_model() -> None:
 
 
 def main() -> None:
-    mode, report, num_records, script, *flags = sys.argv[1:]
+    mode, report, num_examples, script, *flags = sys.argv[1:]
     no_model = script == "--no_model"
     if no_model:
         script, *flags = flags
@@ -122,20 +122,19 @@ def main() -> None:
     environment.load_libraries()
     import paddle
 
-    from clue_utils.data import examples
     from clue_utils.training import session
 
     if mode == "plain":
         make_plain(int(flags[flags.index("--batch_size") + 1]))
     if no_model:
         remove_model()
-    cost: dict[str, Any] = {"features": 0.0, "evaluations": [], "tokens": 0, "padded_tokens": 0, "updates": 0}
+    cost: dict[str, Any] = {"features": 0.0, "evaluations": [], "tokens": 0, "padded_tokens": 0, "steps": 0}
 
-    load, execute = examples.load_records, session.execute
+    load, execute = vars(session)["load_examples"], session.execute
 
     def load_some(task: Any, name: str, *rest: Any) -> Any:
-        records = load(task, name, *rest)
-        return replace(records, rows=records.rows[: int(num_records)])
+        examples = load(task, name, *rest)
+        return replace(examples, rows=examples.rows[: int(num_examples)])
 
     def watch(event: str, value: Any) -> None:
         if event == "features":
@@ -146,11 +145,11 @@ def main() -> None:
             # Of this process, as many times as there are processes.
             cost["tokens"] += int(value["attention_mask"].sum()) * ranks.world_size()
             cost["padded_tokens"] += value["attention_mask"].size * ranks.world_size()
-        elif event == "update":
+        elif event == "step":
             cost.setdefault("first_step", time.time() - BEGIN)
-            cost["updates"] += 1
+            cost["steps"] += 1
 
-    swap(examples, load_records=load_some)
+    swap(session, load_examples=load_some)
     swap(session, execute=functools.partial(execute, watch=watch))
     importlib.import_module(Path(script).stem).main(flags)
 

@@ -144,7 +144,7 @@ def main() -> None:
             evaluate()
     del cost["last"]
     cost |= {
-        "updates": num_steps,
+        "steps": num_steps,
         "steps_per_second": num_steps / training,
         "seconds": time.time() - BEGIN,
         "peak_memory": environment.peak_memory_bytes(),

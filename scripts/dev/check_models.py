@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Try the architectures of the published models at full size: one update and the predictions of four tasks.
+"""Try the architectures of the published models at full size: one step and the predictions of four tasks.
 
 The weights are random, from PaddleNLP's own configurations, so nothing is downloaded, and every text fills the task's
 real length. What is shown is that every architecture runs in every script on this machine, and the time and memory
@@ -51,8 +51,8 @@ def lengthen(data: Path) -> None:
     text = ("".join(FILLERS) * length)[:length]  # a token for each character, about
     for name, field in (("TNEWS", "sentence"), ("CSL", "abst")):
         for path in (data / tasks.TASKS[name].folder).glob("t*.json"):
-            records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-            lines = [json.dumps(record | {field: record[field] + text}, ensure_ascii=False) for record in records]
+            examples = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+            lines = [json.dumps(example | {field: example[field] + text}, ensure_ascii=False) for example in examples]
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     for path in (data / tasks.TASKS["C3"].folder).glob("*.json"):
         documents = json.loads(path.read_text(encoding="utf-8"))

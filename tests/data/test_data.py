@@ -1,4 +1,4 @@
-"""Reading official files: all ten tasks on real records, and every kind of bad input."""
+"""Reading official files: all ten tasks on real examples, and every kind of bad input."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from clue_utils.data import examples
-from clue_utils.data.examples import load_records
+from clue_utils.data.examples import load_examples
 from clue_utils.errors import UserError
 from clue_utils.tasks import TASKS
 
-# Records of the real subset that the tests are usually given; the official release has the registry's numbers.
+# Examples of the real subset that the tests are usually given; the official release has the registry's numbers.
 SUBSET = {
     "AFQMC": (1558, 1727, 600),
     "TNEWS": (10629, 3896, 1000, 1500),
@@ -35,12 +35,12 @@ ALL_SPLITS = [(task, split) for task in TASKS.values() for split in task.splits]
 
 
 @pytest.mark.parametrize(("task", "split"), ALL_SPLITS, ids=lambda value: getattr(value, "name", value))
-def test_real_records(clue_data_dir, task, split):
-    records = load_records(task, split, clue_data_dir)
+def test_real_examples(clue_data_dir, task, split):
+    examples = load_examples(task, split, clue_data_dir)
     subset = dict(zip(task.splits, SUBSET[task.name], strict=True))[split]
-    assert len(records) in (subset, task.splits[split].num_records)
+    assert len(examples) in (subset, task.splits[split].num_examples)
     has_answers = split not in task.test_splits
-    for row in records:
+    for row in examples:
         assert task.fields.keys() <= row.keys()
         if task.kind == "classification":
             assert type(row["id"]) is int and ("label" in row) is has_answers
@@ -54,18 +54,18 @@ def test_real_records(clue_data_dir, task, split):
             tags = re.findall(r"#idiom\d+#", "\n".join(row["content"]))
             assert list(row.get("answers", {})) == (tags if has_answers else [])
     if not has_answers and task.kind != "cloze":
-        assert len({row["id"] for row in records}) == len(records)
-    content = b"".join(path.read_bytes() for path in records.files)
-    assert records.sha256 == hashlib.sha256(content).hexdigest()
+        assert len({row["id"] for row in examples}) == len(examples)
+    content = b"".join(path.read_bytes() for path in examples.files)
+    assert examples.sha256 == hashlib.sha256(content).hexdigest()
 
 
-def test_real_records_without_a_gold_label_are_left_out(clue_data_dir):
-    records = load_records(TASKS["OCNLI"], "dev", clue_data_dir)
-    assert records.num_dropped == records.files[0].read_text(encoding="utf-8").count('"label": "-"') > 0
+def test_real_examples_without_a_gold_label_are_left_out(clue_data_dir):
+    examples = load_examples(TASKS["OCNLI"], "dev", clue_data_dir)
+    assert examples.num_dropped == examples.files[0].read_text(encoding="utf-8").count('"label": "-"') > 0
 
 
 def test_real_answers_that_the_choices_repeat_take_the_first(clue_data_dir):
-    repeated = [r for r in load_records(TASKS["C3"], "train", clue_data_dir) if r["choice"].count(_gold(r)) > 1]
+    repeated = [r for r in load_examples(TASKS["C3"], "train", clue_data_dir) if r["choice"].count(_gold(r)) > 1]
     assert [(r["label"], r["choice"]) for r in repeated] == [
         (1, ["六块", "五块", "五块", "六块五"]),
         (2, ["比室内运动好", "对有些人不合适", "没有室内运动好", "没有室内运动好"]),
@@ -89,13 +89,13 @@ def write(folder, name, content):
     return path
 
 
-def lines(*records):
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+def lines(*examples):
+    return "".join(json.dumps(example, ensure_ascii=False) + "\n" for example in examples)
 
 
 def load(tmp_path, task, split, content):
     write(tmp_path, f"{task.folder}/{task.splits[split].files[0][0]}", content)
-    return load_records(task, split, tmp_path)
+    return load_examples(task, split, tmp_path)
 
 
 TNEWS_1 = {"label": "102", "label_desc": "news_entertainment", "sentence": "甲", "keywords": ""}
@@ -108,25 +108,27 @@ WSC_1 = {
 
 
 def test_classification_rows_hold_the_registry_s_fields(tmp_path):
-    records = load(tmp_path, TNEWS, "train", lines(TNEWS_1, TNEWS_1 | {"label": "100"}))
-    assert list(records) == [{"sentence": "甲", "id": 0, "label": 2}, {"sentence": "甲", "id": 1, "label": 0}]
-    assert records[1] == records[-1] == records.rows[1:][0] and len(records) == 2
+    examples = load(tmp_path, TNEWS, "train", lines(TNEWS_1, TNEWS_1 | {"label": "100"}))
+    assert list(examples) == [{"sentence": "甲", "id": 0, "label": 2}, {"sentence": "甲", "id": 1, "label": 0}]
+    assert examples[1] == examples[-1] == examples.rows[1:][0] and len(examples) == 2
     wsc = load(tmp_path, CLUEWSC, "dev", lines(WSC_1))
     assert wsc.rows[:] == [{"text": WSC_1["text"], "target": WSC_1["target"], "id": 0, "label": 0}]
 
 
-def test_ids_are_the_records_own_where_they_have_one(tmp_path):
+def test_ids_are_the_examples_own_where_they_have_one(tmp_path):
     tests = lines({"id": 7, "sentence": "甲"}, {"id": "3", "sentence": "乙", "label": "ignored"})
     assert load(tmp_path, TNEWS, "test1.1", tests).rows[:] == [{"sentence": "甲", "id": 7}, {"sentence": "乙", "id": 3}]
     assert [row["id"] for row in load(tmp_path, TNEWS, "test1.0", lines(*3 * [{"sentence": ""}]))] == [0, 1, 2]
 
 
-def test_records_without_a_gold_label_leave_gaps_in_the_positions(tmp_path, caplog):
+def test_examples_without_a_gold_label_leave_gaps_in_the_positions(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     pair = {"sentence1": "甲", "sentence2": "乙"}
-    records = load(tmp_path, OCNLI, "train", lines(*(pair | {"label": label} for label in ("neutral", "-", "neutral"))))
-    assert [row["id"] for row in records] == [0, 2] and records.num_dropped == 1
-    assert "OCNLI train: 2 records (1 without a gold label left out)" in caplog.text
+    examples = load(
+        tmp_path, OCNLI, "train", lines(*(pair | {"label": label} for label in ("neutral", "-", "neutral")))
+    )
+    assert [row["id"] for row in examples] == [0, 2] and examples.num_dropped == 1
+    assert "OCNLI train: 2 examples (1 without a gold label left out)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -140,8 +142,8 @@ def test_records_without_a_gold_label_leave_gaps_in_the_positions(tmp_path, capl
     ],
 )
 def test_text_of_every_kind(tmp_path, text):
-    records = load(tmp_path, TNEWS, "train", lines(TNEWS_1 | {"sentence": text}, TNEWS_1))
-    assert [row["sentence"] for row in records] == [text, "甲"]
+    examples = load(tmp_path, TNEWS, "train", lines(TNEWS_1 | {"sentence": text}, TNEWS_1))
+    assert [row["sentence"] for row in examples] == [text, "甲"]
 
 
 def test_byte_order_mark_and_windows_line_ends(tmp_path):
@@ -159,10 +161,10 @@ GOOD = lines(TNEWS_1)
 BAD_LINES = {
     "broken JSON": (TNEWS, '{"sentence": "甲"\n', r":2: not JSON \("),
     "broken off": (TNEWS, '{"sentence": "甲', r":2: not JSON \(Unterminated string"),
-    "two records in a line": (TNEWS, GOOD.strip() + GOOD, r":2: not JSON \(Extra data"),
+    "two examples in a line": (TNEWS, GOOD.strip() + GOOD, r":2: not JSON \(Extra data"),
     "no object": (TNEWS, "[]\n", r":2: \[\] is not an object"),
     "null": (TNEWS, "null\n", r":2: None is not an object"),
-    "empty line": (TNEWS, "\n" + GOOD, r":2: an empty line between records"),
+    "empty line": (TNEWS, "\n" + GOOD, r":2: an empty line between examples"),
     "missing field": (TNEWS, lines({"label": "102"}), r":2: field 'sentence': missing"),
     "wrong type": (TNEWS, lines(TNEWS_1 | {"sentence": ["甲"]}), r":2: field 'sentence': \['甲'\] is not a string"),
     "null field": (TNEWS, lines(TNEWS_1 | {"sentence": None}), r":2: field 'sentence': None is not a string"),
@@ -180,9 +182,9 @@ BAD_LINES = {
     "surrogate bytes": (TNEWS, '{"sentence": "\ud83d", "label": "102"}\n', r":2: not UTF-8"),
     "Latin-1": (TNEWS, '{"sentence": "é"}\n'.encode("latin-1"), r":2: not UTF-8 \(.*save the file in UTF-8"),
     "GB18030": (TNEWS, '{"sentence": "中文"}\n'.encode("gb18030"), r":2: not UTF-8"),
-    "deep nesting": (TNEWS, "[" * 200_000 + "\n", r":2: not a record \(nested too deeply\)"),
+    "deep nesting": (TNEWS, "[" * 200_000 + "\n", r":2: not an example \(nested too deeply\)"),
     "deep value": (TNEWS, '{"sentence": ' + "[" * 300 + "]" * 300 + "}\n", r":2: field 'sentence': .* is not a string"),
-    "five thousand digits": (TNEWS, '{"id": ' + "9" * 5000 + "}\n", r":2: not a record \(a number with"),
+    "five thousand digits": (TNEWS, '{"id": ' + "9" * 5000 + "}\n", r":2: not an example \(a number with"),
     "no 64-bit number": (TNEWS, lines(TNEWS_1 | {"id": 2**63}), r":2: field 'id'"),
     "long wrong value": (TNEWS, lines(TNEWS_1 | {"label": "长" * 10**6}), r":2: field 'label': '长+\.\.\.长+' is none"),
     "line break in a value": (TNEWS, lines(TNEWS_1 | {"label": "a\n\u2028b"}), r":2: field 'label': 'a\\n\\u2028b'"),
@@ -237,11 +239,11 @@ def test_an_empty_file(tmp_path, task, content):
     for name in task.splits["train"].files[0]:
         write(tmp_path, f"{task.folder}/{name}", content)
     with pytest.raises(UserError, match=r"train\.json: empty"):
-        load_records(task, "train", tmp_path)
+        load_examples(task, "train", tmp_path)
 
 
 def test_a_file_without_any_gold_label(tmp_path):
-    with pytest.raises(UserError, match='no record with a gold label other than "-"'):
+    with pytest.raises(UserError, match='no example with a gold label other than "-"'):
         load(tmp_path, TNEWS, "dev", lines(TNEWS_1 | {"label": "-"}))
 
 
@@ -255,7 +257,7 @@ def test_the_same_id_twice_in_a_test_file(tmp_path):
 
 @pytest.mark.parametrize(("first", "second"), [({"id": 1}, {}), ({}, {"id": 9})])
 def test_ids_in_a_part_of_a_test_file(tmp_path, first, second):
-    with pytest.raises(UserError, match=r"test\.json:2: field 'id': (missing|the records before have none)"):
+    with pytest.raises(UserError, match=r"test\.json:2: field 'id': (missing|the examples before have none)"):
         load(tmp_path, TNEWS, "test1.1", lines(first | {"sentence": ""}, second | {"sentence": ""}))
 
 
@@ -264,9 +266,9 @@ def test_what_is_no_file(tmp_path):
     (folder / "train.json").mkdir(parents=True)
     os.mkfifo(folder / "dev.json")
     with pytest.raises(UserError, match=r"train\.json: a folder in place of a file"):
-        load_records(TNEWS, "train", tmp_path)
+        load_examples(TNEWS, "train", tmp_path)
     with pytest.raises(UserError, match=r"dev\.json: a device or pipe in place of a file"):
-        load_records(TNEWS, "dev", tmp_path)
+        load_examples(TNEWS, "dev", tmp_path)
 
 
 # --- C3 ----------------------------------------------------------------------------------------------------------
@@ -283,14 +285,14 @@ def question(**changes):
 def load_c3(tmp_path, *documents):
     for name, document in zip(("d-train.json", "m-train.json"), documents, strict=True):
         write(tmp_path, f"c3_public/{name}", document)
-    return load_records(C3, "train", tmp_path)
+    return load_examples(C3, "train", tmp_path)
 
 
 def test_c3_joins_both_files(tmp_path):
-    records = load_c3(tmp_path, c3(question(), question(answer="是")), c3(question(choice=["否", "否"])))
-    assert [(row["id"], row["label"]) for row in records] == [(0, 1), (1, 0), (2, 0)]
-    assert records[0]["context"] == ["甲", "乙"] and records[0]["question"] == "谁?"
-    assert [path.name for path in records.files] == ["d-train.json", "m-train.json"]
+    examples = load_c3(tmp_path, c3(question(), question(answer="是")), c3(question(choice=["否", "否"])))
+    assert [(row["id"], row["label"]) for row in examples] == [(0, 1), (1, 0), (2, 0)]
+    assert examples[0]["context"] == ["甲", "乙"] and examples[0]["question"] == "谁?"
+    assert [path.name for path in examples.files] == ["d-train.json", "m-train.json"]
 
 
 @pytest.mark.parametrize(
@@ -320,9 +322,9 @@ def test_bad_c3_documents(tmp_path, document, expected):
 
 def test_c3_tests_have_ids_and_may_have_more_choices(tmp_path, caplog):
     many = {"question": "谁?", "choice": list("一二三四五"), "id": "8"}
-    records = load(tmp_path, C3, "test1.1", c3(many, many | {"id": 3, "choice": ["是", "否"]}))
-    assert [(row["id"], row["choice"]) for row in records] == [(8, list("一二三四")), (3, ["是", "否"])]
-    assert "1 questions have more than 4 choices" in caplog.text and all("label" not in row for row in records)
+    examples = load(tmp_path, C3, "test1.1", c3(many, many | {"id": 3, "choice": ["是", "否"]}))
+    assert [(row["id"], row["choice"]) for row in examples] == [(8, list("一二三四")), (3, ["是", "否"])]
+    assert "1 questions have more than 4 choices" in caplog.text and all("label" not in row for row in examples)
     with pytest.raises(UserError, match=r"at \[0\]\[1\]\[1\]: field 'id': 8 occurs twice"):
         load(tmp_path, C3, "test1.1", c3(many, many | {"id": 8}))
     with pytest.raises(UserError, match="field 'id': missing"):
@@ -370,7 +372,7 @@ def test_cmrc_tests_have_no_answers(tmp_path, answers):
         ('{"data": {}}', r"field 'data': {} is not a list"),
         ('{"data": [{}]}', r"at data\[0\]: field 'paragraphs': missing"),
         ('{"data": [{"paragraphs": [{}]}]}', r"at data\[0\].paragraphs\[0\]: field 'context': missing"),
-        ('{"data": []}', r"train\.json: no record"),
+        ('{"data": []}', r"train\.json: no example"),
     ],
 )
 def test_bad_cmrc_documents(tmp_path, document, expected):
@@ -391,9 +393,9 @@ def load_chid(tmp_path, content, answers):
 
 
 def test_chid_rows(tmp_path):
-    records = load_chid(tmp_path, lines(CHID_1), ANSWERS | {"#idiom000009#": 1})
-    assert list(records) == [CHID_1 | {"answers": ANSWERS}]
-    assert [path.name for path in records.files] == ["train.json", "train_answer.json"]
+    examples = load_chid(tmp_path, lines(CHID_1), ANSWERS | {"#idiom000009#": 1})
+    assert list(examples) == [CHID_1 | {"answers": ANSWERS}]
+    assert [path.name for path in examples.files] == ["train.json", "train_answer.json"]
     assert load(tmp_path, CHID, "test1.0", lines(CHID_1)).rows[:] == [CHID_1]
 
 
@@ -454,18 +456,18 @@ def test_layouts(tmp_path, place, given):
     path = write(tmp_path, place, GOOD)
     write(tmp_path, "tnews_public/__MACOSX/train.json", "rubbish")
     write(tmp_path, "tnews_public/.hidden/train.json", "rubbish")
-    assert load_records(TNEWS, "train", tmp_path / given).files == (path,)
+    assert load_examples(TNEWS, "train", tmp_path / given).files == (path,)
 
 
 def test_the_environment_names_the_folder_unless_the_flag_does(tmp_path, monkeypatch):
     write(tmp_path, "a/tnews_public/train.json", GOOD)
     write(tmp_path, "b/tnews_public/train.json", GOOD + GOOD)
     monkeypatch.setenv("CLUE_DATA_DIR", str(tmp_path / "a"))
-    assert len(load_records(TNEWS, "train")) == 1
-    assert len(load_records(TNEWS, "train", str(tmp_path / "b"))) == 2
+    assert len(load_examples(TNEWS, "train")) == 1
+    assert len(load_examples(TNEWS, "train", str(tmp_path / "b"))) == 2
     monkeypatch.setenv("CLUE_DATA_DIR", str(tmp_path / "c"))
     with pytest.raises(UserError, match=r"CLUE_DATA_DIR .*/c: not a folder"):
-        load_records(TNEWS, "train")
+        load_examples(TNEWS, "train")
 
 
 def test_neither_named_takes_the_cache(tmp_path, monkeypatch, caplog):
@@ -473,7 +475,7 @@ def test_neither_named_takes_the_cache(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("CLUE_DATA_DIR", "")
     monkeypatch.setenv("CLUE_CACHE_DIR", str(tmp_path))
     path = write(tmp_path, "data/tnews_public/train.json", GOOD)
-    assert load_records(TNEWS, "train").files == (path,)
+    assert load_examples(TNEWS, "train").files == (path,)
     assert "checksum" in caplog.text
 
 
@@ -491,31 +493,31 @@ def test_cache_folder(monkeypatch):
 def test_nothing_found(tmp_path):
     write(tmp_path, "afqmc_public/train.json", GOOD)
     with pytest.raises(UserError, match=r"--data_dir .* no files of TNEWS; looked for tnews_public/ with .*train\.j"):
-        load_records(TNEWS, "train", tmp_path)
+        load_examples(TNEWS, "train", tmp_path)
     # Same names and, in tests, the same fields: another task's folder must not be taken.
     with pytest.raises(UserError, match="no files of CMNLI"):
-        load_records(TASKS["CMNLI"], "train", tmp_path / "afqmc_public")
+        load_examples(TASKS["CMNLI"], "train", tmp_path / "afqmc_public")
     with pytest.raises(UserError, match="not a folder"):
-        load_records(TNEWS, "train", tmp_path / "afqmc_public" / "train.json")
+        load_examples(TNEWS, "train", tmp_path / "afqmc_public" / "train.json")
     for odd in ("a\0b", "x" * 5000, "~no such user/x"):
         with pytest.raises(UserError, match="--data_dir"):
-            load_records(TNEWS, "train", odd)
+            load_examples(TNEWS, "train", odd)
 
 
 def test_two_folders_with_files(tmp_path):
     for name in ("old", "new"):
         write(tmp_path, f"tnews_public/{name}/train.json", GOOD)
     with pytest.raises(UserError, match="in both .*new and .*old: name one"):
-        load_records(TNEWS, "train", tmp_path)
+        load_examples(TNEWS, "train", tmp_path)
 
 
 def test_a_missing_split_names_the_accepted_files(tmp_path):
     write(tmp_path, "tnews_public/train.json", GOOD)
     with pytest.raises(UserError, match=r"no test\.json: the test1\.1 split of TNEWS needs test\.json or test1\.1"):
-        load_records(TNEWS, "test1.1", tmp_path)
+        load_examples(TNEWS, "test1.1", tmp_path)
     write(tmp_path, "c3_public/d-train.json", c3(question()))
     with pytest.raises(UserError, match=r"no m-train\.json: .* needs d-train\.json with m-train\.json"):
-        load_records(C3, "train", tmp_path)
+        load_examples(C3, "train", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -524,7 +526,7 @@ def test_a_missing_split_names_the_accepted_files(tmp_path):
 def test_other_accepted_names(tmp_path, task, split, name):
     content = cmrc(CMRC_1) if task is CMRC else lines({"id": 0, "sentence": ""})
     path = write(tmp_path, f"{task.folder}/{name}", content)
-    assert load_records(task, split, tmp_path).files == (path,)
+    assert load_examples(task, split, tmp_path).files == (path,)
 
 
 # --- checksums, memory, start-up ---------------------------------------------------------------------------------
@@ -557,7 +559,7 @@ def test_reading_holds_no_more_than_the_rows(tmp_path):
     write(tmp_path, "tnews_public/train.json", lines(*1000 * [TNEWS_1 | {"keywords": "x" * 20_000}]))
     tracemalloc.start()
     try:
-        load_records(TNEWS, "train", tmp_path)
+        load_examples(TNEWS, "train", tmp_path)
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()

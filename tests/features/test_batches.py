@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from clue_utils import tasks
-from clue_utils.data.examples import Records
+from clue_utils.data.examples import Examples
 from clue_utils.features.batches import (
     batches_per_epoch,
     collate,
@@ -100,32 +100,32 @@ class Method:
     def settings(self) -> dict[str, Any]:
         return self._settings
 
-    def encode(self, record: dict[str, Any]) -> list[dict[str, Any]]:
+    def encode(self, example: dict[str, Any]) -> list[dict[str, Any]]:
         self.calls += 1
-        rows = [[7] * (record["number"] % 3 + 1), [8, 9], [1] * (record["number"] % 5)]
-        return [{"input_ids": rows, "extra": [record["number"]], "label": record["number"]}] * record.get("times", 1)
+        rows = [[7] * (example["number"] % 3 + 1), [8, 9], [1] * (example["number"] % 5)]
+        return [{"input_ids": rows, "extra": [example["number"]], "label": example["number"]}] * example.get("times", 1)
 
 
-def records(number: int, task: str = "TNEWS", split: str = "dev", sha256: str = "0", times: int = 1) -> Records:
+def examples(number: int, task: str = "TNEWS", split: str = "dev", sha256: str = "0", times: int = 1) -> Examples:
     rows = [{"number": i, "times": times} for i in range(number)]
-    return Records(tasks.get_task(task), split, rows, (), sha256, 0)
+    return Examples(tasks.get_task(task), split, rows, (), sha256, 0)
 
 
 def test_the_cache_is_made_where_it_is_not_and_what_killed_builds_left_is_removed(tokenizer, tmp_path):
     cache = tmp_path / "a" / "b"
     method = Method()
-    path = build_features(records(5), method, tokenizer, cache).path
+    path = build_features(examples(5), method, tokenizer, cache).path
     assert path.parent == cache and method.calls == 5
     stem = path.name.split(".")[0]
     assert re.fullmatch(r"tnews-dev-[0-9a-f]{24}\.[0-9a-f]{16}\.arrow", path.name)
     path.rename(cache / f".{stem}.{2**30}.tmp")
     (cache / f".another.{2**30}.tmp").touch()
-    assert build_features(records(5), method, tokenizer, cache).path == path and method.calls == 10
+    assert build_features(examples(5), method, tokenizer, cache).path == path and method.calls == 10
     assert [name.name for name in cache.glob("*.tmp")] == [f".another.{2**30}.tmp"]
 
 
 def test_features_come_back_as_they_were_encoded(tokenizer, tmp_path):
-    found = build_features(records(1030, times=2), Method(), tokenizer, tmp_path, num_proc=1)
+    found = build_features(examples(1030, times=2), Method(), tokenizer, tmp_path, num_proc=1)
     assert len(found) == 2060 and found.names == ["input_ids", "extra", "label"]
     for i in (0, 1, 1023, 1024, 2047, 2059):
         number = i // 2
@@ -141,19 +141,19 @@ def test_features_come_back_as_they_were_encoded(tokenizer, tmp_path):
 def test_features_are_found_again_by_all_that_they_depend_on(tokenizer, tmp_path, caplog):
     method = Method(length=5)
     caplog.set_level("INFO", logger="clue_utils")
-    first = build_features(records(9), method, tokenizer, tmp_path)
+    first = build_features(examples(9), method, tokenizer, tmp_path)
     assert method.calls == 9 and f"TNEWS dev: 9 features built in {first.path}" in caplog.messages
-    assert build_features(records(9), method, tokenizer, tmp_path).path == first.path and method.calls == 9
+    assert build_features(examples(9), method, tokenizer, tmp_path).path == first.path and method.calls == 9
     assert f"TNEWS dev: 9 features from cache {first.path}" in caplog.messages
     others = [
-        (records(9, task="IFLYTEK"), method),
-        (records(9, split="train"), method),
-        (records(9, sha256="1"), method),
-        (records(9), Method(length=6)),
+        (examples(9, task="IFLYTEK"), method),
+        (examples(9, split="train"), method),
+        (examples(9, sha256="1"), method),
+        (examples(9), Method(length=6)),
     ]
     paths = {build_features(*other, tokenizer, tmp_path).path for other in others}
     assert len(paths | {first.path}) == 5
-    assert build_features(records(9), method, tokenizer, tmp_path, overwrite=True).path == first.path
+    assert build_features(examples(9), method, tokenizer, tmp_path, overwrite=True).path == first.path
     assert method.calls == 9 + 3 * 9 + 9
     assert not list(tmp_path.glob("*.tmp"))
 

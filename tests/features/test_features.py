@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from clue_utils import files, tasks
-from clue_utils.data.examples import Records
+from clue_utils.data.examples import Examples
 from clue_utils.errors import UserError
 from clue_utils.features import build as feature_cache
 from clue_utils.features.batches import collate, length_ordered_batches
@@ -24,7 +24,7 @@ TOP = Path(__file__).parents[2]
 
 
 class Method:
-    """Counts the records it encodes in this process."""
+    """Counts the examples it encodes in this process."""
 
     def __init__(self, dies_at: int | None = None) -> None:
         self.dies_at, self.parent, self.calls = dies_at, os.getpid(), 0
@@ -32,19 +32,19 @@ class Method:
     def settings(self):
         return {"method": "test"}
 
-    def encode(self, record):
+    def encode(self, example):
         self.calls += 1
-        if record["number"] == self.dies_at and os.getpid() != self.parent:
+        if example["number"] == self.dies_at and os.getpid() != self.parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        return [{"input_ids": list(range(record["number"] % 7 + 1)), "label": record["number"]}]
+        return [{"input_ids": list(range(example["number"] % 7 + 1)), "label": example["number"]}]
 
 
 @pytest.fixture
 def build(tokenizer, tmp_path):
-    def build(method, num_records=3000, num_proc=1, overwrite=False):
-        rows = [{"number": i} for i in range(num_records)]
-        records = Records(tasks.get_task("TNEWS"), "dev", rows, (), f"{num_records}", 0)
-        return build_features(records, method, tokenizer, tmp_path / "cache", num_proc, overwrite)
+    def build(method, num_examples=3000, num_proc=1, overwrite=False):
+        rows = [{"number": i} for i in range(num_examples)]
+        examples = Examples(tasks.get_task("TNEWS"), "dev", rows, (), f"{num_examples}", 0)
+        return build_features(examples, method, tokenizer, tmp_path / "cache", num_proc, overwrite)
 
     return build
 
@@ -134,7 +134,7 @@ def test_a_cache_that_others_have_filled_need_not_be_writable(build, tmp_path, m
     monkeypatch.setattr(files, "FileLock", refuse)
     assert rows(build(method)) == expected and method.calls == 0
     with pytest.raises(UserError, match=f"{tmp_path}/cache: cannot keep features there .*CLUE_CACHE_DIR"):
-        build(method, num_records=10)
+        build(method, num_examples=10)
 
 
 def test_what_a_killed_build_left_is_cleared_away(build, tmp_path):
@@ -166,7 +166,7 @@ def test_rows_are_padded_to_a_multiple_but_not_beyond_the_limit():
 
 
 def test_features_are_a_sequence(build):
-    found = build(Method(), num_records=1100)  # three chunks
+    found = build(Method(), num_examples=1100)  # three chunks
     assert len(found) == 1100 and rows(found)[513] == ([0, 1, 2], 513)
     for index in (0, 511, 512, 513, 1099, np.int64(1024), -1, -588, np.int32(-1100)):
         assert found[index]["label"] == index % 1100 and len(found[index]["input_ids"]) == index % 1100 % 7 + 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clue_utils import tasks
-from clue_utils.data import examples
+from clue_utils.data.examples import load_examples
 from clue_utils.features.tokenization import PieceIds
 
 TEXTS = [
@@ -30,7 +30,7 @@ TEXTS = [
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text within a record."""
+    """Every text within an example."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -49,11 +49,11 @@ def test_hard_texts(tokenizer, text):
     assert PieceIds(tokenizer)(text) == reference(tokenizer, text)
 
 
-def test_real_records(tokenizer, clue_data_dir):
+def test_real_examples(tokenizer, clue_data_dir):
     piece_ids, number = PieceIds(tokenizer), 0
     for task in tasks.TASKS.values():
-        for record in examples.load_records(task, "dev", clue_data_dir).rows[::20]:
-            for text in texts(record):
+        for example in load_examples(task, "dev", clue_data_dir).rows[::20]:
+            for text in texts(example):
                 assert piece_ids(text) == reference(tokenizer, text)
                 number += 1
     assert number > 3000

@@ -284,7 +284,7 @@ def test_a_trial_runs_once_in_its_own_folder(place):
         ("m TNEWS fast 32 0.1 42 1", "'fast' is not a number above 0"),
         ("m WNLI 1e-5 32 0.1 42 1", "unknown task 'WNLI'"),
         ("m TNEWS 1e-5 32 0.1 42 1 -- --seed 3", "--seed is set by the trial itself"),
-        ("m TNEWS 1e-5 32 0.1 42 1 -- --max_steps x", "'x' is not a number of updates"),
+        ("m TNEWS 1e-5 32 0.1 42 1 -- --max_steps x", "'x' is not a number of steps"),
         ("/ C3 3e-5 24 0.1 42 2", "error: '/' has no name for a folder of trials: give another model or folder\n"),
     ],
 )

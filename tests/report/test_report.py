@@ -59,7 +59,7 @@ def put(model: Path, trial: Trial, score: float | None, /, **fields: Any) -> Pat
             "seed": trial.seed,
         },
         "num_processes": trial.num_cards,
-        "num_examples": {"dev": task.splits["dev"].num_records},
+        "num_examples": {"dev": task.splits["dev"].num_examples},
         "data_sha256": {"dev": "d"},
         "best_metric": score,
         "best_step": 20,

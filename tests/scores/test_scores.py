@@ -1,4 +1,4 @@
-"""Scores against a second implementation and against PaddleNLP, on real development records; assignment of idioms."""
+"""Scores against a second implementation and against PaddleNLP, on real development examples; assignment of idioms."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def second_score(prediction: str, golds: tuple[str, ...]) -> tuple[float, float]
     return max(second_em(prediction, gold) for gold in golds), max(second_f1(prediction, gold) for gold in golds)
 
 
-# --- CMRC2018, real records -----------------------------------------------------------------------------------------
+# --- CMRC2018, real examples -----------------------------------------------------------------------------------------
 
 
 class Question(NamedTuple):
@@ -169,7 +169,7 @@ def perturbed(questions: list[Question]) -> Iterator[tuple[str, dict[str, str]]]
 @pytest.mark.usefixtures("nltk_of_the_time")
 def test_official_score_equals_second_implementation_on_every_record(questions: list[Question]) -> None:
     golds = {question.id: question.golds for question in questions}
-    print(f"\n{'perturbation':<26}{'records':>8}{'EM':>9}{'F1':>9}{'differing':>11}{'largest':>9}")
+    print(f"\n{'perturbation':<26}{'examples':>8}{'EM':>9}{'F1':>9}{'differing':>11}{'largest':>9}")
     for name, predictions in perturbed(questions):
         differences = []
         for question in questions:
@@ -373,7 +373,7 @@ def test_one_blank_takes_its_best_candidate(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", tasks.ASSIGNMENT_RULES)
 def test_ties_are_always_broken_alike(rule: str) -> None:
-    """Equal columns are what a record with a repeated candidate gives: they count as two candidates."""
+    """Equal columns are what an example with a repeated candidate gives: they count as two candidates."""
     logits = np.repeat(np.random.default_rng(4).integers(0, 2, size=(4, 5)), 2, axis=1)
     first = assign_candidates(logits, rule)
     assert len(set(first.tolist())) == 4

@@ -10,7 +10,7 @@ from clue_utils.tasks import TASKS
 from run_c3 import C3, truncated_lengths
 
 
-def record(context="甲乙丙丁", question="谁？", choice=("甲", "乙", "丙", "丁"), label=2) -> dict:
+def example(context="甲乙丙丁", question="谁？", choice=("甲", "乙", "丙", "丁"), label=2) -> dict:
     return {"id": 7, "context": [context], "question": question, "choice": list(choice), "label": label}
 
 
@@ -36,7 +36,7 @@ def test_the_longest_part_is_cut(lengths, limit, kept):
 
 
 def test_a_row_holds_context_question_and_choice(tokenizer):
-    (feature,) = C3(tokenizer, 64).encode(record())
+    (feature,) = C3(tokenizer, 64).encode(example())
     tokens = tokenizer.convert_ids_to_tokens(feature["input_ids"][1])
     assert tokens == "[CLS] 甲 乙 丙 丁 [SEP] 谁 ？ [SEP] 乙 [SEP]".split()
     assert feature["token_type_ids"][1] == [0] * 6 + [1] * 5
@@ -45,17 +45,17 @@ def test_a_row_holds_context_question_and_choice(tokenizer):
 
 def test_each_choice_is_cut_on_its_own(tokenizer):
     m = C3(tokenizer, 32)
-    long_first = m.encode(record("天" * 100, choice=("地" * 60, "乙", "丙", "丁")))[0]
-    long_last = m.encode(record("天" * 100, choice=("丁", "乙", "丙", "地" * 60)))[0]
+    long_first = m.encode(example("天" * 100, choice=("地" * 60, "乙", "丙", "丁")))[0]
+    long_last = m.encode(example("天" * 100, choice=("丁", "乙", "丙", "地" * 60)))[0]
     assert long_first["input_ids"][1] == long_last["input_ids"][1]
     assert long_first["input_ids"][0] == long_last["input_ids"][3]
     assert all(len(row) == 32 for row in long_first["input_ids"])
-    alone = m.encode(record("天" * 100, choice=("乙",) * 4))[0]
+    alone = m.encode(example("天" * 100, choice=("乙",) * 4))[0]
     assert long_first["input_ids"][1] == alone["input_ids"][1]
 
 
 def test_a_choice_longer_than_the_limit_keeps_its_question(tokenizer):
-    (feature,) = C3(tokenizer, 32).encode(record("天", "谁？", ("地" * 400, "乙", "丙", "丁")))
+    (feature,) = C3(tokenizer, 32).encode(example("天", "谁？", ("地" * 400, "乙", "丙", "丁")))
     tokens = tokenizer.convert_ids_to_tokens(feature["input_ids"][0])
     assert len(tokens) == 32 and tokens[:6] == "[CLS] 天 [SEP] 谁 ？ [SEP]".split()
     with pytest.raises(UserError, match="at least 8"):
@@ -64,11 +64,11 @@ def test_a_choice_longer_than_the_limit_keeps_its_question(tokenizer):
 
 def test_missing_choices_are_filled_up_and_never_answered(tokenizer):
     m = C3(tokenizer, 64)
-    (feature,) = m.encode(record(choice=("甲", "乙"), label=0))
+    (feature,) = m.encode(example(choice=("甲", "乙"), label=0))
     assert len(feature["input_ids"]) == 4 and feature["num_choices"] == 2
     assert feature["input_ids"][2] == feature["input_ids"][3]
     scores = np.array([[0.0, 1.0, 5.0, 9.0]], np.float32)
-    assert m.answer(scores, [record(choice=("甲", "乙"))], Columns(num_choices=[2])) == [(7, 1)]
+    assert m.answer(scores, [example(choice=("甲", "乙"))], Columns(num_choices=[2])) == [(7, 1)]
 
 
 def test_accuracy_with_and_without_fillers(tokenizer):
@@ -82,7 +82,7 @@ def test_accuracy_with_and_without_fillers(tokenizer):
 
 
 def test_pieces_are_not_tokenised_again(tokenizer):
-    (feature,) = C3(tokenizer, 64).encode(record("他说Playing games。"))
+    (feature,) = C3(tokenizer, 64).encode(example("他说Playing games。"))
     tokens = tokenizer.convert_ids_to_tokens(feature["input_ids"][0])
     assert [t for t in tokens if t.startswith("##")] == [
         t for t in tokenizer.tokenize("playing games") if t.startswith("##")

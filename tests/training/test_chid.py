@@ -1,4 +1,4 @@
-"""CHID: windows around blanks, and idioms given to the blanks of a record."""
+"""CHID: windows around blanks, and idioms given to the blanks of an example."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def method(tokenizer):
     return lambda length=64, assignment="joint": Chid(tokenizer, length, assignment)
 
 
-def record(*passages: str, candidates=IDIOMS) -> dict:
+def example(*passages: str, candidates=IDIOMS) -> dict:
     return {"content": list(passages), "candidates": candidates}
 
 
 def test_a_row_is_idiom_and_window_with_the_blank_marked(method, tokenizer):
     m = method()
-    (feature,) = m.encode(record("他做事#idiom000001#，从不分心。") | {"answers": {"#idiom000001#": 0}})
+    (feature,) = m.encode(example("他做事#idiom000001#，从不分心。") | {"answers": {"#idiom000001#": 0}})
     tokens = tokenizer.convert_ids_to_tokens(feature["input_ids"][0])
     assert tokens == [*"[CLS] 一 心 一 意 [SEP] 他 做 事 [unused1] ， 从 不 分 心 。 [SEP]".split()]
     assert feature["label"] == 0 and len(feature["input_ids"]) == 10
 
 
 def test_other_blanks_become_four_masks_cut_to_the_room_they_had(method, tokenizer):
-    first, second = method().encode(record("甲乙丙丁#idiom000001#戊#idiom000002#己"))
+    first, second = method().encode(example("甲乙丙丁#idiom000001#戊#idiom000002#己"))
     tokens = tokenizer.convert_ids_to_tokens(second["input_ids"][0])
     assert tokens[6:] == "丁 [MASK] [MASK] [MASK] [MASK] 戊 [unused1] 己 [SEP]".split()
     tokens = tokenizer.convert_ids_to_tokens(first["input_ids"][0])
@@ -59,7 +59,7 @@ def test_other_blanks_become_four_masks_cut_to_the_room_they_had(method, tokeniz
 @pytest.mark.parametrize("after", [0, 3, 27, 28, 29, 200])
 def test_windows_are_full_and_never_too_long(method, before, after):
     m = method(64)
-    (feature,) = m.encode(record("天" * before + "#idiom000001#" + "地" * after))
+    (feature,) = m.encode(example("天" * before + "#idiom000001#" + "地" * after))
     row = feature["input_ids"][0]
     assert len(row) == min(before + after, 56) + 8
     left = row.index(m.mark) - 6
@@ -69,27 +69,27 @@ def test_windows_are_full_and_never_too_long(method, before, after):
 def test_masks_do_not_widen_the_window(method):
     passage = "#idiom000001#".join("天" * 5 for _ in range(30))
     features = method(64).encode(
-        record(passage.replace("#idiom000001#", "{}").format(*(f"#idiom{i:06}#" for i in range(29))))
+        example(passage.replace("#idiom000001#", "{}").format(*(f"#idiom{i:06}#" for i in range(29))))
     )
     assert len(features) == 29 and all(len(row) <= 64 for f in features for row in f["input_ids"])
 
 
 def test_an_idiom_of_more_than_four_tokens_still_fits(method):
     candidates = ["不管三七二十一", *IDIOMS[1:9], "字" * 100]
-    (feature,) = method(64).encode(record("天" * 40 + "#idiom000001#" + "地" * 40, candidates=candidates))
+    (feature,) = method(64).encode(example("天" * 40 + "#idiom000001#" + "地" * 40, candidates=candidates))
     assert [len(row) for row in feature["input_ids"]] == [64] * 10
     with pytest.raises(UserError, match="at least 10"):
         method(9)
 
 
 def test_marks_are_written_in_ascii(method, tokenizer):
-    (feature,) = method().encode(record("“好”——‘天’―#idiom000001#—地———…"))
+    (feature,) = method().encode(example("“好”——‘天’―#idiom000001#—地———…"))
     tokens = tokenizer.convert_ids_to_tokens(feature["input_ids"][0])
     assert tokens[6:] == """ " 好 " - - ' 天 ' - [unused1] - 地 - - - . . . [SEP]""".split()
 
 
 def test_blanks_of_a_record_share_candidates_over_all_its_passages(method):
-    rows = [record("#idiom000001#天", "地#idiom000002#玄#idiom000003#"), record("#idiom000004#")]
+    rows = [example("#idiom000001#天", "地#idiom000002#玄#idiom000003#"), example("#idiom000004#")]
     assert [blanks(row) for row in rows] == [["#idiom000001#", "#idiom000002#", "#idiom000003#"], ["#idiom000004#"]]
     scores = np.zeros((4, 10), np.float32)
     scores[:, 3] = [3.0, 2.0, 1.0, 1.0]  # everyone wants candidate 3
@@ -102,7 +102,7 @@ def test_blanks_of_a_record_share_candidates_over_all_its_passages(method):
 
 
 def test_repeated_candidates_are_columns_of_their_own(method):
-    (feature,) = method().encode(record("#idiom000001#天", candidates=["一心一意"] * 10))
+    (feature,) = method().encode(example("#idiom000001#天", candidates=["一心一意"] * 10))
     assert feature["input_ids"][0] == feature["input_ids"][9]
     scores = np.eye(10, dtype=np.float32)[[7]]
-    assert method().answer(scores, [record("#idiom000001#天")], Labels([0])) == {"#idiom000001#": 7}
+    assert method().answer(scores, [example("#idiom000001#天")], Labels([0])) == {"#idiom000001#": 7}

@@ -9,7 +9,7 @@ import pytest
 
 import run_clue_classifier
 from clue_utils import models, tasks
-from clue_utils.data import examples
+from clue_utils.data.examples import load_examples
 from clue_utils.tasks import TASKS
 from clue_utils.training.classification import text_and_pair
 from make_demo import training_flags
@@ -31,7 +31,7 @@ def classify(run_on_demo):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, classify):
-    """A TNEWS checkpoint of a few updates with a length of its own."""
+    """A TNEWS checkpoint of a few steps with a length of its own."""
     output = tmp_path_factory.mktemp("tnews")
     flags = "--do_train --max_steps 6 --save_steps 2 --logging_steps 2 --max_seq_length 24 --batch_size 8"
     status, out, err = classify("tnews", output, *flags.split(), "--learning_rate", "1e-3")
@@ -52,7 +52,7 @@ def test_log_lines_have_the_published_format(trained):
         ("6", "6", "0", "5"),
     ]
     assert len(list(filter(EVAL_LINE.fullmatch, lines))) == 3
-    # Warm-up is floor(0.1 * 6) = 0 updates, then the rate falls linearly to 0.
+    # Warm-up is floor(0.1 * 6) = 0 steps, then the rate falls linearly to 0.
     assert [float(m[6]) for m in steps] == pytest.approx([1e-3 * 4 / 6, 1e-3 * 2 / 6, 0.0])
 
 
@@ -96,8 +96,8 @@ def test_two_predictions_give_the_same_bytes_under_all_names(classify, trained, 
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
     assert (tmp_path / "first" / files[1]).read_bytes() == (tmp_path / "first" / files[2]).read_bytes()
     predictions = [json.loads(line) for line in (tmp_path / "first" / files[1]).read_text().splitlines()]
-    records = [json.loads(line) for line in (demo / "data/tnews_public/test.json").read_text().split("\n") if line]
-    assert [p["id"] for p in predictions] == [r["id"] for r in records]
+    examples = [json.loads(line) for line in (demo / "data/tnews_public/test.json").read_text().split("\n") if line]
+    assert [p["id"] for p in predictions] == [r["id"] for r in examples]
     assert {p["label"] for p in predictions} <= set(TASKS["TNEWS"].labels)
 
 
@@ -194,15 +194,15 @@ def test_marked_spans_may_meet_and_overlap(noun, pronoun, marked):
     assert wsc_text("ABCDE", noun, pronoun) == marked
 
 
-def test_spans_of_real_records_are_marked_as_the_official_reader_does(clue_data_dir):
+def test_spans_of_real_examples_are_marked_as_the_official_reader_does(clue_data_dir):
     number = 0
     for split in TASKS["CLUEWSC2020"].splits:
-        for record in examples.load_records(TASKS["CLUEWSC2020"], split, clue_data_dir):
-            spans = ((record["target"][f"span{i}_index"], len(record["target"][f"span{i}_text"])) for i in (1, 2))
-            letters = list(record["text"])
+        for example in load_examples(TASKS["CLUEWSC2020"], split, clue_data_dir):
+            spans = ((example["target"][f"span{i}_index"], len(example["target"][f"span{i}_text"])) for i in (1, 2))
+            letters = list(example["text"])
             for (begin, length), (left, right) in zip(spans, ("__", "[]"), strict=True):
                 letters[begin] = left + letters[begin]
                 letters[begin + length - 1] += right
-            assert text_and_pair("CLUEWSC2020", record)[0] == "".join(letters)
+            assert text_and_pair("CLUEWSC2020", example)[0] == "".join(letters)
             number += 1
     assert number > 1000

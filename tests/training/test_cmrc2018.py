@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import run_cmrc2018
-from clue_utils.data.examples import load_records
+from clue_utils.data.examples import load_examples
 from clue_utils.errors import UserError
 from clue_utils.features.build import build_features
 from clue_utils.scores.cmrc2018 import cmrc2018_scores
@@ -24,7 +24,7 @@ def method(tokenizer):
     return build
 
 
-def record(context: str, answer: str, start: int | None = None) -> dict:
+def example(context: str, answer: str, start: int | None = None) -> dict:
     start = context.index(answer) if start is None else start
     return {
         "id": "Q",
@@ -67,7 +67,7 @@ def labelled_text(feature: dict, context: str) -> str:
     + ["special tokens as text", "beyond the basic plane"],
 )
 def test_offsets_survive_normalisation(method, context, answer):
-    features = method().encode(record(context, answer))
+    features = method().encode(example(context, answer))
     assert labelled_text(features[0], context) == answer
 
 
@@ -92,7 +92,7 @@ def test_offsets_survive_normalisation(method, context, answer):
     ],
 )
 def test_pieces_stand_for_no_more_than_they_are_made_of(method, context, answer):
-    features = method().encode(record(context, answer))
+    features = method().encode(example(context, answer))
     assert labelled_text(features[0], context) == answer
 
 
@@ -103,7 +103,7 @@ def test_an_unknown_word_is_one_span(tokenizer):
 
 def test_words_are_cut_as_the_tokenizer_cuts_them(tokenizer, clue_data_dir):
     split = OffsetTokenizer(tokenizer)
-    for row in load_records(TASKS["CMRC2018"], "test", clue_data_dir):
+    for row in load_examples(TASKS["CMRC2018"], "test", clue_data_dir):
         expected = tokenizer(row["context"])["input_ids"][1:-1]
         ids, spans = split(row["context"])
         assert ids == expected
@@ -113,7 +113,7 @@ def test_words_are_cut_as_the_tokenizer_cuts_them(tokenizer, clue_data_dir):
 @pytest.mark.parametrize("length", [40, 41, 42, 43, 44, 60, 100])
 def test_an_answer_at_a_window_s_end_or_cut_by_it(method, length):
     context = "天" * (length - 3) + "北京市" + "地" * 30
-    features = method(max_seq_length=32, doc_stride=8).encode(record(context, "北京市"))
+    features = method(max_seq_length=32, doc_stride=8).encode(example(context, "北京市"))
     holding = [f for f in features if f["start"]]
     assert holding and all(labelled_text(f, context) == "北京市" for f in holding)
     for feature in features:
@@ -125,18 +125,18 @@ def test_an_answer_at_a_window_s_end_or_cut_by_it(method, length):
 
 
 def test_an_answer_longer_than_every_window_is_learnt_nowhere(method):
-    features = method(max_seq_length=32, doc_stride=8).encode(record("天" * 80, "天" * 60, 0))
+    features = method(max_seq_length=32, doc_stride=8).encode(example("天" * 80, "天" * 60, 0))
     assert len(features) > 1 and all(f["start"] == f["end"] == 0 for f in features)
 
 
 def test_each_token_is_best_seen_in_one_window(method):
-    features = method(max_seq_length=32, doc_stride=5).encode(record("天地玄黄宇宙洪荒" * 12, "天", 0))
+    features = method(max_seq_length=32, doc_stride=5).encode(example("天地玄黄宇宙洪荒" * 12, "天", 0))
     seen = [b for f in features for b, best in zip(f["char_begin"], f["best"], strict=True) if best]
     assert sorted(seen) == list(range(96))
 
 
 def test_question_is_cut_to_max_query_length(method):
-    long = record("天地玄黄", "玄黄") | {"question": "问" * 100}
+    long = example("天地玄黄", "玄黄") | {"question": "问" * 100}
     assert method(max_query_length=16).encode(long)[0]["context"] == 18
     with pytest.raises(UserError, match="--max_seq_length 19 .*at least 20"):
         method(max_seq_length=19, max_query_length=16)
@@ -167,7 +167,7 @@ class Rows(list):
 
 def test_the_best_allowed_span_is_answered(method):
     m = method(max_answer_length=4)
-    row = record("甲乙丙丁戊己庚辛", "乙丙")
+    row = example("甲乙丙丁戊己庚辛", "乙丙")
     features = Rows(m.encode(row))
     context = features[0]["context"]
     far = {(0, context + 1, 0): 5.0, (0, context + 5, 1): 5.0}  # five tokens: one too many
@@ -180,24 +180,24 @@ def test_the_best_allowed_span_is_answered(method):
 
 def test_no_allowed_span_gives_the_official_placeholder(method):
     m = method(n_best_size=1)
-    row = record("甲乙丙丁", "乙")
+    row = example("甲乙丙丁", "乙")
     features = Rows(m.encode(row))
     context = features[0]["context"]
     scores = scores_for(m, features, at={(0, context + 3, 0): 5.0, (0, context, 1): 5.0})
     assert m.answer(scores, [row], features) == {"Q": NO_ANSWER}
 
 
-def test_perfect_logits_on_real_records_answer_every_question(tokenizer, clue_data_dir, tmp_path):
+def test_perfect_logits_on_real_examples_answer_every_question(tokenizer, clue_data_dir, tmp_path):
     m = Cmrc2018(tokenizer, 512, 128, 64, 20, max_answer_length=500)
-    records = load_records(TASKS["CMRC2018"], "dev", clue_data_dir)
-    features = build_features(records, m, tokenizer, tmp_path)
+    examples = load_examples(TASKS["CMRC2018"], "dev", clue_data_dir)
+    features = build_features(examples, m, tokenizer, tmp_path)
     scores = np.zeros((len(features), m.width), np.float32)
     for i in range(len(features)):
         feature = features[i]
         best = feature["start"] and feature["best"][feature["start"] - feature["context"]]
         scores[i, [2 * feature["start"], 2 * feature["end"] + 1]] = 10.0 if best else 0.0
-    golds = {row["id"]: [answer["text"] for answer in row["answers"]] for row in records}
-    assert cmrc2018_scores(m.answer(scores, records, features), golds) == {"em": 1.0, "f1": 1.0}
+    golds = {row["id"]: [answer["text"] for answer in row["answers"]] for row in examples}
+    assert cmrc2018_scores(m.answer(scores, examples, features), golds) == {"em": 1.0, "f1": 1.0}
 
 
 def test_scores_and_predictions_do_not_depend_on_the_batch(run_script, demo, tmp_path):
@@ -212,7 +212,7 @@ def test_scores_and_predictions_do_not_depend_on_the_batch(run_script, demo, tmp
         assert run_script(run_cmrc2018.main, *common, *words, "--eval_batch_size", size)[0] == 0
         evaluations.append(json.loads((output / "result.json").read_text())["evaluation"])
         predictions.append(json.loads((output / "cmrc2018_predict.json").read_text()))
-    # Other shapes may round otherwise, which after two updates may decide a near tie.
+    # Other shapes may round otherwise, which after two steps may decide a near tie.
     for evaluation, answers in zip(evaluations[1:], predictions[1:], strict=True):
         assert evaluation == pytest.approx(evaluations[0], abs=0.02)
         assert evaluation["loss"] == pytest.approx(evaluations[0]["loss"], abs=1e-5)

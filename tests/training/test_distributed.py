@@ -21,7 +21,7 @@ STEP = re.compile(r"global step (\d+)/.* loss: (\d+\.\d+),")
 
 
 @pytest.fixture(scope="module")
-def launch(warm_python, demo, few_records):
+def launch(warm_python, demo, few_examples):
     """Run a script with one process or several; return its log and ``result.json``."""
 
     def run(script: str, processes: int, output: Path, *words: str) -> tuple[str, dict]:
@@ -36,7 +36,7 @@ def launch(warm_python, demo, few_records):
             program += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
             program += ["--log_dir", str(output) + "-log"]
         model = [] if "--model_name_or_path" in words else ["--model_name_or_path", str(demo / "model")]
-        data = ["--data_dir", str(few_records), "--device", "cpu", "--output_dir", str(output)]
+        data = ["--data_dir", str(few_examples), "--device", "cpu", "--output_dir", str(output)]
         return [*program, str(TOP / script), *model, *data, *words]
 
     run.command_line = command_line
@@ -61,7 +61,7 @@ def test_two_processes_train_evaluate_and_predict_as_one(launch, tmp_path, scrip
     two, double = launch(script, 2, tmp_path / "two", *flags.split(), "--batch_size", "4")
     losses = [[float(match[2]) for match in STEP.finditer(log)] for log in (one, two)]
     assert len(losses[0]) == 3 and losses[1] == pytest.approx(losses[0], abs=1e-5)
-    # After three updates scores are near ties, which the low bits of a sum may decide: the loss is compared.
+    # After three steps scores are near ties, which the low bits of a sum may decide: the loss is compared.
     assert double["evaluation"]["loss"] == pytest.approx(single["evaluation"]["loss"], abs=1e-5)
     # The same checkpoint, evaluated by one process and by two with as many threads each: nothing at all may differ.
     predict = f"{words} --do_eval --do_predict".split()
@@ -142,11 +142,11 @@ def test_two_processes_are_stopped_and_killed_and_end_as_if_they_never_were(laun
             return 0
         return max((json.loads(line)["step"] for line in lines), default=0)
 
-    def end_after(num_updates: int, number: int, all_processes: bool) -> None:
-        """Start the run; after so many more updates, send a signal to the launcher, or to every process of the run."""
+    def end_after(num_steps: int, number: int, all_processes: bool) -> None:
+        """Start the run; after so many more steps, send a signal to the launcher, or to every process of the run."""
         begin = last_step()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ENVIRONMENT, cwd=tmp_path) as launcher:
-            while last_step() < begin + num_updates:
+            while last_step() < begin + num_steps:
                 assert launcher.poll() is None, "the run ended before it was stopped"
                 time.sleep(0.01)
             for pid in processes_in(tmp_path) if all_processes else [launcher.pid]:

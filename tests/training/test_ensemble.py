@@ -32,8 +32,8 @@ def data(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / DIAGNOSTICS.folder).mkdir()
     with (folder / DIAGNOSTICS.folder / "diagnostics_test.json").open("w", encoding="utf-8") as file:
         for i, pair in enumerate(pairs[:9]):
-            record = {"index": i, "premise": pair["sentence1"], "hypothesis": pair["sentence2"], "label": "neutral"}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            example = {"index": i, "premise": pair["sentence1"], "hypothesis": pair["sentence2"], "label": "neutral"}
+            file.write(json.dumps(example, ensure_ascii=False) + "\n")
     return folder
 
 

@@ -40,7 +40,7 @@ def log_softmax(scores: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("task", "record", "expected"),
+    ("task", "example", "expected"),
     [
         ("AFQMC", {"sentence1": "甲", "sentence2": "乙"}, ("甲", "乙")),
         ("CMNLI", {"sentence1": "甲", "sentence2": "乙"}, ("甲", "乙")),
@@ -66,8 +66,8 @@ def log_softmax(scores: Any) -> np.ndarray:
         ),
     ],
 )
-def test_texts_of_a_classified_record(task, record, expected):
-    assert text_and_pair(task, record) == expected
+def test_texts_of_a_classified_record(task, example, expected):
+    assert text_and_pair(task, example) == expected
 
 
 def tokens_of(tokenizer: Any, ids: Any) -> str:
@@ -89,8 +89,8 @@ def test_sentences_and_pairs_are_packed_and_cut(tokenizer):
 
 def test_choices_are_written_in_lower_case_and_filled_up_to_four(demo):
     cased = load_tokenizer(str(demo / "model"), do_lower_case=False)
-    record = {"context": ["天A", "地"], "question": "B？", "choice": ["C", "丁"]}
-    (feature,) = C3(cased, 32).encode(record)
+    example = {"context": ["天A", "地"], "question": "B？", "choice": ["C", "丁"]}
+    (feature,) = C3(cased, 32).encode(example)
     rows = [tokens_of(cased, ids) for ids in feature["input_ids"]]
     begin = "[CLS] 天 a 地 [SEP] b ？ [SEP]"
     assert rows == [f"{begin} {choice} [SEP]" for choice in ("c", "丁", "无 效 答 案", "无 效 答 案")]
@@ -98,9 +98,9 @@ def test_choices_are_written_in_lower_case_and_filled_up_to_four(demo):
 
 
 def test_the_shortest_sequences_that_are_allowed_hold_something_of_each_part(tokenizer):
-    record = {"context": ["天" * 9], "question": "问" * 9, "choice": ["答" * 9] * 4}
+    example = {"context": ["天" * 9], "question": "问" * 9, "choice": ["答" * 9] * 4}
     assert (
-        tokens_of(tokenizer, C3(tokenizer, 8).encode(record)[0]["input_ids"][0])
+        tokens_of(tokenizer, C3(tokenizer, 8).encode(example)[0]["input_ids"][0])
         == "[CLS] 天 [SEP] 问 问 [SEP] 答 [SEP]"
     )
     blank = {"content": ["天天#idiom000001#地地"], "candidates": IDIOMS}
@@ -236,46 +236,46 @@ def test_the_loss_of_a_span_is_the_mean_of_start_and_end():
 def test_classes_are_scored_and_answered(tokenizer):
     method = Classification(TASKS["OCNLI"], tokenizer, 32)
     scores = np.array([[0, 2, 1], [3, 0, 0], [0, 1, 2], [0, 0, 1]], np.float32)
-    records, labels = [{"id": number} for number in (7, 5, 6, 9)], [1, 0, 1, 2]
-    found = method.score(scores, records, Columns(label=labels))
+    examples, labels = [{"id": number} for number in (7, 5, 6, 9)], [1, 0, 1, 2]
+    found = method.score(scores, examples, Columns(label=labels))
     assert [*found] == ["loss", "accuracy"] and found["accuracy"] == 0.75
     assert found["loss"] == pytest.approx(-log_softmax(scores)[range(4), labels].mean(), abs=1e-9)
     expected = [(7, "contradiction"), (5, "entailment"), (6, "neutral"), (9, "neutral")]
-    assert method.answer(scores, records, Columns(label=labels)) == expected
+    assert method.answer(scores, examples, Columns(label=labels)) == expected
     with pytest.raises(ValueError):
-        method.answer(scores, records[:3], Columns(label=labels))
+        method.answer(scores, examples[:3], Columns(label=labels))
 
 
 def test_choices_are_scored_and_answered(tokenizer):
     method = C3(tokenizer, 32)
     scores = np.array([[0, 2, 1, 3], [0, 0, 0, 1], [0, 5, 7, 6]], np.float32)
-    records, features = [{"id": 3}, {"id": 1}, {"id": 2}], Columns(label=[1, 3, 1], num_choices=[3, 4, 2])
-    found = method.score(scores, records, features)
+    examples, features = [{"id": 3}, {"id": 1}, {"id": 2}], Columns(label=[1, 3, 1], num_choices=[3, 4, 2])
+    found = method.score(scores, examples, features)
     # The question with three choices is not answered by the fourth; in the loss all four count, as in training.
     assert next(iter(found)) == "loss" and found["accuracy"] == 1.0
     assert found["loss"] == pytest.approx(-log_softmax(scores)[range(3), [1, 3, 1]].mean(), abs=1e-9)
-    assert method.answer(scores, records, features) == [(3, 1), (1, 3), (2, 1)]
+    assert method.answer(scores, examples, features) == [(3, 1), (1, 3), (2, 1)]
     with pytest.raises(ValueError):
-        method.answer(scores, records[:2], features)
+        method.answer(scores, examples[:2], features)
 
 
 @pytest.mark.parametrize(("assignment", "accuracy"), [("joint", 1.0), ("greedy", 1 / 3)])
 def test_idioms_are_scored_and_answered(tokenizer, assignment, accuracy):
     method = Chid(tokenizer, 32, assignment)
-    records = [
+    examples = [
         {"content": ["#idiom000001#和#idiom000002#"], "candidates": IDIOMS},
         {"content": ["#idiom000003#"], "candidates": IDIOMS},
     ]
     scores = np.zeros((3, 10), np.float32)
     scores[0, [0, 1]], scores[1, [0, 1]], scores[2, 0] = (5.0, 4.9), (4.8, 0.0), 1.0
     labels = Columns(label=[1, 0, 0])
-    found = method.score(scores, records, labels)
+    found = method.score(scores, examples, labels)
     assert [*found] == ["loss", "accuracy"] and found["accuracy"] == pytest.approx(accuracy)
     assert found["loss"] == pytest.approx(-log_softmax(scores)[range(3), [1, 0, 0]].mean(), abs=1e-9)
     first = (1, 0) if assignment == "joint" else (0, 1)
     answers = {"#idiom000001#": first[0], "#idiom000002#": first[1], "#idiom000003#": 0}
-    assert method.answer(scores, records, labels) == answers
-    assert all(type(answer) is int for answer in method.answer(scores, records, labels).values())
+    assert method.answer(scores, examples, labels) == answers
+    assert all(type(answer) is int for answer in method.answer(scores, examples, labels).values())
 
 
 def span_record(number: str, context: str, *answers: str) -> dict[str, Any]:
@@ -295,15 +295,15 @@ class Rows(list):
 
 def test_spans_are_scored_and_answered(tokenizer):
     method = Cmrc2018(tokenizer, 32, 8, 8, 20, 50)
-    records = [span_record("A", "甲乙丙丁", "乙丙", "甲乙丙"), span_record("B", "戊己庚辛", "庚辛")]
-    features = Rows([feature for record in records for feature in method.encode(record)])
+    examples = [span_record("A", "甲乙丙丁", "乙丙", "甲乙丙"), span_record("B", "戊己庚辛", "庚辛")]
+    features = Rows([feature for example in examples for feature in method.encode(example)])
     assert [(row["start"], row["end"], row["context"]) for row in features] == [(5, 6, 4), (6, 7, 4)]
     scores = np.full((2, 64), -1e4, np.float32)
     scores[:, : 2 * 9] = 0.0
     scores[0, [2 * 4, 2 * 6 + 1]] = 5.0  # 甲乙丙: the second gold answer
     scores[1, [2 * 4, 2 * 6 + 1]] = 5.0  # 戊己庚, of which 庚 is right
-    assert method.answer(scores, records, features) == {"A": "甲乙丙", "B": "戊己庚"}
-    found = method.score(scores, records, features)
+    assert method.answer(scores, examples, features) == {"A": "甲乙丙", "B": "戊己庚"}
+    found = method.score(scores, examples, features)
     assert [*found] == ["loss", "em", "f1", "squad_em", "squad_f1"]
     assert (found["em"], found["squad_em"]) == (0.5, 0.5)
     assert found["f1"] == pytest.approx((1 + 2 / 5) / 2) and found["squad_f1"] == pytest.approx((1 + 2 / 5) / 2)
@@ -314,8 +314,8 @@ def test_spans_are_scored_and_answered(tokenizer):
 
 def test_a_question_s_answer_is_the_best_over_its_windows(tokenizer):
     method = Cmrc2018(tokenizer, 12, 4, 8, 20, 50)
-    records = [span_record("A", "甲乙丙丁戊己庚辛", "甲"), span_record("B", "子丑寅卯", "子")]
-    features = Rows([feature for record in records for feature in method.encode(record)])
+    examples = [span_record("A", "甲乙丙丁戊己庚辛", "甲"), span_record("B", "子丑寅卯", "子")]
+    features = Rows([feature for example in examples for feature in method.encode(example)])
     assert [row["window"] for row in features] == [0, 1, 0]
     scores = np.zeros((3, method.width), np.float32)
     context = features[0]["context"]
@@ -323,21 +323,21 @@ def test_a_question_s_answer_is_the_best_over_its_windows(tokenizer):
     last = 2 * (context + len(features[1]["best"]) - 1)
     scores[1, [last, last + 1]] = 4.0
     scores[2, [2 * context + 2, 2 * context + 3]] = 1.0
-    assert method.answer(scores, records, features) == {"A": "辛", "B": "丑"}
+    assert method.answer(scores, examples, features) == {"A": "辛", "B": "丑"}
     scores[1] = 0.0
-    assert method.answer(scores, records, features)["A"] == "甲"
+    assert method.answer(scores, examples, features)["A"] == "甲"
     # Equal sums: the first window, there the first start, there the first end.
-    assert method.answer(np.zeros_like(scores), records, features) == {"A": "甲", "B": "子"}
+    assert method.answer(np.zeros_like(scores), examples, features) == {"A": "甲", "B": "子"}
 
 
 def test_of_many_equal_sums_the_first_span_is_answered(tokenizer):
     method = Cmrc2018(tokenizer, 128, 64, 8, 20, 50)
     context = "".join(chr(0x4E00 + i) for i in range(100))
-    records = [span_record("A", context, context[0])]
-    features = Rows(method.encode(records[0]))
+    examples = [span_record("A", context, context[0])]
+    features = Rows(method.encode(examples[0]))
     scores = np.zeros((1, method.width), np.float32)
     scores[0, 2 * features[0]["context"] : 2 * features[0]["context"] + 20] = -1.0
-    assert len(features) == 1 and method.answer(scores, records, features) == {"A": context[10]}
+    assert len(features) == 1 and method.answer(scores, examples, features) == {"A": context[10]}
 
 
 @pytest.mark.parametrize(
@@ -368,19 +368,19 @@ def test_the_room_around_a_blank_is_shared_out_evenly(tokenizer, length, left, r
 def test_a_long_idiom_takes_the_room_of_what_is_farthest_from_the_blank(tokenizer):
     method = Chid(tokenizer, 20, "joint")
     before, after = "甲乙丙丁戊己庚辛", "子丑寅卯辰巳午未"
-    record = {"content": [f"{before}#idiom000001#{after}"], "candidates": ["天地玄黄宇宙洪", "天地", *IDIOMS[2:]]}
-    (feature,) = method.encode(record)
+    example = {"content": [f"{before}#idiom000001#{after}"], "candidates": ["天地玄黄宇宙洪", "天地", *IDIOMS[2:]]}
+    (feature,) = method.encode(example)
     rows = [tokens_of(tokenizer, ids).replace(" ", "") for ids in feature["input_ids"]]
     # Twelve tokens around the blank, three less for the idiom: right, left and right again lose their last one.
     assert rows[0] == "[CLS]天地玄黄宇宙洪[SEP]丁戊己庚辛[unused1]子丑寅卯[SEP]"
     assert rows[1] == "[CLS]天地[SEP]丙丁戊己庚辛[unused1]子丑寅卯辰巳[SEP]"
 
 
-def test_blanks_of_three_records_are_assigned_apart(tokenizer):
-    records = [{"content": [f"#idiom{i:06}#"], "candidates": IDIOMS} for i in range(3)]
+def test_blanks_of_three_examples_are_assigned_apart(tokenizer):
+    examples = [{"content": [f"#idiom{i:06}#"], "candidates": IDIOMS} for i in range(3)]
     scores = np.zeros((3, 10), np.float32)
     scores[:, 4] = 1.0
-    answers = Chid(tokenizer, 32, "joint").answer(scores, records, Columns())
+    answers = Chid(tokenizer, 32, "joint").answer(scores, examples, Columns())
     assert answers == {f"#idiom{i:06}#": 4 for i in range(3)}
 
 

@@ -1,4 +1,4 @@
-"""What an update does to the weights: AdamW, decay, clipping, schedule and parts, beside a second implementation."""
+"""What a step does to the weights: AdamW, decay, clipping, schedule and parts, beside a second implementation."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def losses_and_gradients(
 
 
 def rate(step: int, num_steps: int, num_warmup: int) -> float:
-    """Share of the peak learning rate that the update after ``step`` others takes."""
+    """Share of the peak learning rate that the step after ``step`` others takes."""
     if step < num_warmup:
         return step / num_warmup
     return (num_steps - step) / (num_steps - num_warmup)
@@ -99,7 +99,7 @@ def adamw(
     batch_size: int = 8,
     seed: int = 42,
 ) -> tuple[dict[str, np.ndarray], list[float]]:
-    """Weights after so many updates, and the mean loss of each (Loshchilov and Hutter, 2019, algorithm 2)."""
+    """Weights after so many steps, and the mean loss of each (Loshchilov and Hutter, 2019, algorithm 2)."""
     weights, (x, targets) = first_weights(), rows()
     first = {name: np.zeros_like(value) for name, value in weights.items()}
     second = {name: np.zeros_like(value) for name, value in weights.items()}
@@ -132,7 +132,7 @@ def arguments_of(folder: Path, *words: str) -> Settings:
     return Settings.resolve(vars(Settings.parser().parse_args(given)), tasks.TASKS["TNEWS"], num_cards=1, trained={})
 
 
-# Six updates with evaluations at 2, 4 and 6.
+# Six steps with evaluations at 2, 4 and 6.
 SIX = ("--num_train_epochs", "2", "--save_steps", "2", "--logging_steps", "1", "--warmup_steps", "2")
 
 
@@ -226,7 +226,7 @@ def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
     return max(float(np.abs(one[name] - other[name]).max()) for name in one)
 
 
-TOLERANCE = 2e-6  # of float32 sums over twenty updates of weights around 1
+TOLERANCE = 2e-6  # of float32 sums over twenty steps of weights around 1
 
 
 # Updates, flags, the second implementation's settings, and those of a loop that would not heed the flags. Adam takes
@@ -281,7 +281,7 @@ def test_parts_of_a_batch_are_one_update(tmp_path, parts, sizes):
 
 
 def test_log_lines_tell_rate_loss_and_place(tmp_path, caplog):
-    """The rate is that of the next update, as the published logs have it."""
+    """The rate is that of the next step, as the published logs have it."""
     words = "--num_train_epochs 2 --warmup_steps 2 --logging_steps 1 --gradient_accumulation_steps 2"
     with caplog.at_level("INFO", logger="clue_utils"):
         train(tmp_path, *words.split())
@@ -350,7 +350,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, every, step):
 
 
 def test_speed_is_that_of_updates_alone(tmp_path, monkeypatch, caplog):
-    """By a clock that updates and evaluations set: two seconds and a hundred each."""
+    """By a clock that steps and evaluations set: two seconds and a hundred each."""
     now = [1000.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
 
@@ -365,7 +365,7 @@ def test_speed_is_that_of_updates_alone(tmp_path, monkeypatch, caplog):
     with caplog.at_level("INFO", logger="clue_utils"):
         train(tmp_path, *words, **clock)
     speeds = [message.rpartition("speed: ")[2] for message in caplog.messages if "speed: " in message]
-    # Going on from step 3: a log line after one update, then after two each.
+    # Going on from step 3: a log line after one step, then after two each.
     assert speeds == ["0.5000 step/s"] * 3
 
 
@@ -373,10 +373,10 @@ def test_scaled_losses_give_the_same_updates_and_their_state_is_kept(tmp_path, m
     scalers = []
 
     class Scaler:
-        """Multiplies losses by eight, and gradients by an eighth before the update."""
+        """Multiplies losses by eight, and gradients by an eighth before the step."""
 
         def __init__(self, enable: bool) -> None:
-            self.enable, self.updates, self.loaded = enable, 0, None
+            self.enable, self.steps, self.loaded = enable, 0, None
             scalers.append(self)
 
         def scale(self, loss: paddle.Tensor) -> paddle.Tensor:
@@ -389,10 +389,10 @@ def test_scaled_losses_give_the_same_updates_and_their_state_is_kept(tmp_path, m
             optimizer.step()
 
         def update(self) -> None:
-            self.updates += 1
+            self.steps += 1
 
         def state_dict(self) -> dict[str, Any]:
-            return {"scale": paddle.to_tensor([8.0]), "updates": self.updates}
+            return {"scale": paddle.to_tensor([8.0]), "steps": self.steps}
 
         def load_state_dict(self, state: dict[str, Any]) -> None:
             self.loaded = state
@@ -402,9 +402,9 @@ def test_scaled_losses_give_the_same_updates_and_their_state_is_kept(tmp_path, m
     with pytest.raises(Killed):
         train(tmp_path / "half", *words, events={5: kill})
     assert distance(train(tmp_path / "half", *words).weights, adamw(6, 2)[0]) < TOLERANCE
-    assert [(scaler.enable, scaler.updates, scaler.loaded) for scaler in scalers] == [
+    assert [(scaler.enable, scaler.steps, scaler.loaded) for scaler in scalers] == [
         (True, 4, None),
-        (True, 2, {"scale": [8.0], "updates": 4}),
+        (True, 2, {"scale": [8.0], "steps": 4}),
     ]
     train(tmp_path / "whole", *SIX)
     assert scalers[-1].enable is False
@@ -423,7 +423,7 @@ def test_the_best_evaluation_is_kept_and_the_first_of_equals(tmp_path, caplog):
 
 def test_what_a_run_does_can_be_watched(tmp_path):
     found = train(tmp_path, *SIX, "--gradient_accumulation_steps", "2")
-    assert [value for event, value in found.events if event == "update"] == [1, 2, 3, 4, 5, 6]
+    assert [value for event, value in found.events if event == "step"] == [1, 2, 3, 4, 5, 6]
     assert [batch["row"].tolist() for event, batch in found.events if event == "batch"] == found.parts
     assert len(found.parts) == 12 and len(found.events) == 18
 
@@ -434,7 +434,7 @@ def test_the_evaluation_line_names_every_metric_and_how_long_it_took(caplog, mon
     method = SimpleNamespace(score=lambda *_: metrics)
     session = SimpleNamespace(_logits=lambda *_: None, method=method, watch=lambda *event: seen.append(event))
     with caplog.at_level("INFO", logger="clue_utils"):
-        assert Session.evaluate(session, [], SimpleNamespace(records=[], features=[])) == metrics
+        assert Session.evaluate(session, [], SimpleNamespace(examples=[], features=[])) == metrics
     assert caplog.messages == ["eval loss: 0.500000, acc: 0.123457, em: 0.25, eval done total : 100.0 s"]
     assert seen == [("evaluation", 100.0)]
 

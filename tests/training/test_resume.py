@@ -34,7 +34,7 @@ FLAGS += " --max_seq_length 24 --learning_rate 1e-3"
 
 @pytest.fixture(scope="module")
 def train(run_on_demo, tmp_path_factory):
-    """Eight updates an epoch, and evaluations of one batch."""
+    """Eight steps an epoch, and evaluations of one batch."""
     data = tmp_path_factory.mktemp("data") / "data"
     make_data(data, sizes=sizes_for(64))
     flags = (*FLAGS.split(), "--data_dir", data)
@@ -130,7 +130,7 @@ def signal_at(call, number, times=1):
 @pytest.mark.parametrize(
     ("function", "call", "step"),
     [("loss", 1, 1), ("loss", 17, 17), ("loss", 20, 20), ("forward", 2, 20)],
-    ids=["first update", "update", "update before an evaluation", "evaluation"],
+    ids=["first step", "step", "update before an evaluation", "evaluation"],
 )
 def test_a_signal_leaves_a_checkpoint_to_go_on_from(
     train, unbroken, tmp_path, monkeypatch, function, call, step, number

@@ -103,7 +103,7 @@ def test_strategies_that_cannot_keep_the_best_are_refused_in_the_user_s_words(co
 
 def test_an_evaluation_and_a_checkpoint_after_each_epoch(run, tmp_path):
     words = "--evaluation_strategy epoch --save_strategy epoch --num_train_epochs 2 --load_best_model_at_end True"
-    batch = ("--per_device_train_batch_size", 128)  # of 800 records
+    batch = ("--per_device_train_batch_size", 128)  # of 800 examples
     status, _, error = run(tmp_path, *words.split(), "--metric_for_best_model", "accuracy", *batch)
     assert status == 0, error
     result = json.loads((tmp_path / "result.json").read_text())
@@ -289,7 +289,7 @@ def test_a_loss_that_is_not_finite_is_one_line(run, tmp_path):
 
 
 def test_going_on_from_a_plain_script_s_run_by_epochs(completed, tmp_path):
-    """Its record says --save_steps 0, which is once an epoch there."""
+    """Its example says --save_steps 0, which is once an epoch there."""
     hyper_parameters = {"save_steps": 0, "batch_size": 8}
     (tmp_path / "result.json").write_text(json.dumps({"task": "TNEWS", "hyper_parameters": hyper_parameters}))
     trainer = completed("--model_name_or_path", tmp_path)

@@ -20,7 +20,7 @@ from clue_utils.training import session
 
 @pytest.fixture
 def train(run_on_demo, tmp_path):
-    """Train on TNEWS for six updates: (status, standard output, standard error)."""
+    """Train on TNEWS for six steps: (status, standard output, standard error)."""
     flags = "--task_name TNEWS --do_train --max_steps 6 --batch_size 8 --max_seq_length 16 --save_steps 2"
     return lambda *words: run_on_demo(run_clue_classifier.main, tmp_path, *flags.split(), "--logging_steps", 1, *words)
 
@@ -54,7 +54,7 @@ def test_out_of_memory_says_what_to_try(train, change_head, words, advice, messa
 
 
 def test_no_tensor_is_read_between_log_lines(run_on_demo, tmp_path, monkeypatch):
-    """Reading one makes the host wait for the card, so the number of reads must not grow with that of updates."""
+    """Reading one makes the host wait for the card, so the number of reads must not grow with that of steps."""
     reads = []
     for name in ("__float__", "__int__", "__bool__", "item", "numpy", "tolist"):
         read = getattr(paddle.Tensor, name)
@@ -71,7 +71,7 @@ def test_no_tensor_is_read_between_log_lines(run_on_demo, tmp_path, monkeypatch)
 
 
 def limited_to(most):
-    """Logits whose computation for more than so many records at a time fails as on a full card."""
+    """Logits whose computation for more than so many examples at a time fails as on a full card."""
 
     def limited(model, batch):
         if len(batch["input_ids"]) > most:
@@ -99,7 +99,7 @@ def test_a_record_that_memory_cannot_evaluate_ends_the_run(train, change_head):
     change_head(forward=limited_to(0))
     status, _, error = train()
     assert (
-        status == 2 and "error: out of memory in evaluation with one record of shape [1, 16]: lower --max_seq" in error
+        status == 2 and "error: out of memory in evaluation with one example of shape [1, 16]: lower --max_seq" in error
     )
 
 
@@ -170,6 +170,6 @@ def test_half_precision_holds_for_training_and_evaluation(train, tmp_path, monke
     status, out, error = train("--precision", "bf16", "--do_eval")
     assert status == 0, error
     assert ", bf16, " in out and all(call == {"level": "O1", "dtype": "bfloat16"} for call in calls)
-    num_updates, num_evaluations = 6, 4
-    num_batches, rest = divmod(len(calls) - num_updates, num_evaluations)
+    num_steps, num_evaluations = 6, 4
+    num_batches, rest = divmod(len(calls) - num_steps, num_evaluations)
     assert num_batches > 0 and rest == 0
