@@ -82,11 +82,11 @@ def require_precision(precision: str) -> None:
     Raises:
         UserError: it cannot. That holds for every CPU: Paddle's AMP would go on with fp32 there.
     """
-    on_card = paddle.get_device() != "cpu"
+    on_gpu = paddle.get_device() != "cpu"
     supported = {
         "fp32": True,
-        "bf16": on_card and paddle.amp.is_bfloat16_supported(),
-        "fp16": on_card and paddle.amp.is_float16_supported(),
+        "bf16": on_gpu and paddle.amp.is_bfloat16_supported(),
+        "fp16": on_gpu and paddle.amp.is_float16_supported(),
     }
     if not supported[precision]:
         others = " or ".join(name for name in PRECISIONS if supported[name])
@@ -109,7 +109,7 @@ def seed_all(seed: int) -> None:
 
 
 def peak_memory_bytes() -> int:
-    """Highest memory use of this process so far: of the card on gpu, resident memory otherwise."""
+    """Highest memory use of this process so far: of the GPU on gpu, resident memory otherwise."""
     if paddle.get_device().startswith("gpu"):
         return int(paddle.device.cuda.max_memory_allocated())
     return environment.peak_memory_bytes()

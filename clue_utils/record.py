@@ -70,7 +70,7 @@ class Record:
         metrics: all metrics at that step, fractions (``loss`` is a loss).
         history: (step, score) of each evaluation.
         num_steps: steps of the whole training, where that is known.
-        num_dev: records of the development set.
+        num_dev: examples of the development set.
         data_sha256: split -> checksum.
         wall_time: seconds.
         advice: flag (without dashes) -> the value with which a failed run may succeed.
@@ -485,22 +485,22 @@ class Run:
         if len(members) > 1:
             self.fields["ensemble"] = members
 
-    def record_data(self, records: Any) -> None:
+    def record_data(self, examples: Any) -> None:
         """Note size and checksum of a split.
 
         Raises:
             UserError: an unfinished training run was started with other data.
         """
-        before = self.fields["data_sha256"].get(records.split)
-        if self._trains and before not in (None, records.sha256):
+        before = self.fields["data_sha256"].get(examples.split)
+        if self._trains and before not in (None, examples.sha256):
             raise UserError(
-                f"{self.folder}: the {records.split} data is not what this run was started with; "
+                f"{self.folder}: the {examples.split} data is not what this run was started with; "
                 "give the same --data_dir, or start anew with --overwrite_output_dir"
             )
         if not self._trains and "history" in self.fields and before is not None:
             return  # what the training was scored on stays on record
-        self.fields["num_examples"][records.split] = len(records)
-        self.fields["data_sha256"][records.split] = records.sha256
+        self.fields["num_examples"][examples.split] = len(examples)
+        self.fields["data_sha256"][examples.split] = examples.sha256
 
     def log(self, kind: str, step: int, values: dict[str, float]) -> None:
         """Append one line to ``metrics.jsonl`` and the scalars ``kind/name`` to VisualDL's log."""

@@ -35,7 +35,7 @@ class Situation(NamedTuple):
     task: Task
     best: published.Best
     origin_of_best: str
-    num_cards: int
+    num_gpus: int
 
 
 class Lookup(NamedTuple):
@@ -106,10 +106,10 @@ flag, recorded = _as_field(Flag), _as_field(functools.partial(Flag, is_recorded=
 _OF_TASK = Lookup("the task's", lambda name, at: (getattr(at.task, name), f"registry, {at.task.name}"))
 _BEST = Lookup("the model's best", lambda name, at: (getattr(at.best, name), at.origin_of_best))
 _SHARED_BEST = Lookup(
-    "the model's best, shared out over the cards",
+    "the model's best, shared out over the GPUs",
     lambda name, at: (
-        max(1, at.best.batch_size // at.num_cards),
-        f"{at.origin_of_best}: {at.best.batch_size} over all cards",
+        max(1, at.best.batch_size // at.num_gpus),
+        f"{at.origin_of_best}: {at.best.batch_size} over all GPUs",
     ),
 )
 
@@ -124,9 +124,9 @@ GROUPS = {"task": None, MODEL: None, ACTIONS: None, ENSEMBLE: None} | {
 }
 
 
-def num_processes(batch_size: int, num_cards: int) -> int:
-    """The most of ``num_cards`` cards (at least 1) that a batch can be shared out over evenly."""
-    return max(n for n in range(1, num_cards + 1) if batch_size % n == 0)
+def num_processes(batch_size: int, num_gpus: int) -> int:
+    """The most of ``num_gpus`` GPUs (at least 1) that a batch can be shared out over evenly."""
+    return max(n for n in range(1, num_gpus + 1) if batch_size % n == 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ class Settings:
         metavar="DIR",
     )
 
-    batch_size: int = recorded(TRAINING, cli.positive_int, "records per card and update", _SHARED_BEST, by_trial=True)
+    batch_size: int = recorded(TRAINING, cli.positive_int, "examples per GPU and step", _SHARED_BEST, by_trial=True)
     learning_rate: float = recorded(TRAINING, cli.positive_float, "peak learning rate", _BEST, by_trial=True)
     num_train_epochs: float = recorded(TRAINING, cli.positive_int, "passes over the training set", _OF_TASK)
     max_steps: int = flag(TRAINING, cli.steps_or_all, "stop after this many steps; -1: by epochs", -1)
@@ -189,12 +189,12 @@ class Settings:
     gradient_accumulation_steps: int = recorded(
         TRAINING,
         cli.positive_int,
-        "parts that a batch is computed in, to fit memory; it stays the same batch",
+        "micro-batches that a batch is computed in, to fit memory; it stays the same batch",
         1,
         may_change=True,
     )
     group_by_length: bool = recorded(
-        TRAINING, bool, "train on batches of similar length, which has less padding but another order of records"
+        TRAINING, bool, "train on batches of similar length, which has less padding but another order of examples"
     )
     prune: bool = flag(
         TRAINING, bool, "end the run when it is clearly behind the finished runs beside --output_dir (median rule)"
@@ -213,7 +213,7 @@ class Settings:
     eval_batch_size: int = flag(
         DEVICE,
         cli.positive_int,
-        "records at a time in evaluation and prediction, fewer of long ones; scores do not depend on it",
+        "examples at a time in evaluation and prediction, fewer of long ones; scores do not depend on it",
         64,
     )
 
@@ -271,21 +271,21 @@ class Settings:
         return parser
 
     @classmethod
-    def resolve(cls: type[S], given: Mapping[str, Any], task: Task, num_cards: int, trained: Mapping[str, Any]) -> S:
+    def resolve(cls: type[S], given: Mapping[str, Any], task: Task, num_gpus: int, trained: Mapping[str, Any]) -> S:
         """Fill in what the command line leaves out, and check the whole.
 
         The order is: command line; ``result.json`` of the checkpoint, if it was trained on the same task; the registry.
 
         Args:
             given: flag -> value of the command line, None or absent where it was left out.
-            num_cards: processes of the run, over which a published batch is shared out.
+            num_gpus: processes of the run, over which a published batch is shared out.
             trained: what the model was trained with on this task, see ``record.trained_with``.
 
         Raises:
             UserError: flags that contradict each other, or a checkpoint's value that no flag could have.
         """
         model = given["model_name_or_path"]
-        situation = Situation(task, *published.best_run(model, task), num_cards)
+        situation = Situation(task, *published.best_run(model, task), num_gpus)
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
         for name, flag in cls.flags().items():
@@ -332,7 +332,7 @@ class Settings:
         if self.gradient_accumulation_steps > self.batch_size:
             raise UserError(
                 f"--gradient_accumulation_steps {self.gradient_accumulation_steps} is more than --batch_size "
-                f"{self.batch_size}: a batch cannot be split into more parts than it has records"
+                f"{self.batch_size}: a batch cannot be split into more micro-batches than it has examples"
             )
         if self.do_train and not self.save_best_model and (self.do_eval or self.do_predict):
             raise UserError(
@@ -343,7 +343,7 @@ class Settings:
         if re.search(r"[\x00-\x1f]", self.output_dir):
             raise UserError("--output_dir holds a control character: choose another name")
 
-    def log(self, task: Task, num_cards: int) -> None:
+    def log(self, task: Task, num_gpus: int) -> None:
         """Say what the run is made of and where each value is from, and where the published batch cannot be shared."""
         logger.info("task: %s, model: %s, output: %s", task.name, self.model_name_or_path, self.output_dir)
         for name, flag in self.flags().items():
@@ -351,12 +351,12 @@ class Settings:
                 logger.info("  %s: %s (%s)", name, getattr(self, name), self.sources[name])
         best, _ = published.best_run(self.model_name_or_path, task)
         is_own = self.sources["batch_size"] in ("command line", "checkpoint")
-        if self.do_train and not is_own and self.batch_size * num_cards != best.batch_size:
+        if self.do_train and not is_own and self.batch_size * num_gpus != best.batch_size:
             logger.warning(
-                "the published batch of %d records cannot be shared out evenly over %d cards: %d on each make %d, so "
-                "scores may differ from published ones; run on %d of the cards, or choose a batch size",
-                *(best.batch_size, num_cards, self.batch_size, self.batch_size * num_cards),
-                num_processes(best.batch_size, num_cards),
+                "the published batch of %d examples cannot be shared out evenly over %d GPUs: %d on each make %d, so "
+                "scores may differ from published ones; run on %d of the GPUs, or choose a batch size",
+                *(best.batch_size, num_gpus, self.batch_size, self.batch_size * num_gpus),
+                num_processes(best.batch_size, num_gpus),
             )
 
 

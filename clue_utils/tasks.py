@@ -51,7 +51,7 @@ class Task:
         metric: "accuracy" or "em", the number that chooses the best checkpoint.
         published_metrics: where scores were published by another rule, a run's metrics by that: PaddleNLP's looser EM
             and F1; the accuracy that counts the fillers of missing choices as choices.
-        batch_sizes: of the grid; for reading comprehension the sum over ``num_cards`` cards.
+        batch_sizes: of the grid; for reading comprehension the sum over ``num_gpus`` GPUs.
         submissions: test split -> file name on the leaderboard.
         md5: MD5 of the files of known releases -> name of the file.
     """
@@ -70,7 +70,7 @@ class Task:
     metric: str = "accuracy"
     published_metrics: tuple[str, ...] = ()
     warmup_proportion: float = 0.1
-    num_cards: int = 1
+    num_gpus: int = 1
     learning_rates: tuple[float, ...] = (1e-5, 2e-5, 3e-5, 5e-5)
     batch_sizes: tuple[int, ...] = (16, 32, 64)
     dropouts: tuple[float, ...] = (0.1,)
@@ -338,7 +338,7 @@ _ALL = (
         published_metrics=("squad_em", "squad_f1"),
         num_train_epochs=2,
         max_seq_length=512,
-        num_cards=2,
+        num_gpus=2,
         learning_rates=(1e-5, 2e-5, 3e-5),
         batch_sizes=(24, 32),
         md5={
@@ -366,7 +366,7 @@ _ALL = (
         num_train_epochs=3,
         max_seq_length=64,
         warmup_proportion=0.06,
-        num_cards=4,
+        num_gpus=4,
         learning_rates=(1e-5, 2e-5, 3e-5),
         batch_sizes=(24, 32),
     ),
@@ -391,7 +391,7 @@ _ALL = (
         published_metrics=("accuracy_with_fillers",),
         num_train_epochs=8,
         max_seq_length=512,
-        num_cards=4,
+        num_gpus=4,
         learning_rates=(1e-5, 2e-5, 3e-5),
         batch_sizes=(24, 32),
         # PaddleNLP's C3 reader takes the same questions under the names c3-{d,m}-*.json.

@@ -45,7 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     results = f"folder of all models (default: RESULTS_DIR, else {search_space.RESULTS_DIR})"
     prune = """end trials that are clearly behind the finished ones of their task (median rule), which run in a random
         order then; report.sh names them. The published table is of the full grid"""
-    listing = "list the trials: task, learning rate, batch size, dropout, seed, cards"
+    listing = "list the trials: task, learning rate, batch size, dropout, seed, GPUs"
     parser.add_argument("--gpus", type=gpu_ids, metavar="0,1,2,3", help=gpus)
     parser.add_argument("--cpu_slots", type=cli.positive_int, help=slots)
     parser.add_argument("--hosts", type=Path, metavar="FILE", help=hosts)
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     os.environ["RESULTS_DIR"] = str(args.results or trial.results_dir())
     trial.ending(trial.make_plan(rest[0], trials[0], flags, ()))  # a flag that no trial could take is said once
     schedule.require_parallel()
-    gpus = args.gpus or (() if args.cpu_slots else trial.visible_cards())
+    gpus = args.gpus or (() if args.cpu_slots else trial.visible_gpus())
     if args.hosts:
         schedule.require_hosts(args.hosts)
     search = schedule.Search(rest[0], trials, flags, gpus, args.cpu_slots or 2, args.hosts, args.retries)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""List the trials of a grid search, one a line: task, learning rate, batch size, dropout, seed, cards.
+"""List the trials of a grid search, one a line: task, learning rate, batch size, dropout, seed, GPUs.
 
-Without flags these are the trials of the published grid. The batch size is the sum over the cards.
+Without flags these are the trials of the published grid. The batch size is the sum over the GPUs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Make demo data for the ten CLUE tasks and a tiny random ERNIE model, so that every script runs without a download.
 
-The data is in the official folder layout and record formats, see ``demo.records``; the model is an ordinary checkpoint
+The data is in the official folder layout and formats, see ``demo.records``; the model is an ordinary checkpoint
 folder. The same parameters give the same bytes.
 """
 
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--records",
         type=positive_int,
-        help="training records of each task, with a quarter for dev and an eighth for each test set "
+        help="training examples of each task, with a quarter for dev and an eighth for each test set "
         "(default: 480 to 1040, as the task needs to be learnt)",
     )
     args = parser.parse_args(argv)

@@ -22,7 +22,7 @@ environment:
   PYTHON                 the interpreter (default: the project's .venv, else python3)
   DRY_RUN                1: print the command instead of running it
 
-A batch is the same records however many processes share it; only the units that dropout picks depend on their number.
+A batch is the same examples however many processes share it; only the units that dropout picks depend on their number.
 """
 
 
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", help="name, or folder of a checkpoint")
     parser.add_argument("task")
     parser.add_argument("learning_rate", type=cli.positive_float)
-    parser.add_argument("batch_size", type=cli.positive_int, help="the sum over the cards, as in the published grid")
+    parser.add_argument("batch_size", type=cli.positive_int, help="the sum over the GPUs, as in the published grid")
     parser.add_argument("dropout", type=cli.proportion)
     parser.add_argument("seed", type=cli.non_negative_int)
     parser.add_argument(
@@ -48,14 +48,14 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(words)
 
     def run() -> int:
-        cards = trial.visible_cards()
+        gpus = trial.visible_gpus()
         task, *values = args.task, args.learning_rate, args.batch_size, args.dropout, args.seed, args.cards
         one = search_space.Trial(tasks.get_task(task).name, *values)
-        return trial.run(trial.make_plan(args.model, one, flags, cards))
+        return trial.run(trial.make_plan(args.model, one, flags, gpus))
 
     if args.gpu_groups:
-        with schedule.free_group([group.split(",") for group in args.gpu_groups.split(":")]) as cards:
-            os.environ |= {"CUDA_VISIBLE_DEVICES": ",".join(cards), "DEVICE": "gpu"}
+        with schedule.free_group([group.split(",") for group in args.gpu_groups.split(":")]) as gpus:
+            os.environ |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "DEVICE": "gpu"}
             sys.exit(run())
     if args.cpu_slots:
         os.environ |= schedule.share_of_cpu(args.cpu_slots)

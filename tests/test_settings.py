@@ -25,11 +25,11 @@ from clue_utils.tasks import TASKS
 TOP = Path(__file__).parents[1]
 
 
-def resolved(*words: str, task: str = "TNEWS", cards: int = 1, kind: type[Settings] = Settings):
+def resolved(*words: str, task: str = "TNEWS", gpus: int = 1, kind: type[Settings] = Settings):
     """The settings that flags come to; a model "x" that none of the words names."""
     model = () if "--model_name_or_path" in words else ("--model_name_or_path", "x")
     flags = kind.parser().parse_args([*model, *words])
-    return kind.resolve(vars(flags), TASKS[task], cards, trained_with(flags.model_name_or_path, TASKS[task]))
+    return kind.resolve(vars(flags), TASKS[task], gpus, trained_with(flags.model_name_or_path, TASKS[task]))
 
 
 def test_every_flag_of_the_published_command_is_taken():
@@ -49,7 +49,7 @@ def test_origin_of_each_value():
     assert (args.max_seq_length, args.sources["max_seq_length"]) == (128, "registry, TNEWS")
     assert (args.batch_size, args.sources["batch_size"]) == (
         32,
-        "published best of ernie-3.0-base-zh, as this model has none: 32 over all cards",
+        "published best of ernie-3.0-base-zh, as this model has none: 32 over all GPUs",
     )
     assert (args.save_steps, args.max_steps, args.output_dir) == (100, -1, "best_tnews_model")
 
@@ -60,20 +60,20 @@ def test_a_published_model_brings_its_own_best_run():
 
 
 @pytest.mark.parametrize(
-    ("task", "words", "cards", "each", "warning"),
+    ("task", "words", "gpus", "each", "warning"),
     [
         ("C3", "ernie-gram-zh --do_train", 4, 6, ""),
         ("TNEWS", "/data/ernie-3.0-base-zh --do_train", 4, 8, ""),
-        ("C3", "ernie-3.0-base-zh --do_train", 3, 10, "batch of 32 examples .* 3 cards: 10 on each make 30, .* on 2 "),
-        ("AFQMC", "ernie-1.0 --do_train", 5, 3, "batch of 16 examples .* over 5 cards: 3 on each make 15, .* on 4 of"),
-        ("C3", "ernie-gram-zh --do_train", 32, 1, "batch of 24 examples .* 1 on each make 32, .* on 24 of the cards"),
+        ("C3", "ernie-3.0-base-zh --do_train", 3, 10, "batch of 32 examples .* 3 GPUs: 10 on each make 30, .* on 2 "),
+        ("AFQMC", "ernie-1.0 --do_train", 5, 3, "batch of 16 examples .* over 5 GPUs: 3 on each make 15, .* on 4 of"),
+        ("C3", "ernie-gram-zh --do_train", 32, 1, "batch of 24 examples .* 1 on each make 32, .* on 24 of the GPUs"),
         ("C3", "ernie-3.0-base-zh --do_train --batch_size 11", 3, 11, ""),
         ("C3", "ernie-3.0-base-zh --do_eval", 3, 10, ""),
     ],
 )
-def test_the_published_batch_is_shared_out_over_the_cards(caplog, task, words, cards, each, warning):
-    args = resolved("--model_name_or_path", *words.split(), task=task, cards=cards)
-    args.log(TASKS[task], cards)
+def test_the_published_batch_is_shared_out_over_the_gpus(caplog, task, words, gpus, each, warning):
+    args = resolved("--model_name_or_path", *words.split(), task=task, gpus=gpus)
+    args.log(TASKS[task], gpus)
     assert args.batch_size == each
     lines = [example.getMessage() for example in caplog.examples if example.levelname == "WARNING"]
     assert len(lines) == bool(warning) and all(re.search(warning, line) for line in lines)

@@ -64,7 +64,7 @@ class Outcome:
         return self.record.score
 
     @property
-    def card_hours(self) -> float:
+    def gpu_hours(self) -> float:
         return self.record.wall_time * self.record.num_processes / 3600
 
     @property
@@ -145,8 +145,8 @@ def _trial_of(task: Task, record: Record) -> search_space.Trial:
     if record.is_finished and record.score is None:
         raise record.refusal("it is finished and has no score")
     rate, batch_size, dropout, seed = map(record.number, ("learning_rate", "batch_size", "dropout", "seed"))
-    cards = record.num_processes
-    return search_space.Trial(task.name, float(rate), int(batch_size) * cards, float(dropout), int(seed), cards)
+    gpus = record.num_processes
+    return search_space.Trial(task.name, float(rate), int(batch_size) * gpus, float(dropout), int(seed), gpus)
 
 
 def trial_of_folder(folder: str) -> search_space.Trial | None:
@@ -155,8 +155,8 @@ def trial_of_folder(folder: str) -> search_space.Trial | None:
     match = _RUN_NAME.fullmatch(run)
     try:
         rate, batch_size, dropout, seed = match.groups() if match else ()
-        cards = TASKS[name].num_cards
-        return search_space.Trial(name, float(rate), int(batch_size), float(dropout), int(seed), cards)
+        gpus = TASKS[name].num_gpus
+        return search_space.Trial(name, float(rate), int(batch_size), float(dropout), int(seed), gpus)
     except (ValueError, KeyError):
         return None
 

@@ -1,4 +1,4 @@
-"""All trials of a search: GNU parallel runs them, side by side and on other machines; a job slot becomes cards here.
+"""All trials of a search: GNU parallel runs them, side by side and on other machines; a job slot becomes GPUs here.
 
 Each job runs ``scripts/run_trial.sh``; what ended how is read from the trials' records. Imports no PaddlePaddle.
 """
@@ -58,20 +58,20 @@ class Search:
     def folder(self) -> Path:
         return search_space.model_folder(trial.results_dir(), self.model)
 
-    def groups(self, num_cards: int) -> list[list[str]]:
+    def groups(self, num_gpus: int) -> list[list[str]]:
         """Groups of so many GPUs, or of all there are; a GPU that is left over is not used."""
-        size = min(num_cards, len(self.gpus))
+        size = min(num_gpus, len(self.gpus))
         return [list(self.gpus[i : i + size]) for i in range(0, len(self.gpus) - size + 1, size)] if size else []
 
     def job(self, one: Trial) -> list[str]:
         """The words of the job that runs a trial in whatever slot it gets."""
-        slot = ["--gpu_groups", ":".join(map(",".join, self.groups(one.num_cards)))]
+        slot = ["--gpu_groups", ":".join(map(",".join, self.groups(one.num_gpus)))]
         slot = slot if self.gpus else ["--cpu_slots", str(self.cpu_slots)]
         return ["bash", str(RUN_TRIAL), *slot, self.model, *one.words, "--", *self.flags]
 
-    def parallel(self, num_cards: int) -> list[str]:
-        """The words of GNU parallel for the trials that take so many cards; jobs are read from its standard input."""
-        slots = len(self.groups(num_cards)) or self.cpu_slots
+    def parallel(self, num_gpus: int) -> list[str]:
+        """The words of GNU parallel for the trials that take so many GPUs; jobs are read from its standard input."""
+        slots = len(self.groups(num_gpus)) or self.cpu_slots
         words = ["parallel", "--will-cite", "--null", "-j", str(slots), "--joblog", f"+{self.folder / 'joblog'}"]
         # A trial's processes get ten seconds to end before they are killed.
         words += ["--retries", str(self.retries + 1), "--termseq", "TERM,10000,KILL,100"]
@@ -83,7 +83,7 @@ class Search:
     def plans(self) -> list[trial.Plan]:
         """How the trials run, each on the first of its groups."""
         return [
-            trial.make_plan(self.model, one, self.flags, (self.groups(one.num_cards) or [[]])[0]) for one in self.trials
+            trial.make_plan(self.model, one, self.flags, (self.groups(one.num_gpus) or [[]])[0]) for one in self.trials
         ]
 
 
@@ -110,7 +110,7 @@ def require_hosts(hosts: Path) -> None:
 
 
 def run(search: Search) -> int:
-    """Run all trials, those that take most cards first, and print a line for each and a summary.
+    """Run all trials, those that take most GPUs first, and print a line for each and a summary.
 
     Returns:
         Exit status: 0 all finished, 1 some did not, 128 and its number after a signal.
@@ -123,9 +123,9 @@ def run(search: Search) -> int:
     where += f" of each of the hosts in {search.hosts}" if search.hosts else ""
     print(f"trials of {search.model}: {len(plans)}, {where}; results in {search.folder}", flush=True)
     signals: list[int] = []
-    for num_cards in sorted({one.num_cards for one in search.trials}, reverse=True):
-        jobs = [search.job(one) for one in search.trials if one.num_cards == num_cards]
-        signals = signals or _run_jobs(search.parallel(num_cards), jobs, progress)
+    for num_gpus in sorted({one.num_gpus for one in search.trials}, reverse=True):
+        jobs = [search.job(one) for one in search.trials if one.num_gpus == num_gpus]
+        signals = signals or _run_jobs(search.parallel(num_gpus), jobs, progress)
     status = summarize(plans, bool(signals))
     if not signals:
         return status
@@ -201,7 +201,7 @@ def summarize(plans: Sequence[trial.Plan], is_interrupted: bool) -> int:
                 print(*(f"  {line}" for line in trial.last_lines(plan.log, 5)), sep="\n")
         counts["failed" if status == "refused" else status] += 1
     rest = f", {counts['unfinished']} not ended" if counts["unfinished"] else ""
-    print(f"\n{counts['finished']} finished, {counts['failed']} failed{rest}; {hours:.2f} card-hours")
+    print(f"\n{counts['finished']} finished, {counts['failed']} failed{rest}; {hours:.2f} GPU-hours")
     return int(counts["finished"] < len(plans))
 
 
@@ -215,26 +215,26 @@ def share_of_cpu(slots: int) -> dict[str, str]:
 def free_group(groups: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
     """Wait for a group of GPUs of which no other trial of this user on this machine takes one, and hold their locks.
 
-    parallel's own slot numbers run over all hosts; locks also keep off cards where a trial outlived a search that was
+    parallel's own slot numbers run over all hosts; locks also keep off GPUs where a trial outlived a search that was
     killed, for what this process starts with ``close_fds=False`` holds them too. The loop is needed, since no call
-    waits for the first of several locks, and waiting for one of them would leave another card idle. It is rare that
+    waits for the first of several locks, and waiting for one of them would leave another GPU idle. It is rare that
     anything is waited for: there are as many slots as groups.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache/clue_benchmark"
     folder = Path(runtime) / f"gpu-locks-{platform.node()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     while True:
-        for cards in groups:
+        for gpus in groups:
             with contextlib.ExitStack() as held:
-                if _lock_all(folder, cards, held):
-                    yield cards
+                if _lock_all(folder, gpus, held):
+                    yield gpus
                     return
         time.sleep(1)
 
 
-def _lock_all(folder: Path, cards: Sequence[str], held: contextlib.ExitStack) -> bool:
-    for card in sorted(cards):
-        name = "".join(letter if letter.isalnum() else "_" for letter in card)
+def _lock_all(folder: Path, gpus: Sequence[str], held: contextlib.ExitStack) -> bool:
+    for gpu in sorted(gpus):
+        name = "".join(letter if letter.isalnum() else "_" for letter in gpu)
         file = held.enter_context(open(folder / name, "a"))  # noqa: SIM115
         if not trial.lock(file, wait=False):
             return False

@@ -25,14 +25,14 @@ LOG_FILE = "trial.log"
 
 
 class Trial(NamedTuple):
-    """One run of the grid search; ``batch_size`` is the sum over ``num_cards`` cards."""
+    """One run of the grid search; ``batch_size`` is the sum over ``num_gpus`` GPUs."""
 
     task: str
     learning_rate: float
     batch_size: int
     dropout: float
     seed: int
-    num_cards: int
+    num_gpus: int
 
     @property
     def folder(self) -> str:
@@ -42,9 +42,9 @@ class Trial(NamedTuple):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Task, learning rate, batch size, dropout and seed as the folder is named, and cards: what names a trial."""
+        """Task, learning rate, batch size, dropout and seed as the folder is named, and GPUs: what names a trial."""
         name, _, values = self.folder.partition("/")
-        return (name, *values.split("_"), str(self.num_cards))
+        return (name, *values.split("_"), str(self.num_gpus))
 
 
 def list_trials(
@@ -69,7 +69,7 @@ def list_trials(
             dropouts or task.dropouts,
             seeds or (tasks.SEED,),
         )
-        trials += [Trial(task.name, *value, task.num_cards) for value in values]
+        trials += [Trial(task.name, *value, task.num_gpus) for value in values]
     return list(dict.fromkeys(trials))
 
 
@@ -86,7 +86,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{name}", nargs="+", type=number, default=(), metavar=metavar, help="(default: those of the task)"
         )
-    counts = sorted({task.num_cards for task in tasks.TASKS.values()})
+    counts = sorted({task.num_gpus for task in tasks.TASKS.values()})
     group.add_argument("--cards", type=int, choices=counts, help="only the tasks that take so many cards")
     group.add_argument(
         "--shuffle",
@@ -103,9 +103,9 @@ def chosen_trials(args: argparse.Namespace) -> list[Trial]:
         UserError: an unknown task, or no trial.
     """
     trials = list_trials(args.tasks, args.learning_rates, args.batch_sizes, args.dropouts, args.seeds)
-    chosen = [trial for trial in trials if args.cards in (None, trial.num_cards)]
+    chosen = [trial for trial in trials if args.cards in (None, trial.num_gpus)]
     if not chosen:
-        raise UserError(f"no trial: none of {' '.join(args.tasks)} takes {args.cards} cards")
+        raise UserError(f"no trial: none of {' '.join(args.tasks)} takes {args.cards} GPUs")
     if args.shuffle:
         order = list(dict.fromkeys(trial.task for trial in chosen))
         random.Random(0).shuffle(chosen)

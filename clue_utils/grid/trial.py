@@ -29,7 +29,7 @@ from clue_utils.tasks import TASKS, Task
 
 TOP = Path(__file__).resolve().parents[2]
 
-_PARTS = "gradient_accumulation_steps"
+_MICRO_BATCHES = "gradient_accumulation_steps"
 
 
 def interpreter() -> str:
@@ -49,7 +49,7 @@ def results_dir() -> Path:
     return Path(os.environ.get("RESULTS_DIR") or search_space.RESULTS_DIR)
 
 
-def visible_cards() -> tuple[str, ...]:
+def visible_gpus() -> tuple[str, ...]:
     """Ids of the GPUs to use: those of ``CUDA_VISIBLE_DEVICES``, else all of the machine; none with ``DEVICE=cpu``.
 
     Raises:
@@ -60,16 +60,14 @@ def visible_cards() -> tuple[str, ...]:
         raise UserError(f"DEVICE={device}: choose gpu or cpu")
     if device == "cpu":
         return ()
-    if named is None:
-        cards = _cards_of_the_machine()
-    else:
-        cards = tuple(card for card in named.split(",") if card not in ("", "-1"))  # -1 hides them all
-    if device == "gpu" and not cards:
+    hidden = ("", "-1")
+    gpus = _gpus_of_the_machine() if named is None else tuple(i for i in named.split(",") if i not in hidden)
+    if device == "gpu" and not gpus:
         raise UserError("DEVICE=gpu, but no GPU is visible")
-    return cards
+    return gpus
 
 
-def _cards_of_the_machine() -> tuple[str, ...]:
+def _gpus_of_the_machine() -> tuple[str, ...]:
     ask = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
         shown = subprocess.run(ask, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
@@ -85,7 +83,7 @@ class Plan:
     Attributes:
         folder: where its output and log go.
         flags: further ones for the task's script, as words; ``given`` holds their values.
-        cards: ids of the GPUs that share the batch out evenly, a process on each; none: one process on the CPU.
+        gpus: ids of the GPUs that share the batch out evenly, a process on each; none: one process on the CPU.
         note: what to say where there are fewer GPUs than the task takes, or "".
     """
 
@@ -94,7 +92,7 @@ class Plan:
     folder: Path
     flags: Sequence[str]
     given: Mapping[str, Any]
-    cards: tuple[str, ...]
+    gpus: tuple[str, ...]
     note: str
 
     @property
@@ -103,7 +101,7 @@ class Plan:
 
     @property
     def num_processes(self) -> int:
-        return max(1, len(self.cards))
+        return max(1, len(self.gpus))
 
     @property
     def batch_size(self) -> int:
@@ -111,21 +109,21 @@ class Plan:
         return self.trial.batch_size // self.num_processes
 
 
-def make_plan(model: str, trial: Trial, flags: Sequence[str], cards: Sequence[str]) -> Plan:
-    """Share a trial's batch out over the cards given, at most as many as its task takes.
+def make_plan(model: str, trial: Trial, flags: Sequence[str], gpus: Sequence[str]) -> Plan:
+    """Share a trial's batch out over the GPUs given, at most as many as its task takes.
 
     Raises:
         UserError: a flag that the trial sets itself; a model without a name.
         SystemExit: a mistyped flag, which is said.
     """
     given = settings.flags_of_trials(flags)
-    number = settings.num_processes(trial.batch_size, max(1, min(trial.num_cards, len(cards))))
+    number = settings.num_processes(trial.batch_size, max(1, min(trial.num_gpus, len(gpus))))
     note = ""
-    if cards and number < trial.num_cards:
-        shares = f"{number} of them with {trial.batch_size // number} records each, {trial.batch_size} in all"
-        note = f"{trial.num_cards} cards wanted, {len(cards)} given: {shares}"
+    if gpus and number < trial.num_gpus:
+        shares = f"{number} of them with {trial.batch_size // number} examples each, {trial.batch_size} in all"
+        note = f"{trial.num_gpus} GPUs wanted, {len(gpus)} given: {shares}"
     folder = search_space.model_folder(results_dir(), model) / trial.folder
-    return Plan(model, trial, folder, flags, given, tuple(cards[:number]), note)
+    return Plan(model, trial, folder, flags, given, tuple(gpus[:number]), note)
 
 
 def ending(plan: Plan) -> str:
@@ -154,13 +152,13 @@ def ending(plan: Plan) -> str:
     return f"{earlier.metric} {earlier.score:.4f}{pruned}"
 
 
-def command(plan: Plan, parts: int = 1) -> list[str]:
-    """The words that run a trial, or go on with it, with its batch computed in so many parts."""
+def command(plan: Plan, micro_batches: int = 1) -> list[str]:
+    """The words that run a trial, or go on with it, with its batch computed in so many micro-batches."""
     trial = plan.trial
     flags = ["--do_train", "--do_eval", "--learning_rate", trial.learning_rate, "--batch_size", plan.batch_size]
-    flags += ["--dropout", trial.dropout, "--seed", trial.seed, "--device", "gpu" if plan.cards else "cpu"]
-    flags += [*plan.flags, *([f"--{_PARTS}", parts] if parts > 1 else [])]
-    # The launcher starts a process on each visible card.
+    flags += ["--dropout", trial.dropout, "--seed", trial.seed, "--device", "gpu" if plan.gpus else "cpu"]
+    flags += [*plan.flags, *([f"--{_MICRO_BATCHES}", micro_batches] if micro_batches > 1 else [])]
+    # The launcher starts a process on each visible GPU.
     launcher = ["-m", "paddle.distributed.launch", "--log_dir", str(plan.folder / "launch")]
     words = script_words(TASKS[plan.trial.task], plan.model, plan.folder, *flags)
     return [interpreter(), *(launcher if plan.num_processes > 1 else []), *words]
@@ -169,8 +167,8 @@ def command(plan: Plan, parts: int = 1) -> list[str]:
 def run(plan: Plan) -> int:
     """Run a trial to its end, or go on with it, and print the line that says how it ended.
 
-    Another process that runs it is waited for. Where memory runs out, the trial goes on with as many parts of a batch
-    as its record advises. With ``DRY_RUN=1`` its command is printed instead.
+    Another process that runs it is waited for. Where memory runs out, the trial goes on with as many
+    micro-batches as its record advises. With ``DRY_RUN=1`` its command is printed instead.
 
     Returns:
         Exit status: 0 only if it is finished.
@@ -181,7 +179,9 @@ def run(plan: Plan) -> int:
     begin, name = time.monotonic(), plan.trial.folder
     ended = ending(plan)
     if not ended and os.environ.get("DRY_RUN") == "1":
-        print(f"{name}: {plan.note}\n" if plan.note else "", shlex.join(command(plan, _parts(plan))), sep="")
+        print(
+            f"{name}: {plan.note}\n" if plan.note else "", shlex.join(command(plan, _num_micro_batches(plan))), sep=""
+        )
         return 0
     status = 0
     if not ended:
@@ -219,52 +219,52 @@ def lock(file: IO[Any], wait: bool = True) -> bool:
     return True
 
 
-def _parts(plan: Plan) -> int:
-    """Parts of a batch that the flags ask for, or more where an earlier run of the trial needed them to fit memory."""
+def _num_micro_batches(plan: Plan) -> int:
+    """Micro-batches that the flags ask for, or more where an earlier run of the trial needed them to fit memory."""
     earlier = Record.read(plan.folder) or Record()
-    needed = earlier.hyper_parameters.get(_PARTS), earlier.advice.get(_PARTS)
-    return max(int(parts or 1) for parts in (plan.given[_PARTS], *needed))
+    needed = earlier.hyper_parameters.get(_MICRO_BATCHES), earlier.advice.get(_MICRO_BATCHES)
+    return max(int(micro_batches or 1) for micro_batches in (plan.given[_MICRO_BATCHES], *needed))
 
 
 def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
-    """Run a trial, again with more parts of a batch as long as that is advised; return the last exit status."""
-    parts = _parts(plan)
+    """Run a trial, again with more micro-batches as long as that is advised; return the last exit status."""
+    micro_batches = _num_micro_batches(plan)
     while True:
         before = Record.read(plan.folder)
-        status = _run_once(plan, parts, log)
+        status = _run_once(plan, micro_batches, log)
         after = Record.read(plan.folder) or Record()
         if after.is_finished:
             return 0
         if after.status not in ("failed", "stopped") or after == before:  # it had no time to say why
             is_killed = status - 128 in [*signal.Signals]
             reason = f"killed by {signal.Signals(status - 128).name}" if is_killed else f"ended with status {status}"
-            write_failure(plan.folder, reason, status or 1, **_described(plan, parts))
+            write_failure(plan.folder, reason, status or 1, **_described(plan, micro_batches))
             return status or 1
-        advised = int(after.advice.get(_PARTS, 0))
-        if advised <= parts:
+        advised = int(after.advice.get(_MICRO_BATCHES, 0))
+        if advised <= micro_batches:
             return status or 1
-        parts = advised
+        micro_batches = advised
 
 
-def _described(plan: Plan, parts: int) -> dict[str, Any]:
+def _described(plan: Plan, micro_batches: int) -> dict[str, Any]:
     """What the record of a trial says that had no time to begin one."""
     trial = plan.trial
     values = {"batch_size": plan.batch_size, "learning_rate": trial.learning_rate, "dropout": trial.dropout}
-    values |= {"seed": trial.seed, _PARTS: parts}
+    values |= {"seed": trial.seed, _MICRO_BATCHES: micro_batches}
     of_task = {"task": trial.task, "metric": TASKS[trial.task].metric, "model": plan.model}
     return of_task | {"num_processes": plan.num_processes, "hyper_parameters": values}
 
 
-def _run_once(plan: Plan, parts: int, log: IO[str]) -> int:
+def _run_once(plan: Plan, micro_batches: int, log: IO[str]) -> int:
     """Run the task's script, its output added to the log; return its exit status as a shell tells it."""
-    launch, words, environment = plan.folder / "launch", command(plan, parts), dict(os.environ)
+    launch, words, environment = plan.folder / "launch", command(plan, micro_batches), dict(os.environ)
     shutil.rmtree(launch, ignore_errors=True)
     if plan.num_processes > 1:  # nobody else's business: the launcher writes down its whole environment there
         launch.mkdir(mode=0o700)
     where = f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}"
-    if plan.cards:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(plan.cards)
-        where += f", cards {environment['CUDA_VISIBLE_DEVICES']}" + (f"; {plan.note}" if plan.note else "")
+    if plan.gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(plan.gpus)
+        where += f", GPUs {environment['CUDA_VISIBLE_DEVICES']}" + (f"; {plan.note}" if plan.note else "")
     print(f"== {where}\n{shlex.join(words)}", file=log, flush=True)
     output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "env": environment}
     # Not close_fds: what trains on GPUs holds their locks, see schedule.free_group.

@@ -65,14 +65,14 @@ class ModelReport:
         return len(found) > 1 or len(tasks.TASKS[task_name].dropouts) > 1
 
     def is_comparable(self, outcome: Outcome) -> bool:
-        """Whether the outcome was measured on as many development records as the release has."""
+        """Whether the outcome was measured on as many development examples as the release has."""
         return outcome.record.num_dev == outcome.task.splits["dev"].num_examples
 
 
 def setting_text(trial: search_space.Trial | published.Best, with_dropout: bool) -> str:
     """``3e-5,32`` as in the published table, or with dropout ``3e-5,32,0.1``."""
     if isinstance(trial, published.Best):
-        trial = search_space.Trial("", *trial, seed=0, num_cards=1)
+        trial = search_space.Trial("", *trial, seed=0, num_gpus=1)
     return ",".join(trial.folder.rpartition("/")[2].split("_")[: 3 if with_dropout else 2])
 
 

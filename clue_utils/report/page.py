@@ -90,7 +90,7 @@ def _model(model: ModelReport) -> dict[str, Any]:
         figures.append((f"{model.published.average:.2f}{mark}", "published"))
     figures += [
         (str(len(finished)), f"of {len(model.outcomes)} trials finished"),
-        (f"{sum(outcome.card_hours for outcome in model.outcomes):.1f}", "card-hours"),
+        (f"{sum(outcome.gpu_hours for outcome in model.outcomes):.1f}", "GPU-hours"),
     ]
     return {
         "name": model.name,

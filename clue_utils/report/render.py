@@ -123,7 +123,7 @@ def to_csv(models: Iterable[ModelReport]) -> str:
                 "seed": trial and trial.seed,
                 "score": outcome.score,
                 "standard_error": outcome.standard_error(),
-                "card_hours": outcome.card_hours if outcome.record.fields else None,
+                "card_hours": outcome.gpu_hours if outcome.record.fields else None,
             }
             rows.append(row | {f"result.{name}": value for name, value in _flat(outcome.record.fields)})
     columns = dict.fromkeys(name for row in rows for name in row)

@@ -180,7 +180,7 @@ def uncertainty_table(model: ModelReport) -> Table:
             by_rule = percent(winner.record.metrics.get(rule[0]))
             own = (by_rule, percent(winner.standard_error(rule[0])), num_dev, NOTHING)
             rows.append(Row(f"{label}, published rule{RULE_MARK}", own + compared))
-    header = ("task", "score", "std. error", "dev records", "mean ± SD (seeds)", "published", "difference")
+    header = ("task", "score", "std. error", "dev examples", "mean ± SD (seeds)", "published", "difference")
     return Table("Uncertainty", header, tuple(rows))
 
 
@@ -189,21 +189,21 @@ def _count(outcome: Outcome) -> str:
 
 
 def cost_table(model: ModelReport) -> Table:
-    """Trials by status, time and card-hours of each task."""
+    """Trials by status, time and GPU-hours of each task."""
     rows = []
     for name in tasks.TASKS:
         outcomes = model.of_task(name)
         if any(outcome.status != "missing" for outcome in outcomes):
             rows.append(Row(name, _costs(outcomes)))
     rows.append(Row("all tasks", _costs(model.outcomes), "total"))
-    return Table("Trials and cost", ("task", *STATUSES, "time (h:m:s)", "card-hours"), tuple(rows))
+    return Table("Trials and cost", ("task", *STATUSES, "time (h:m:s)", "GPU-hours"), tuple(rows))
 
 
 def _costs(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     counts = [sum(outcome.status == status for outcome in outcomes) for status in STATUSES]
     seconds = sum(outcome.record.wall_time for outcome in outcomes)
-    card_hours = sum(outcome.card_hours for outcome in outcomes)
-    return (*(str(count) if count else NOTHING for count in counts), duration(seconds), f"{card_hours:.2f}")
+    gpu_hours = sum(outcome.gpu_hours for outcome in outcomes)
+    return (*(str(count) if count else NOTHING for count in counts), duration(seconds), f"{gpu_hours:.2f}")
 
 
 def notes(models: Sequence[ModelReport]) -> list[str]:
@@ -212,7 +212,7 @@ def notes(models: Sequence[ModelReport]) -> list[str]:
         "Each score is that of the best finished trial on the development set it was chosen on, as published scores "
         "are: a little optimistic. Between equal scores the first in the grid's order wins: the lower learning rate, "
         "then the smaller batch, then the higher dropout; trials outside the published grid come after it.",
-        "The standard error is what the size of the development set implies, sqrt(p(1-p)/n). CHID counts records "
+        "The standard error is what the size of the development set implies, sqrt(p(1-p)/n). CHID counts examples "
         "where its score counts blanks, so its value is on the high side.",
     ]
     winners = [winner for model in models for name in tasks.TASKS if (winner := model.winner(name))]
@@ -230,7 +230,7 @@ def notes(models: Sequence[ModelReport]) -> list[str]:
             counts = ", ".join(f"{w.task.name} {_count(w)} for {w.task.splits['dev'].num_examples}" for w in odd)
             lines.append(
                 f"{model.name}: development sets that are not the release's are not compared with published scores "
-                f"(records there for the release's: {counts})."
+                f"(examples there for the release's: {counts})."
             )
     return lines
 

@@ -65,10 +65,10 @@ class Job:
 def fit(job: Job, args: Settings, run: Run) -> None:
     """Train a model; evaluate it every ``save_steps`` steps (0: every epoch) and at the end; keep the best.
 
-    A step sees ``batch_size`` rows on each rank, in ``gradient_accumulation_steps`` parts. The loss is the mean
-    over all of them, so neither the number of ranks nor that of parts changes what is learnt, but for the units that
-    dropout picks. Its random state is set at each step from seed, step and rank, so that a run that is stopped and
-    started again goes on from its last checkpoint to the same end.
+    A step sees ``batch_size`` rows on each rank, in ``gradient_accumulation_steps`` micro-batches. The loss is the
+    mean over all of them, so neither the number of ranks nor that of micro-batches changes what is learnt, but for the
+    units that dropout picks. Its random state is set at each step from seed, step and rank, so that a run that is
+    stopped and started again goes on from its last checkpoint to the same end.
 
     Args:
         args: the settings of the run.
@@ -183,22 +183,22 @@ def _batches(train: Features, args: Settings, epoch: int) -> list[np.ndarray]:
 def _backward(
     job: Job, replica: paddle.nn.Layer, rows: np.ndarray, scaler: paddle.amp.GradScaler, args: Settings
 ) -> paddle.Tensor:
-    """Add the gradients of this rank's share of a step; return that share's part of the mean loss, a scalar.
+    """Add the gradients of this rank's share of a step; return what that share adds to the mean loss, a scalar.
 
     Ranks average their gradients, so the sum over a share is scaled by ranks / rows. Gradients are exchanged with the
-    last part only.
+    last micro-batch only.
     """
     num_ranks = ranks.world_size()
     share = np.array_split(rows, num_ranks)[ranks.rank()]
-    parts = [part for part in np.array_split(share, args.gradient_accumulation_steps) if len(part)]
+    micro_batches = [some for some in np.array_split(share, args.gradient_accumulation_steps) if len(some)]
     weight = num_ranks / len(rows)
-    if not parts:  # fewer rows than ranks at an epoch's end: take part in the exchange with a gradient of zero
-        parts, weight = [rows[:1]], 0.0
+    if not micro_batches:  # fewer rows than ranks at an epoch's end: take part in the exchange with a gradient of zero
+        micro_batches, weight = [rows[:1]], 0.0
     total = paddle.zeros([])
-    for i, part in enumerate(parts):
-        exchanges = i == len(parts) - 1
+    for i, micro_batch in enumerate(micro_batches):
+        exchanges = i == len(micro_batches) - 1
         with contextlib.nullcontext() if exchanges or num_ranks == 1 else replica.no_sync():
-            arrays = job.collate([job.train[i] for i in part])
+            arrays = job.collate([job.train[i] for i in micro_batch])
             job.watch("batch", arrays)
             batch = to_tensors(arrays)
             try:
@@ -208,18 +208,18 @@ def _backward(
                 scaler.scale(loss).backward()
             except Exception as error:
                 if device.is_out_of_memory(error):
-                    raise _out_of_memory(len(share), len(parts), list(batch["input_ids"].shape)) from error
+                    raise _out_of_memory(len(share), len(micro_batches), list(batch["input_ids"].shape)) from error
                 raise
         total += loss.detach()
     return total
 
 
-def _out_of_memory(num_rows: int, num_parts: int, shape: list[int]) -> UserError:
-    if num_parts >= num_rows:
+def _out_of_memory(num_rows: int, num_micro_batches: int, shape: list[int]) -> UserError:
+    if num_micro_batches >= num_rows:
         return UserError(
             f"out of memory with one example of shape {shape} at a time: lower --max_seq_length or take a smaller model"
         )
-    larger = min(num_rows, num_parts * 2)
+    larger = min(num_rows, num_micro_batches * 2)
     return UserError(
         f"out of memory with a batch of shape {shape}: pass --gradient_accumulation_steps {larger}; "
         "the batch stays the same",

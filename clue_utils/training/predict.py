@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 # Tokens of a batch in evaluation: what a processor's caches hold is quickest (three times as quick on C3 as sixty-four
-# examples at a time, in a tenth of the memory); a card wants more, and its memory allows it.
-_MAX_TOKENS_CPU, _MAX_TOKENS_CARD = 1 << 12, 1 << 16
+# examples at a time, in a tenth of the memory); a GPU wants more, and its memory allows it.
+_MAX_TOKENS_CPU, _MAX_TOKENS_GPU = 1 << 12, 1 << 16
 
 
 def max_tokens() -> int:
     """Tokens of a batch in evaluation and prediction at the most, padding included."""
-    return _MAX_TOKENS_CPU if paddle.get_device() == "cpu" else _MAX_TOKENS_CARD
+    return _MAX_TOKENS_CPU if paddle.get_device() == "cpu" else _MAX_TOKENS_GPU
 
 
 def compute_logits(

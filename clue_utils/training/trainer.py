@@ -358,7 +358,7 @@ def _pickles(checkpoint: Path) -> list[Path]:
 
 
 def _step_of(checkpoint: Path) -> int:
-    """The update after which a checkpoint was written, whatever its folder is called."""
+    """The step after which a checkpoint was written, whatever its folder is called."""
     step: int = _read_json(checkpoint, TRAINER_STATE_NAME, ("global_step",))["global_step"]
     return step
 

@@ -174,7 +174,7 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
 class TrainerSettings(Settings):
     """The settings of a run in the plain script's terms, in which ``result.json`` and the registry's defaults are kept.
 
-    The Trainer's batch is one of ``gradient_accumulation_steps`` parts of a step, ``batch_size`` is the whole.
+    The Trainer's batch is one of ``gradient_accumulation_steps`` micro-batches of a step, ``batch_size`` is the whole.
 
     Attributes:
         given: the flags as they were given.
@@ -191,8 +191,8 @@ class TrainerSettings(Settings):
     def does_something(self) -> bool:
         return super().does_something() or self.do_export
 
-    def log(self, task: Task, num_cards: int) -> None:
-        super().log(task, num_cards)
+    def log(self, task: Task, num_gpus: int) -> None:
+        super().log(task, num_gpus)
         for name in RECORDED:
             if self.given[name] is not None:
                 logger.info("  %s: %s (command line)", name, self.given[name])
@@ -202,7 +202,7 @@ class TrainerSettings(Settings):
                 logger.info("--%s %d has no effect: that goes by the strategy %s", name, steps, kind)
 
 
-def resolve(flags: argparse.Namespace, task: Task, num_cards: int, trained: Mapping[str, Any]) -> TrainerSettings:
+def resolve(flags: argparse.Namespace, task: Task, num_gpus: int, trained: Mapping[str, Any]) -> TrainerSettings:
     """What the flags come to, see :meth:`Settings.resolve`.
 
     Of this script's own hyper-parameters, ``RECORDED``, one that is left out takes PaddleNLP's default, but for those
@@ -220,7 +220,7 @@ def resolve(flags: argparse.Namespace, task: Task, num_cards: int, trained: Mapp
         "group_by_length": False,
         "num_train_epochs": int(epochs) if epochs is not None and epochs.is_integer() else epochs,
     }
-    args = TrainerSettings.resolve(plain, task, num_cards, trained)
+    args = TrainerSettings.resolve(plain, task, num_gpus, trained)
     trainer = given | {name: getattr(args, name) for name in settings.HYPER_PARAMETERS if name in given}
     trainer |= {theirs: getattr(args, ours) for theirs, ours in PLAIN_NAMES.items()}
     trainer |= {"bf16": args.precision == "bf16", "fp16": args.precision == "fp16"}

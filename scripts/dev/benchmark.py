@@ -162,7 +162,7 @@ class Bench:
             if num_processes > 1:
                 command += ["-m", "paddle.distributed.launch", "--nproc_per_node", num_processes]
                 command += ["--log_dir", self.scratch / "log", "--master", "127.0.0.1:8791"]
-            command += [TOP / "scripts/dev/benchmark_job.py", system, report, examples or args.examples]
+            command += [TOP / "scripts/dev/benchmark_job.py", system, report, examples or args.records]
             command += ["--no_model"] if args.no_model else []
             command += [*trial.script_words(task, model, output), "--do_train", "--overwrite_cache"]
             command += ["--do_predict"] if args.predict else []
@@ -239,7 +239,7 @@ def same_results(rounds: dict[str, list[dict[str, Any]]]) -> str:
 GROWTH: dict[str, list[dict[str, Any]]] = {
     "sequence length": [{"max_seq_length": length} for length in (64, 128, 256, 512)],
     "model": [{"model": sizes} for sizes in ((2, 128), (4, 256), (6, 384), (6, 768))],
-    "records of a split": [{"records": number} for number in (250, 500, 1000)],
+    "examples of a split": [{"examples": number} for number in (250, 500, 1000)],
     "processes": [{"num_processes": number} for number in (1, 2)],
 }
 
@@ -350,7 +350,7 @@ def describe(args: Any, results: dict[str, dict[str, list[dict[str, Any]]]]) -> 
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions().items())
     lines = [
         f"ERNIE, {args.layers} layers of {args.hidden_size}, random weights; {args.steps} steps, evaluated twice; "
-        f"at most {args.examples} examples a split; {args.rounds} rounds. {platform.machine()}, {os.cpu_count()} "
+        f"at most {args.records} examples a split; {args.rounds} rounds. {platform.machine()}, {os.cpu_count()} "
         f"cores; "
         f"{versions}. In brackets the ratio to ours, median and range: above 1, ours is better.",
         "",

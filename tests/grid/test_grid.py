@@ -165,7 +165,7 @@ def test_the_published_grid_has_134_trials(run_script):
     assert counts == {4: 12, 2: 6, 1: 116}
     # What the Slurm script tells its reader to type.
     told = re.findall(r"CARDS=(\d) .* --array=0-(\d+) .* (\d+) trials", (TOP / "scripts/grid_search.slurm").read_text())
-    assert {int(cards): int(number) for cards, _, number in told} == counts
+    assert {int(gpus): int(number) for gpus, _, number in told} == counts
     assert all(int(last) == int(number) - 1 for _, last, number in told)
 
 
@@ -200,7 +200,7 @@ AFQMC = "m AFQMC 1e-5 16 0.1 42 1".split()
 
 
 @pytest.mark.parametrize(
-    ("task", "total", "num_cards", "given", "processes", "each"),
+    ("task", "total", "num_gpus", "given", "processes", "each"),
     [
         ("C3", 24, 4, "0123", 4, 6),
         ("C3", 32, 4, "45678", 4, 8),
@@ -212,14 +212,14 @@ AFQMC = "m AFQMC 1e-5 16 0.1 42 1".split()
         ("TNEWS", 32, 1, "0123", 1, 32),
     ],
 )
-def test_the_batch_is_shared_out_over_the_cards(task, total, num_cards, given, processes, each):
-    plan = trial.make_plan("m", Trial(task, 1e-5, total, 0.1, 42, num_cards), [], tuple(given))
+def test_the_batch_is_shared_out_over_the_gpus(task, total, num_gpus, given, processes, each):
+    plan = trial.make_plan("m", Trial(task, 1e-5, total, 0.1, 42, num_gpus), [], tuple(given))
     words = trial.command(plan)
-    assert plan.cards == tuple(given[:processes])
+    assert plan.gpus == tuple(given[:processes])
     assert value_of(words, "--batch_size") == str(each)
     assert ("paddle.distributed.launch" in words) == (processes > 1)
     assert value_of(words, "--device") == ("gpu" if given else "cpu")
-    is_less = bool(given) and processes < num_cards
+    is_less = bool(given) and processes < num_gpus
     assert (f"{processes} of them with {each} records each, {total} in all" in plan.note) == is_less
 
 
@@ -230,7 +230,7 @@ def test_the_numbers_of_a_trial_reach_the_script_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("shown", "environment", "cards"),
+    ("shown", "environment", "gpus"),
     [
         ("echo 0; echo 1", {}, ("0", "1")),
         ("echo 0; echo 1", {"CUDA_VISIBLE_DEVICES": "3,GPU-8"}, ("3", "GPU-8")),
@@ -241,7 +241,7 @@ def test_the_numbers_of_a_trial_reach_the_script_as_they_are():
         ("exit 1", {"DEVICE": "tpu"}, "DEVICE=tpu: choose gpu or cpu"),
     ],
 )
-def test_the_gpus_of_the_machine_are_found(tmp_path, monkeypatch, shown, environment, cards):
+def test_the_gpus_of_the_machine_are_found(tmp_path, monkeypatch, shown, environment, gpus):
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\n{shown}\n")
     tool.chmod(0o755)
@@ -250,11 +250,11 @@ def test_the_gpus_of_the_machine_are_found(tmp_path, monkeypatch, shown, environ
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    if isinstance(cards, str):
-        with pytest.raises(UserError, match=cards):
-            trial.visible_cards()
+    if isinstance(gpus, str):
+        with pytest.raises(UserError, match=gpus):
+            trial.visible_gpus()
     else:
-        assert trial.visible_cards() == cards
+        assert trial.visible_gpus() == gpus
 
 
 def test_a_trial_runs_once_in_its_own_folder(place):
@@ -300,7 +300,7 @@ def test_a_dry_run_shows_a_command_to_paste(place, model):
     status, out, err = place.call(run_trial, *words, DRY_RUN="1", **gpus)
     assert status == 0 and not list(place.folder.iterdir()), err
     note, _, command = out.partition("\n")
-    assert note.endswith("4 cards wanted, 2 given: 2 of them with 12 records each, 24 in all")
+    assert note.endswith("4 GPUs wanted, 2 given: 2 of them with 12 records each, 24 in all")
     said = shlex.split(command)
     assert value_of(said, "--model_name_or_path") == model
     assert value_of(said, "--output_dir") == f"results/{model}/C3/3e-5_24_0.1_42"
@@ -371,7 +371,7 @@ def test_what_stopped_another_process_of_a_trial_stands_in_its_log(place):
     assert place.call(run_trial, *words, CUDA_VISIBLE_DEVICES="0,1", FAKE_FAILURE="C3")[0] == 1
     folder = place.folder / "results/m/C3/1e-5_24_0.1_42"
     note, *_, own, other = (folder / "trial.log").read_text().splitlines()
-    assert re.fullmatch("== .*, cards 0,1; 4 cards wanted, 2 given: 2 of them with 12 records each, 24 in all", note)
+    assert re.fullmatch("== .*, GPUs 0,1; 4 GPUs wanted, 2 given: 2 of them with 12 records each, 24 in all", note)
     assert (own, other) == ("error: C3 cannot be done", "workerlog.1 speaks")
     # The launcher writes its environment down there.
     assert (folder / "launch").stat().st_mode & 0o777 == 0o700
@@ -438,7 +438,7 @@ def test_a_failing_trial_is_reported_and_the_others_run(place):
     assert all(call["threads"] == str(max(1, len(os.sched_getaffinity(0)) // 2)) for call in calls)
     # Again: what is finished is left alone.
     status, out, _ = place.run("grid_search.sh", *words)
-    assert status == 0 and "4 finished, 0 failed; 4.00 card-hours" in out and len(place.done()) == 5
+    assert status == 0 and "4 finished, 0 failed; 4.00 GPU-hours" in out and len(place.done()) == 5
 
 
 @needs_parallel
@@ -451,7 +451,7 @@ def test_retries_run_a_failing_trial_again(place):
 @needs_parallel
 def test_gpus_are_given_in_groups_and_never_to_two_trials(place):
     words = ["m", "--gpus", "0,1,2,3,6", "--tasks", "TNEWS", "CMRC2018", "C3", *NARROW]
-    # That the two of CMRC2018 end at all shows that pairs of cards are in use side by side.
+    # That the two of CMRC2018 end at all shows that pairs of GPUs are in use side by side.
     status, out, err = place.run("grid_search.sh", *words, FAKE_SECONDS="0.3", FAKE_MEETING="CMRC2018")
     assert status == 0 and "trials of m: 6, GPUs 0,1,2,3,6; results in results/m\n" in out, out + err
     calls = place.done()
@@ -524,7 +524,7 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "\nfailed: results/m/AFQMC/1e-5_16_0.1_1: why; the end of its trial.log:\n  2\n" in out
     assert "\nrefused: results/m/AFQMC/1e-5_16_0.1_2, for the reason given above\n" in out
-    assert out.endswith("\n1 finished, 2 failed, 2 not ended; 0.75 card-hours\n")
+    assert out.endswith("\n1 finished, 2 failed, 2 not ended; 0.75 GPU-hours\n")
     # Without a record, a trial that has had its turn was refused.
     schedule.summarize(plans[4:], is_interrupted=False)
     assert "0 finished, 1 failed" in capsys.readouterr().out

@@ -31,7 +31,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def trial_of(task: str, rate: float = 3e-5, batch_size: int = 32, dropout: float = 0.1, seed: int = 42) -> Trial:
-    return Trial(task, rate, batch_size, dropout, seed, tasks.TASKS[task].num_cards)
+    return Trial(task, rate, batch_size, dropout, seed, tasks.TASKS[task].num_gpus)
 
 
 def put(model: Path, trial: Trial, score: float | None, /, **fields: Any) -> Path:
@@ -54,11 +54,11 @@ def put(model: Path, trial: Trial, score: float | None, /, **fields: Any) -> Pat
         "device": "gpu",
         "hyper_parameters": {
             "learning_rate": trial.learning_rate,
-            "batch_size": trial.batch_size // trial.num_cards,
+            "batch_size": trial.batch_size // trial.num_gpus,
             "dropout": trial.dropout,
             "seed": trial.seed,
         },
-        "num_processes": trial.num_cards,
+        "num_processes": trial.num_gpus,
         "num_examples": {"dev": task.splits["dev"].num_examples},
         "data_sha256": {"dev": "d"},
         "best_metric": score,
@@ -212,9 +212,9 @@ def test_statuses_and_costs(tmp_path: Path, run_script: Run) -> None:
         ],
         "missing": [(trial_of("TNEWS").folder, ""), (trial_of("C3", 3e-5, 24).folder, "")],
     }
-    # Four trials of half an hour on four cards.
+    # Four trials of half an hour on four GPUs.
     row = cells(tables.cost_table(found), "C3")
-    assert row["time (h:m:s)"] == "2:00:00" and row["card-hours"] == "8.00" and row["failed"] == "2"
+    assert row["time (h:m:s)"] == "2:00:00" and row["GPU-hours"] == "8.00" and row["failed"] == "2"
     status, out, _ = run_script(script.main, model, "--output", tmp_path / "out")
     assert status == 0 and f"killed: m/{trial_of('C3', 1e-5, 24).folder}: {last}\n" in out
     for status in ("running", "stopped", "failed"):

@@ -129,7 +129,7 @@ def adamw(
 def arguments_of(folder: Path, *words: str) -> Settings:
     """Flags as a script would read them."""
     given = ("--model_name_or_path", "ernie-3.0-base-zh", "--do_train", "--output_dir", str(folder), *words)
-    return Settings.resolve(vars(Settings.parser().parse_args(given)), tasks.TASKS["TNEWS"], num_cards=1, trained={})
+    return Settings.resolve(vars(Settings.parser().parse_args(given)), tasks.TASKS["TNEWS"], num_gpus=1, trained={})
 
 
 # Six steps with evaluations at 2, 4 and 6.

@@ -54,7 +54,7 @@ def test_out_of_memory_says_what_to_try(train, change_head, words, advice, messa
 
 
 def test_no_tensor_is_read_between_log_lines(run_on_demo, tmp_path, monkeypatch):
-    """Reading one makes the host wait for the card, so the number of reads must not grow with that of steps."""
+    """Reading one makes the host wait for the GPU, so the number of reads must not grow with that of steps."""
     reads = []
     for name in ("__float__", "__int__", "__bool__", "item", "numpy", "tolist"):
         read = getattr(paddle.Tensor, name)
@@ -71,7 +71,7 @@ def test_no_tensor_is_read_between_log_lines(run_on_demo, tmp_path, monkeypatch)
 
 
 def limited_to(most):
-    """Logits whose computation for more than so many examples at a time fails as on a full card."""
+    """Logits whose computation for more than so many examples at a time fails as on a full GPU."""
 
     def limited(model, batch):
         if len(batch["input_ids"]) > most:
