@@ -186,7 +186,7 @@ def test_the_grid_is_narrowed_and_widened(run_script):
         ("--batch_sizes 0", "'0' is not an integer of at least 1"),
         ("--dropouts 1", "'1' is not a number from 0 to below 1"),
         ("--cards 3", "choose from 1, 2, 4"),
-        ("--tasks TNEWS --cards 4", "none of TNEWS takes 4 cards"),
+        ("--tasks TNEWS --cards 4", "none of TNEWS takes 4 GPUs"),
     ],
 )
 def test_mistakes_are_one_line(run_script, words, part):
