@@ -75,7 +75,7 @@ def test_the_published_batch_is_shared_out_over_the_gpus(caplog, task, words, gp
     args = resolved("--model_name_or_path", *words.split(), task=task, gpus=gpus)
     args.log(TASKS[task], gpus)
     assert args.batch_size == each
-    lines = [example.getMessage() for example in caplog.examples if example.levelname == "WARNING"]
+    lines = [example.getMessage() for example in caplog.records if example.levelname == "WARNING"]
     assert len(lines) == bool(warning) and all(re.search(warning, line) for line in lines)
 
 
@@ -122,6 +122,10 @@ def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
     ("words", "line"),
     [
         ("--do_trian", "did you mean --do_train?"),
+        ("--lr 1e-5", "'--lr': did you mean --learning_rate?"),
+        ("--per_device_train_batch_size=8", "did you mean --batch_size?"),
+        ("--warmup_ratio 0.1", "did you mean --warmup_proportion?"),
+        ("--hellp", "unknown argument '--hellp' (--help"),
         ("--batch_size 0", "--batch_size: '0' is not an integer of at least 1"),
         (f"--batch_size {'9' * 400}", "is not an integer of at least 1"),
         ("--learning_rate nan", "--learning_rate: 'nan' is not a number above 0"),
