@@ -220,7 +220,7 @@ def test_the_batch_is_shared_out_over_the_gpus(task, total, num_gpus, given, pro
     assert ("paddle.distributed.launch" in words) == (processes > 1)
     assert value_of(words, "--device") == ("gpu" if given else "cpu")
     is_less = bool(given) and processes < num_gpus
-    assert (f"{processes} of them with {each} records each, {total} in all" in plan.note) == is_less
+    assert (f"{processes} of them with {each} examples each, {total} in all" in plan.note) == is_less
 
 
 def test_the_numbers_of_a_trial_reach_the_script_as_they_are():
@@ -300,7 +300,7 @@ def test_a_dry_run_shows_a_command_to_paste(place, model):
     status, out, err = place.call(run_trial, *words, DRY_RUN="1", **gpus)
     assert status == 0 and not list(place.folder.iterdir()), err
     note, _, command = out.partition("\n")
-    assert note.endswith("4 GPUs wanted, 2 given: 2 of them with 12 records each, 24 in all")
+    assert note.endswith("4 GPUs wanted, 2 given: 2 of them with 12 examples each, 24 in all")
     said = shlex.split(command)
     assert value_of(said, "--model_name_or_path") == model
     assert value_of(said, "--output_dir") == f"results/{model}/C3/3e-5_24_0.1_42"
@@ -314,7 +314,7 @@ def test_where_memory_runs_out_the_batch_is_split_as_advised(place):
     assert [value_of(call, "--gradient_accumulation_steps") for call in calls[1:]] == ["2", "4"]
     assert not any("--overwrite_output_dir" in call for call in calls)  # it goes on from its checkpoint
 
-    # Killed before its end, it goes on with the parts it had.
+    # Killed before its end, it goes on with the micro-batches it had.
     result = place.folder / "results/m/AFQMC/1e-5_16_0.1_42/result.json"
     result.write_text(result.read_text().replace("finished", "running"))
     assert place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_PARTS="4")[0] == 0
@@ -328,7 +328,7 @@ def test_advice_that_was_followed_already_is_not_tried_again(place):
     assert status == 1 and len(place.done()) == 1
     result = place.folder / "results/m/AFQMC/1e-5_16_0.1_42/result.json"
     fields = json.loads(result.read_text())
-    assert trial._parts(trial.make_plan("m", Trial("AFQMC", 1e-5, 16, 0.1, 42, 1), words[-2:], ())) == 2
+    assert trial._num_micro_batches(trial.make_plan("m", Trial("AFQMC", 1e-5, 16, 0.1, 42, 1), words[-2:], ())) == 2
     result.write_text(json.dumps(fields | {"advice": {"gradient_accumulation_steps": 8}}))
     assert place.call(run_trial, *words, DEVICE="cpu")[0] == 0
     assert value_of(place.done()[-1]["words"][-2:], "--gradient_accumulation_steps") == "8"
@@ -371,7 +371,7 @@ def test_what_stopped_another_process_of_a_trial_stands_in_its_log(place):
     assert place.call(run_trial, *words, CUDA_VISIBLE_DEVICES="0,1", FAKE_FAILURE="C3")[0] == 1
     folder = place.folder / "results/m/C3/1e-5_24_0.1_42"
     note, *_, own, other = (folder / "trial.log").read_text().splitlines()
-    assert re.fullmatch("== .*, GPUs 0,1; 4 GPUs wanted, 2 given: 2 of them with 12 records each, 24 in all", note)
+    assert re.fullmatch("== .*, GPUs 0,1; 4 GPUs wanted, 2 given: 2 of them with 12 examples each, 24 in all", note)
     assert (own, other) == ("error: C3 cannot be done", "workerlog.1 speaks")
     # The launcher writes its environment down there.
     assert (folder / "launch").stat().st_mode & 0o777 == 0o700
@@ -545,6 +545,8 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
         ("m --hosts /dev/null", "what each of them has"),
         ("m --task TNEWS", "did you mean --tasks?"),
         ("m n", "n is no flag's value"),
+        ("m --tasks AFQMC -- --max_step 4", "run_clue_classifier.py: unknown argument '--max_step': did you mean --max_steps?"),
+        ("m --tasks C3 AFQMC -- --doc_stride 9", "error: mrc/run_c3.py: unknown argument '--doc_stride'"),
         ("m --tasks AFQMC -- --device cpu", "error: --device is set by the trial itself: leave it out after --\n"),
     ],
 )
