@@ -9,36 +9,40 @@ from pathlib import Path
 
 from clue_utils import cli, files
 from clue_utils.cli import Parser
-from clue_utils.grid import outcomes, search_space
+from clue_utils.grid import outcomes, search_space, trial
 from clue_utils.report import collect, page, render, tables
 
 PAGE = "report.html"
 
+USAGE = "bash scripts/report.sh MODEL... [--results DIR] [--output DIR]"
 EXAMPLE = """\
-example:
-  python scripts/report.py rbt6 ernie-3.0-base-zh
-  python scripts/report.py results/*/ --output report
+examples:
+  bash scripts/report.sh rbt6 ernie-3.0-base-zh
+  bash scripts/report.sh results/*/ --output report
 """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(description=__doc__, epilog=EXAMPLE)
+    parser = Parser(usage=USAGE, description=__doc__, epilog=EXAMPLE)
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="a folder with <task>/<run>/result.json, or a model's name"
     )
     parser.add_argument(
         "--results",
         type=Path,
-        default=Path(search_space.RESULTS_DIR),
-        help="the folder of all models (default: %(default)s)",
+        metavar="DIR",
+        help=f"the folder of all models (default: RESULTS_DIR, else {search_space.RESULTS_DIR})",
     )
     parser.add_argument(
-        "--output", type=Path, help="where the files go (default: the folder report beside the first model's)"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where the files go (default: the folder report beside the first model's)",
     )
     args = parser.parse_args(argv)
     # An earlier report is no model: results/* may be given though it lies among them.
     models = [model for model in args.models if not Path(model, PAGE).is_file()]
-    reports = collect.read_models(models, args.results)
+    reports = collect.read_models(models, args.results or trial.results_dir())
     output = args.output or reports[0].folder.parent / "report"
     for model in reports:
         for warning in model.damages + model.doubts:

@@ -355,6 +355,15 @@ def test_several_models(tmp_path: Path, run_script: Run) -> None:
     assert run_script(script.main, *everything)[0] == 0
 
 
+def test_a_model_is_looked_for_where_the_search_was_told_to_put_it(
+    tmp_path: Path, run_script: Run, monkeypatch
+) -> None:
+    put(tmp_path / "elsewhere" / "rbt6", trial_of("TNEWS"), 0.5)
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "elsewhere"))
+    assert run_script(script.main, "rbt6")[::2] == (0, "")
+    assert (tmp_path / "elsewhere" / "report" / "report.html").is_file()
+
+
 def test_two_folders_of_one_name_keep_apart(tmp_path: Path) -> None:
     for place in "ab":
         put(tmp_path / place / "m", trial_of("TNEWS"), 0.5)
