@@ -355,7 +355,7 @@ def test_several_models(tmp_path: Path, run_script: Run) -> None:
     assert run_script(script.main, *everything)[0] == 0
 
 
-def test_a_model_is_looked_for_where_the_search_was_told_to_put_it(
+def test_a_model_is_looked_for_where_its_search_put_it(tmp_path: Path, run_script: Run, monkeypatch) -> None:
     tmp_path: Path, run_script: Run, monkeypatch
 ) -> None:
     put(tmp_path / "elsewhere" / "rbt6", trial_of("TNEWS"), 0.5)
