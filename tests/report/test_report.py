@@ -356,8 +356,6 @@ def test_several_models(tmp_path: Path, run_script: Run) -> None:
 
 
 def test_a_model_is_looked_for_where_its_search_put_it(tmp_path: Path, run_script: Run, monkeypatch) -> None:
-    tmp_path: Path, run_script: Run, monkeypatch
-) -> None:
     put(tmp_path / "elsewhere" / "rbt6", trial_of("TNEWS"), 0.5)
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "elsewhere"))
     assert run_script(script.main, "rbt6")[::2] == (0, "")
