@@ -23,35 +23,24 @@ from clue_utils.files import write_text_atomically
 from clue_utils.settings import Settings, differences
 
 RESULT_FILE = "result.json"
-
-
 METRICS_FILE = "metrics.jsonl"
-
-
 WEIGHTS_FILE = "model.safetensors"
-
 
 # Written by PaddleNLP's Trainer besides.
 TRAINER_FILES = ("all_results.json", "train_results.json", "eval_results.json", "trainer_state.json")
 
-
 # Different settings that are named in one line.
 _MOST_SHOWN = 4
 
-
 # What ``Run.fields`` holds before the first evaluation, beside an empty history.
 NO_EVALUATION = {"best_metric": None, "best_step": None, "best_metrics": None}
-
 
 # Seconds from one sign of life of a run to the next, and after how many without one a run on another machine counts as
 # dead: loading a model, or the answers of a large test set, may take minutes.
 SIGN_INTERVAL, LONGEST_SILENCE = 30.0, 600.0
 
-
 # Fields that stand in a record only while its run is at work, and those that say how it ended if it did not finish.
 _OF_WORK = ("progress", "last_seen", "process")
-
-
 _OF_FAILURE = ("reason", "exit_status", "advice", "is_trained")
 
 
@@ -156,7 +145,7 @@ class Record:
             fields=fields,
             status=status,
             remark=remark,
-            is_trained=stage in ("trained", "finished") or fields.get("is_trained") is True,
+            is_trained=_is_trained(fields),
             task=task,
             model=model,
             metric=metric or None,
@@ -245,6 +234,10 @@ def _status(fields: Mapping[str, Any], stage: str | None) -> tuple[str, str]:
     return "killed", f"{step}, last seen {seen}{where}; the same command goes on"
 
 
+def _is_trained(fields: Mapping[str, Any]) -> bool:
+    return fields.get("status") in ("trained", "finished") or fields.get("is_trained") is True
+
+
 def _is_alive(process: Mapping[str, Any], silence: float) -> bool:
     started = process.get("started")
     if process.get("host") == platform.node() and started is not None:
@@ -292,7 +285,7 @@ def _failure(fields: Mapping[str, Any], ending: Ending) -> dict[str, Any]:
         "exit_status": ending.exit_status,
         "advice": dict(ending.advice),
     }
-    return found | ({"is_trained": True} if fields.get("status") == "trained" or fields.get("is_trained") else {})
+    return found | ({"is_trained": True} if _is_trained(fields) else {})
 
 
 def _write(folder: Path, fields: Mapping[str, Any]) -> None:

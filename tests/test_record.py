@@ -261,6 +261,36 @@ def test_a_finished_training_is_not_undone_by_what_comes_after(train, run_on_dem
     assert content(tmp_path) == before
 
 
+def test_a_training_that_is_interrupted_as_it_ends_is_not_done_again(train, tmp_path, monkeypatch):
+    write = Run.write
+
+    def interrupted(run, **fields):
+        write(run, **fields)
+        if run.fields["status"] == "finished":
+            raise Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write", interrupted)
+        assert train()[0] == 143
+    assert Record.read(tmp_path).is_trained
+    status, out, said = train()
+    assert status == 0 and "trained already" in out, said
+    assert Record.read(tmp_path).status == "finished"
+
+
+def test_a_rank_records_nothing_before_the_first_one_holds_the_folder(tmp_path, monkeypatch):
+    def barrier():
+        raise RuntimeError("the first rank has found the folder in use, and gone")
+
+    put(tmp_path, status="running", task="TNEWS", model="m", last_seen=ago(1))
+    before = content(tmp_path)
+    monkeypatch.setattr(ranks, "rank", lambda: 1)
+    monkeypatch.setattr(session.device, "barrier", barrier)
+    with pytest.raises(RuntimeError), session.recorded_run(settings_of(tmp_path), TASKS["TNEWS"]):
+        pass
+    assert content(tmp_path) == before
+
+
 def test_a_failed_prediction_leaves_nothing_in_the_model_s_folder(run_on_demo, demo, tmp_path):
     shutil.copytree(demo / "model", tmp_path / "model")
     before = {path.name for path in (tmp_path / "model").iterdir()}
@@ -271,9 +301,13 @@ def test_a_failed_prediction_leaves_nothing_in_the_model_s_folder(run_on_demo, d
         assert {path.name for path in (tmp_path / "model").iterdir()} - {".lock"} == before
 
 
-def new_run(folder, **other):
+def settings_of(folder, **other):
     given = {"output_dir": str(folder), "model_name_or_path": "m", "do_train": True, **other}
-    return Run("TNEWS", "accuracy", Settings.resolve(given, TASKS["TNEWS"], 1, {}), "cpu")
+    return Settings.resolve(given, TASKS["TNEWS"], 1, {})
+
+
+def new_run(folder, **other):
+    return Run("TNEWS", "accuracy", settings_of(folder, **other), "cpu")
 
 
 def test_the_rank_that_failed_first_says_why(tmp_path, monkeypatch):
