@@ -15,12 +15,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clue_utils import environment, ranks, tasks
 from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
 from clue_utils.files import write_text_atomically
 from clue_utils.settings import Settings, differences
+
+T = TypeVar("T")
 
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
@@ -138,7 +140,7 @@ class Record:
         metric = _text(fields, "metric") or ""
         best, num_steps, counts = fields.get("best_metric"), fields.get("num_steps"), _object(fields, "num_examples")
         score = None if best is None else _fractions({metric: best}, "best_metric")[metric]
-        lines = [_fractions(line, "history") for line in _typed(fields, "history", list, [])]
+        lines = [_fractions(line, "history") for line in _typed(fields, "history", list) or []]
         status, remark = _status(fields, stage)
         return cls(
             folder=folder,
@@ -166,23 +168,19 @@ class _Impossible(ValueError):
     """What the scripts never write."""
 
 
-def _typed(holder: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+def _typed(holder: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
     value = holder.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, kind):
+    if not (value is None or isinstance(value, kind)):
         raise _Impossible(f"{name} is {shorten(value, 40)}")
     return value
 
 
 def _text(holder: Mapping[str, Any], name: str) -> str | None:
-    text: str | None = _typed(holder, name, str, None)
-    return text
+    return _typed(holder, name, str)
 
 
 def _object(holder: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value: dict[str, Any] = _typed(holder, name, dict, {})
-    return value
+    return _typed(holder, name, dict) or {}
 
 
 def _number(holder: Mapping[str, Any], name: str, default: float | None = None) -> Any:
@@ -356,11 +354,7 @@ class Run:
         self._begin = time.monotonic()
         self._seen = -SIGN_INTERVAL
         self._writer: Any = None
-        described = {
-            "task": task_name,
-            **args.description(),
-            "num_processes": ranks.world_size(),
-        }
+        described = {"task": task_name, **args.description(), "num_processes": ranks.world_size()}
         self._replaces = args.do_train and args.overwrite_output_dir
         there = None if self._replaces else Record.read(self.folder)
         earlier = dict(there.fields) if there else None
@@ -454,10 +448,10 @@ class Run:
     def add_evaluation(self, step: int, metrics: dict[str, float]) -> bool:
         """Add an evaluation to the history; return whether it is the best so far."""
         self.fields["history"].append({"step": step, **metrics})
-        value, best = metrics[self.fields["metric"]], self.fields["best_metric"]
-        if best is not None and value <= best:
+        best = self.fields["best_metric"]
+        if best is not None and metrics[self.fields["metric"]] <= best:
             return False
-        self.fields |= {"best_metric": value, "best_step": step, "best_metrics": metrics}
+        self.set_best(step)
         return True
 
     def set_best(self, step: int) -> None:
@@ -465,11 +459,8 @@ class Run:
         for entry in self.fields["history"]:
             if entry["step"] == step:
                 metrics = {name: value for name, value in entry.items() if name != "step"}
-                self.fields |= {
-                    "best_metric": metrics[self.fields["metric"]],
-                    "best_step": step,
-                    "best_metrics": metrics,
-                }
+                best = {"best_metric": metrics[self.fields["metric"]], "best_step": step, "best_metrics": metrics}
+                self.fields |= best
 
     def record_members(self, members: list[str]) -> None:
         """Note the checkpoints of an ensemble; an evaluation of other members is forgotten."""
