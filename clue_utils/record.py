@@ -237,10 +237,18 @@ def _is_trained(fields: Mapping[str, Any]) -> bool:
 
 
 def _is_alive(process: Mapping[str, Any], silence: float) -> bool:
-    started = process.get("started")
-    if process.get("host") == platform.node() and started is not None:
+    here, started = _this_process(), process.get("started")
+    if started is not None and all(process.get(name) == here[name] for name in ("host", "namespace")):
         return _start_of(int(_number(process, "pid"))) == started
     return silence < LONGEST_SILENCE
+
+
+def _this_process() -> dict[str, Any]:
+    """What tells this process from others; its number alone does not within containers of the same host name."""
+    namespace = None
+    with contextlib.suppress(OSError):
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    return {"host": platform.node(), "namespace": namespace, "pid": os.getpid(), "started": _start_of(os.getpid())}
 
 
 def _start_of(pid: int) -> int | None:
@@ -506,9 +514,8 @@ class Run:
         self._begin = self._seen = time.monotonic()
         self._is_told = self._is_told or self._is_new
         if self._is_told and self.fields["status"] != "finished":
-            pid = os.getpid()
             self.fields["last_seen"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            self.fields["process"] = {"host": platform.node(), "pid": pid, "started": _start_of(pid)}
+            self.fields["process"] = _this_process()
         if ranks.is_first():
             _write(self.folder, self.fields)
 
