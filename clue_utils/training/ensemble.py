@@ -44,7 +44,7 @@ def check_members(args: Settings, tokenizer: Any, settings: dict[str, Any]) -> N
 
     Raises:
         UserError: another tokenizer, or features built with another setting in training; or the output folder is that
-            of a training run, whose example would then tell of other models.
+            of a training run, whose record would then tell of other models.
     """
     if (there := Record.read(args.output_dir)) and there.holds_training:
         raise UserError(f"{args.output_dir} holds a training run: choose another --output_dir for the ensemble")

@@ -33,7 +33,6 @@ from clue_utils.training.predict import compute_logits
 
 logger = logging.getLogger(__name__)
 
-
 # Names of metrics in log lines, where they differ from those in result.json.
 _LOG_NAMES = {"accuracy": "acc"}
 
@@ -47,7 +46,7 @@ class Dataset:
 
 
 class Session:
-    """What a run works with: tokenizer, method, head, example (``run``) and padding (``collate``), and through them
+    """What a run works with: tokenizer, method, head, record (``run``) and padding (``collate``), and through them
     data, models and predictions.
 
     Args:
