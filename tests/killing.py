@@ -183,7 +183,7 @@ def kill_runs(num_kills: int, seed: int) -> list[tuple[str, str, bool]]:
 
         def prepare() -> None:
             environment.import_libraries()
-            make_demo.make_demo(top / "demo", examples=EXAMPLES)
+            make_demo.make_demo(top / "demo", 0, EXAMPLES)
 
         assert in_a_process(prepare) == 0
         environment.import_libraries()
