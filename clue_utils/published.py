@@ -48,8 +48,6 @@ class PublishedModel:
 
 # The model whose published best learning rate and batch size are the defaults for a model without a row of its own.
 REFERENCE_MODEL = "ernie-3.0-base-zh"
-
-
 # Of the published best runs, but for those that say 0.
 DROPOUT = 0.1
 

@@ -1,11 +1,11 @@
-"""The registry: the ten CLUE tasks and the nine published models, as plain data.
+"""The registry: the ten CLUE tasks as plain data.
 
-Every file name, label list, hyper-parameter, grid and published score stands here once; defaults, grids, reports and
-documentation tables are derived from it. Importing this module needs nothing but the standard library.
+Every file name, label list, hyper-parameter and grid stands here once; defaults, grids, reports and documentation
+tables are derived from it. Importing this module needs nothing but the standard library.
 
 Sources: the files, sizes and label names of the CLUE repository (https://github.com/CLUEbenchmark/CLUE); label order
-and addresses of ``paddlenlp.datasets.clue``, so that checkpoints fine-tuned with PaddleNLP keep their classes; scores
-and hyper-parameters of PaddleNLP's CLUE benchmark.
+and addresses of ``paddlenlp.datasets.clue``, so that checkpoints fine-tuned with PaddleNLP keep their classes;
+hyper-parameters of PaddleNLP's CLUE benchmark.
 """
 
 from __future__ import annotations
@@ -93,39 +93,21 @@ class Task:
 # Of every published run.
 SEED = 42
 
-
 # An example with this gold label has no agreed answer; the official readers leave it out.
 NO_LABEL = "-"
-
-
 # A C3 question has at most this many choices, and at least two.
 MAX_CHOICES = 4
-
-
 # The tag of a blank in a CHID passage (a regular expression), and how many idioms an example offers.
 BLANK = r"#idiom\d+#"
-
-
 NUM_CANDIDATES = 10
-
-
 # How the idioms of a CHID example are given to its blanks, see ``chid.assign_candidates``; the first by default.
 ASSIGNMENT_RULES = ("joint", "greedy")
-
-
 # The folder's names for CLUE's two generations of test sets.
 TEST_1_0, TEST_1_1, TEST = "test1.0", "test1.1", "test"
 
-
 _BOS = "https://bj.bcebos.com/paddlenlp/datasets/"
-
-
 _BOS_MRC = "https://paddlenlp.bj.bcebos.com/datasets/"
-
-
 _PAIR = {"sentence1": str, "sentence2": str}
-
-
 _CLASSIFIER = "classification/run_clue_classifier.py"
 
 
@@ -404,16 +386,12 @@ _ALL = (
     ),
 )
 
-
 TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
-
 
 # A set of 514 pairs that shows how a model handles nine phenomena of Chinese: no score counts it, it has test examples
 # only, and CMNLI's model answers it. Its fields have names of their own. No source says its file name on the
 # leaderboard, which is formed by the rule that its notes give for every task.
 DIAGNOSTICS_MODEL = "CMNLI"
-
-
 DIAGNOSTICS = replace(
     TASKS[DIAGNOSTICS_MODEL],
     name="DIAGNOSTICS",
@@ -427,7 +405,6 @@ DIAGNOSTICS = replace(
     submissions={TEST: "diagnostics_predict.json"},
     md5={},
 )
-
 
 CLASSIFICATION_TASKS = tuple(task.name for task in _ALL if task.kind == "classification")
 

@@ -109,7 +109,7 @@ class Chid(Method):
         return [cls, *idiom, sep, *left, self.mark, *right, sep][: self.max_seq_length]
 
     def choose(self, scores: np.ndarray, examples: Examples, features: Features) -> np.ndarray:
-        """Candidates for all blanks, each used once within its record whatever batch its blanks were in."""
+        """Candidates for all blanks, each used once within its example whatever batch its blanks were in."""
         ends = np.cumsum([len(blanks(example)) for example in examples])
         return np.concatenate([assign_candidates(part, self.assignment) for part in np.split(scores, ends[:-1])])
 

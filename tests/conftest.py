@@ -21,7 +21,7 @@ from warm_python import WarmPython
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 environment.tune_cpu()
 # No test finds data but where it says; the workers, which are started after this, find the real examples all the same.
-REAL_RECORDS = os.environ.setdefault("CLUE_TEST_RECORDS", os.environ.pop("CLUE_DATA_DIR", ""))
+REAL_EXAMPLES = os.environ.setdefault("CLUE_TEST_EXAMPLES", os.environ.pop("CLUE_DATA_DIR", ""))
 os.environ.pop("PYTHON", None)  # names the interpreter that .venv is made with; the scripts take it for the one to run
 # A shell that runs the tests in the background has its children ignore interrupts, which some tests are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,7 +38,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def clue_data_dir() -> Path:
     """The folder with real examples, in the official layout."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "clue"
-    folder = Path(REAL_RECORDS or beside)
+    folder = Path(REAL_EXAMPLES or beside)
     if not folder.is_dir():
         pytest.skip(f"needs real examples: set CLUE_DATA_DIR ({folder} is not a folder)")
     if (folder.parent / make_demo.MANIFEST).is_file():

@@ -47,7 +47,7 @@ SCRIPTS = (
 )
 FLAGS = "--do_train --do_eval --do_predict --device cpu --max_steps 6 --save_steps 2 --logging_steps 1 --batch_size 4 "
 FLAGS += "--learning_rate 1e-3 --num_proc 1"
-RECORDS = 48  # to train with, for each task
+EXAMPLES = 48  # to train with, for each task
 ANY_TIME = "after a random time"
 LEFTOVERS = (".tmp", ".part")
 
@@ -181,10 +181,11 @@ def kill_runs(num_kills: int, seed: int) -> list[tuple[str, str, bool]]:
         top = Path(temporary)
         import make_demo
 
-        status = in_a_process(
-            lambda: (environment.import_libraries(), make_demo.make_demo(top / "demo", examples=RECORDS))
-        )  # type: ignore
-        assert status == 0
+        def prepare() -> None:
+            environment.import_libraries()
+            make_demo.make_demo(top / "demo", 0, EXAMPLES)
+
+        assert in_a_process(prepare) == 0
         environment.import_libraries()
         address = serve(top / "archives")
         from clue_utils.data import download
@@ -215,9 +216,7 @@ def kill_runs(num_kills: int, seed: int) -> list[tuple[str, str, bool]]:
                 if phase == ANY_TIME:
                     status = in_a_process(job, rng.uniform(0, seconds[script[0]]))
                 else:
-                    status = in_a_process(
-                        partial(run_until, job, phase, rng.randint(1, max(1, counts[script[0]][phase])))
-                    )
+                    status = in_a_process(partial(run_until, job, phase, rng.randint(1, counts[script[0]][phase])))
                 if status == -signal.SIGKILL:
                     killed.append(phase)
             if not killed:
@@ -249,7 +248,8 @@ def count_calls(job: Callable[[], None], path: Path) -> dict[str, int]:
 
     assert in_a_process(counting) == 0
     counts: dict[str, int] = json.loads(path.read_text())
-    return {phase: counts.get(phase, 0) for phase in phases()}
+    assert counts.keys() == phases().keys(), counts  # that each function is still called by the name it is watched by
+    return counts
 
 
 def run_until(job: Callable[[], None], phase: str, moment: int) -> None:

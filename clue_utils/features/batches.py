@@ -12,11 +12,7 @@ import numpy as np
 from clue_utils.features.store import Feature
 
 Batch = dict[str, np.ndarray]
-
-
 Collate = Callable[[Sequence[Feature]], Batch]
-
-
 # How many batches are formed at a time from rows in order of length.
 _BATCHES_TO_SORT = 50
 

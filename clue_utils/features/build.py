@@ -1,4 +1,4 @@
-"""From examples to batches: encoding, the feature cache, padding, and the order of batches."""
+"""Encode examples, once: the cache of features."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ from clue_utils import environment
 from clue_utils.data.examples import Examples
 from clue_utils.errors import USER_ERRNOS, UserError
 from clue_utils.features.method import Method
-from clue_utils.features.store import _ROWS_PER_CHUNK, Feature, Features
+from clue_utils.features.store import Feature, Features
 from clue_utils.files import digest_of, locked, put, scratch
 
 logger = logging.getLogger(__name__)
 
-
 Encode = Callable[[dict[str, Any]], Sequence[Feature]]
 
-
+_ROWS_PER_CHUNK = 512
 # Part of every cache key: raise it when the meaning or layout of cached features changes.
 _CACHE_FORMAT = 3
 
@@ -132,15 +131,12 @@ def _checksum(path: Path) -> str:
     return digest_of(path)[:16]
 
 
-def _write(
-    examples: Examples, encode: Encode, stem: Path, num_proc: int, on_progress: Callable[[], None] = lambda: None
-) -> Path:
+def _write(examples: Examples, encode: Encode, stem: Path, num_proc: int, on_progress: Callable[[], None]) -> Path:
     """Encode and write examples; return ``stem`` with checksum and suffix."""
     writer = None
     with scratch(stem) as written:
-        progress = tqdm(
-            total=len(examples), desc=f"features {examples.split}", unit="example", disable=None, leave=False
-        )
+        desc = f"features {examples.split}"
+        progress = tqdm(total=len(examples), desc=desc, unit="example", disable=None, leave=False)
         with progress, pa.OSFile(str(written), "wb") as sink:
             for batch in _encode_chunks(examples, encode, num_proc):
                 if writer is None:

@@ -16,8 +16,8 @@ from clue_utils.scores.accuracy import accuracy, cross_entropy
 class Method:
     """How one kind of task is read and scored: what a script adds to the shared parts.
 
-    Which head is trained follows from the task's kind, see ``heads.HEADS``. What is not abstract here is what the
-    tasks have in common whose features have one "label" each.
+    Which head is trained follows from the task's kind, see ``heads.HEADS``. ``choose`` and ``score`` are here as they
+    are for features with one "label" each.
 
     Attributes:
         name: of the method, part of the key of cached features.

@@ -1,4 +1,4 @@
-"""Features of a split, in memory or mapped from the cache."""
+"""Features of a split, mapped from the cache."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ import numpy as np
 
 # One feature: name -> integer, list of integers, or list of such lists (the choices of one question).
 Feature = dict[str, Any]
-
-
-_ROWS_PER_CHUNK = 512
 
 
 class Features(Sequence[Feature]):

@@ -15,11 +15,7 @@ _IDEOGRAPHS = (
     "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f\U0002b820-\U0002ceaf"
     "\uf900-\ufaff\U0002f800-\U0002fa1f"
 )
-
-
 _UNITS = re.compile(f"[{_IDEOGRAPHS}]|[^{_IDEOGRAPHS}]+")
-
-
 # Chinese text has some 8,000 different ideographs; what lies between them (numbers, names, punctuation) repeats less.
 _CACHED_UNITS = 1 << 16
 

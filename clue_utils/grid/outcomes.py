@@ -17,10 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from clue_utils.errors import UserError
-from clue_utils.files import write_text_atomically
+from clue_utils.files import locked, write_text_atomically
 from clue_utils.grid import search_space
 from clue_utils.grid.trial import is_at_work
 from clue_utils.record import RESULT_FILE, WEIGHTS_FILE, Record
@@ -82,7 +80,7 @@ class Outcome:
     def standard_error(self, metric: str | None = None) -> float | None:
         """``sqrt(p (1 - p) / n)``, a fraction: what the size of the development set alone makes uncertain.
 
-        CHID is scored by the blank and counted by the record, so its value errs on the high side.
+        CHID is scored by the blank and counted by the example, so its value errs on the high side.
         """
         p, n = self.record.metrics.get(metric) if metric else self.score, self.record.num_dev
         return math.sqrt(p * (1 - p) / n) if p is not None and n else None
@@ -189,6 +187,6 @@ def add_to_plan(model_folder: Path, folders: Iterable[str]) -> None:
         UserError: the plan that is there is damaged.
     """
     model_folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(model_folder / f".{PLAN_FILE}.lock"):
+    with locked(model_folder / f".{PLAN_FILE}.lock"):
         planned = dict.fromkeys([*read_plan(model_folder), *folders])
         write_text_atomically(model_folder / PLAN_FILE, json.dumps({"trials": [*planned]}, indent=2) + "\n")

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from clue_utils import settings
 from clue_utils.errors import UserError
+from clue_utils.files import Busy, locked_folder
 from clue_utils.grid import search_space
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record, trained_with, write_failure
@@ -219,8 +220,9 @@ def run(plan: Plan) -> int:
     elif status == 0:
         print(f"{name}: finished, {ending(plan)}, {time.monotonic() - begin:.0f} s")
     else:
-        failed = Record.read(plan.folder) or Record()
-        print(f"{name}: failed with status {status}: {failed.remark} (log: {plan.log})")
+        found = Record.read(plan.folder) or Record()
+        reason = f"another run is writing there: {found.remark}" if found.status == "running" else found.remark
+        print(f"{name}: failed with status {status}: {reason} (log: {plan.log})")
     return status
 
 
@@ -264,7 +266,8 @@ def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
         if after.status not in ("failed", "stopped") or after == before:  # it had no time to say why
             is_killed = status - 128 in [*signal.Signals]
             reason = f"killed by {signal.Signals(status - 128).name}" if is_killed else f"ended with status {status}"
-            write_failure(plan.folder, reason, status or 1, **_described(plan, micro_batches))
+            with contextlib.suppress(Busy), locked_folder(plan.folder):  # not over the record of another run
+                write_failure(plan.folder, reason, status or 1, **_described(plan, micro_batches))
             return status or 1
         advised = int(after.advice.get(_MICRO_BATCHES, 0))
         if advised <= micro_batches:

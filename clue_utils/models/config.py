@@ -15,7 +15,6 @@ from clue_utils.models.vocabulary import read_object
 CONFIG_FILES = ("config.json", "model_config.json", "bert_config.json")
 
 # What the layers call their activation -> PaddleNLP's word for it. The two forms of GELU differ by up to 1e-3.
-TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 _ACTIVATIONS = {name: name for name in ("gelu", "relu", "silu", "tanh", "gelu_new")} | {
     "swish": "silu",
     "gelu_pytorch_tanh": "gelu_new",

@@ -1,8 +1,4 @@
-"""Scores of development examples, and the assignment of candidate idioms to the blanks of a CHID example.
-
-Everything here works on plain Python and numpy values, one process, in the order given: no score depends on batches,
-ranks or PaddlePaddle. All scores are in [0, 1].
-"""
+"""Scores of the answers to CMRC2018's questions, in [0, 1]: the official ones, and PaddleNLP's looser ones."""
 
 from __future__ import annotations
 
@@ -20,33 +16,16 @@ from clue_utils.errors import UserError
 # The list of cmrc2018_evaluate.py has a 33rd entry, the two-character "……". It is compared with single characters,
 # which it never equals, so an ellipsis stays in the text, alone or doubled.
 _MARKS = "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』"
-
-
 _DELETE_MARKS = str.maketrans("", "", _MARKS)
-
-
 _CJK_OR_RUN = re.compile("[\u4e00-\u9fa5]|[^\u4e00-\u9fa5]+")
-
 
 # English words as NLTK 3.2.5 (2017) to 3.9.2 splits a lower-cased text without the marks; see _words.
 _ALONE = r";@#$%&?!()\[\]{}<>«»‘„\""
-
-
 _BEFORE_OPENING_QUOTE = " ([{<«‘„"
-
-
 _CLOSING_QUOTE = rf"(?<![{re.escape(_BEFORE_OPENING_QUOTE)}])(?:\"|'')|'(?!')"
-
-
 _FINAL_FULL_STOP = rf"(?<=[^.])\.(?=(?:[\])}}>» ]|{_CLOSING_QUOTE})*(?:[^\S ]\s*)?\Z)"
-
-
 _SEPARATE = rf"''|\.\.+|,(?!\d)|{_FINAL_FULL_STOP}"
-
-
 _SIGN_OR_WORD = re.compile(rf"{_SEPARATE}|[{_ALONE}]|(?:(?!{_SEPARATE})[^\s{_ALONE}])+")
-
-
 _INSIDE_WORDS = (
     (re.compile(r"'(?![mtsdn])(\w)\b"), r" ' \1"),  # 'x
     (re.compile(r"(?<=[^' ])('[smd]?)(?=\s|\Z)"), r" \1"),  # dog's, i'm, he'd, dogs'
@@ -56,10 +35,7 @@ _INSIDE_WORDS = (
     (re.compile(r"\A't(?=(?:is|was)\b)"), "'t "),
 )
 
-
 _DELETE_MARKS_AND_ASCII = str.maketrans("", "", string.punctuation + _MARKS)
-
-
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
 

@@ -3,8 +3,7 @@
 A checkpoint is a folder ``checkpoint-<step>`` in the output folder with weights and optimizer state (safetensors, so
 that reading one runs no code) and ``state.json``. It is written under another name and renamed when complete, renamed
 again before it is removed (``files.locked_folder`` clears such names), and the one before it is kept, in case the disk
-damages the newest. Dropout and the order of examples depend on seed and step
-alone, so no random state needs to be kept.
+damages the newest. Dropout and the order of examples depend on seed and step alone: no random state needs to be kept.
 """
 
 from __future__ import annotations
@@ -23,19 +22,10 @@ from clue_utils.files import atomically, digest_of, remove_folder
 
 logger = logging.getLogger(__name__)
 
-
 _NAME = re.compile(r"checkpoint-([0-9]{1,18})")
-
-
 _STATE = "state.json"
-
-
 _WEIGHTS = "weights.safetensors"
-
-
 _OPTIMIZER = "optimizer.safetensors"
-
-
 _NUM_KEPT = 2
 
 
@@ -93,7 +83,7 @@ def remove_all(folder: Path) -> None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The update that a folder ``checkpoint-<step>`` is named for; 0 for another name."""
+    """The step that a folder ``checkpoint-<step>`` is named for; 0 for another name."""
     match = _NAME.fullmatch(checkpoint.name)
     return int(match[1]) if match else 0
 

@@ -20,8 +20,8 @@ def average_logits(members: Sequence[np.ndarray], num_distributions: int = 1) ->
 
     Each row and head is a distribution of its own, a softmax over its columns. Besides the distribution, a row has a
     level, the log of the sum of its exponentials, by which the windows of one context and the blanks of one example
-    are compared with each other; the ensemble has the mean of its members' levels. Equal members thus give
-    their own logits.
+    are compared with each other; the ensemble has the mean of its members' levels. Equal members thus give their own
+    logits.
 
     Args:
         members: float32 [rows, width] of each member, -inf where a row has no column.
@@ -44,7 +44,7 @@ def check_members(args: Settings, tokenizer: Any, settings: dict[str, Any]) -> N
 
     Raises:
         UserError: another tokenizer, or features built with another setting in training; or the output folder is that
-            of a training run, whose example would then tell of other models.
+            of a training run, whose record would then tell of other models.
     """
     if (there := Record.read(args.output_dir)) and there.holds_training:
         raise UserError(f"{args.output_dir} holds a training run: choose another --output_dir for the ensemble")

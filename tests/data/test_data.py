@@ -153,7 +153,7 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
     assert len(load(tmp_path, C3, "test1.0", b"\xef\xbb\xbf" + document.encode())) == 1
 
 
-def test_no_line_end_after_the_last_record(tmp_path):
+def test_no_line_end_after_the_last_example(tmp_path):
     assert len(load(tmp_path, TNEWS, "train", lines(TNEWS_1, TNEWS_1).rstrip())) == 2
 
 
@@ -167,7 +167,6 @@ BAD_LINES = {
     "empty line": (TNEWS, "\n" + GOOD, r":2: an empty line between examples"),
     "missing field": (TNEWS, lines({"label": "102"}), r":2: field 'sentence': missing"),
     "wrong type": (TNEWS, lines(TNEWS_1 | {"sentence": ["甲"]}), r":2: field 'sentence': \['甲'\] is not a string"),
-    "null field": (TNEWS, lines(TNEWS_1 | {"sentence": None}), r":2: field 'sentence': None is not a string"),
     "missing label": (TNEWS, lines({"sentence": "甲"}), r":2: field 'label': missing"),
     "unknown label": (TNEWS, lines(TNEWS_1 | {"label": "105"}), r":2: field 'label': '105' is none of .*100, 101"),
     "integer label": (TNEWS, lines(TNEWS_1 | {"label": 102}), r":2: field 'label': 102 is not a string"),
@@ -175,10 +174,8 @@ BAD_LINES = {
     "true as id": (TNEWS, lines(TNEWS_1 | {"id": True}), r":2: field 'id': True is not an integer"),
     "negative id": (TNEWS, lines(TNEWS_1 | {"id": -1}), r":2: field 'id': -1 is not an integer of at least 0"),
     "NaN": (TNEWS, '{"sentence": NaN}\n', r":2: not JSON \(NaN is not a JSON number\)"),
-    "infinity": (TNEWS, '{"sentence": "", "label": -Infinity}\n', r":2: not JSON \(-Infinity"),
     "key twice": (TNEWS, '{"sentence": "甲", "sentence": "", "label": ""}\n', r":2: field 'sentence': occurs twice"),
     "surrogate": (TNEWS, '{"sentence": "\\ud83d", "label": "102"}\n', r":2: field 'sentence': .*surrogate"),
-    "surrogate label": (TNEWS, '{"sentence": "甲", "label": "\\ud83d"}\n', r":2: field 'label': .*surrogate"),
     "surrogate bytes": (TNEWS, '{"sentence": "\ud83d", "label": "102"}\n', r":2: not UTF-8"),
     "Latin-1": (TNEWS, '{"sentence": "é"}\n'.encode("latin-1"), r":2: not UTF-8 \(.*save the file in UTF-8"),
     "GB18030": (TNEWS, '{"sentence": "中文"}\n'.encode("gb18030"), r":2: not UTF-8"),

@@ -1,14 +1,17 @@
-"""The cache of features: found again, found damaged, and built by processes that may die."""
+"""The cache of features: found again by all that they depend on, found damaged, built by processes that may die."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +20,8 @@ from clue_utils import files, tasks
 from clue_utils.data.examples import Examples
 from clue_utils.errors import UserError
 from clue_utils.features import build as feature_cache
-from clue_utils.features.batches import collate, length_ordered_batches
-from clue_utils.features.build import build_features
+from clue_utils.features.build import build_features, tokenizer_fingerprint
+from clue_utils.models import load_tokenizer
 
 TOP = Path(__file__).parents[2]
 
@@ -26,11 +29,11 @@ TOP = Path(__file__).parents[2]
 class Method:
     """Counts the examples it encodes in this process."""
 
-    def __init__(self, dies_at: int | None = None) -> None:
-        self.dies_at, self.parent, self.calls = dies_at, os.getpid(), 0
+    def __init__(self, dies_at: int | None = None, length: int = 5) -> None:
+        self.dies_at, self.length, self.parent, self.calls = dies_at, length, os.getpid(), 0
 
     def settings(self):
-        return {"method": "test"}
+        return {"method": "test", "length": self.length}
 
     def encode(self, example):
         self.calls += 1
@@ -41,9 +44,9 @@ class Method:
 
 @pytest.fixture
 def build(tokenizer, tmp_path):
-    def build(method, num_examples=3000, num_proc=1, overwrite=False):
+    def build(method, num_examples=3000, num_proc=1, overwrite=False, task="TNEWS", split="dev", sha256="0"):
         rows = [{"number": i} for i in range(num_examples)]
-        examples = Examples(tasks.get_task("TNEWS"), "dev", rows, (), f"{num_examples}", 0)
+        examples = Examples(tasks.get_task(task), split, rows, (), f"{num_examples}{sha256}", 0)
         return build_features(examples, method, tokenizer, tmp_path / "cache", num_proc, overwrite)
 
     return build
@@ -137,34 +140,6 @@ def test_a_cache_that_others_have_filled_need_not_be_writable(build, tmp_path, m
         build(method, num_examples=10)
 
 
-def test_what_a_killed_build_left_is_cleared_away(build, tmp_path):
-    build(Method())
-    (path,) = (tmp_path / "cache").glob("*.arrow")
-    leftover = path.with_name(f".{path.name.split('.')[0]}.{2**30}.tmp")
-    path.rename(leftover)
-    build(Method())
-    assert path.exists() and not leftover.exists()
-
-
-def test_batches_hold_a_limited_number_of_tokens():
-    sizes = np.array([3, 90, 4, 40, 5, 39, 200, 3])
-    batches = [batch.tolist() for batch in length_ordered_batches(sizes, batch_size=3, max_tokens=100)]
-    assert batches == [[6], [1], [3, 5], [4, 2, 0], [7]]
-
-
-def test_rows_are_padded_to_a_multiple_but_not_beyond_the_limit():
-    rows = [{"input_ids": np.array([5, 6, 7]), "label": 1}, {"input_ids": np.array([8]), "label": 0}]
-    plain, padded = collate(rows, 9), collate(rows, 9, pad_to_multiple_of=8, max_length=128)
-    assert plain["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
-    assert padded["input_ids"].shape == padded["attention_mask"].shape == (2, 8)
-    assert padded["input_ids"][1].tolist() == [8] + [9] * 7 and padded["attention_mask"].sum() == 4
-    assert collate(rows, 9, pad_to_multiple_of=8, max_length=5)["input_ids"].shape == (2, 5)
-    choices = [{"input_ids": [np.array([1, 2]), np.array([3])], "label": 0}]
-    assert collate(choices, 0, pad_to_multiple_of=4, max_length=64)["input_ids"].tolist() == [
-        [[1, 2, 0, 0], [3, 0, 0, 0]]
-    ]
-
-
 def test_features_are_a_sequence(build):
     found = build(Method(), num_examples=1100)  # three chunks
     assert len(found) == 1100 and rows(found)[513] == ([0, 1, 2], 513)
@@ -187,3 +162,86 @@ def test_features_of_an_earlier_format_are_not_used(build, monkeypatch):
     method = Method()
     build(method)
     assert method.calls == 3000
+
+
+class Choices(Method):
+    """Two features for each example, each of three sequences and another list."""
+
+    def encode(self, example):
+        i = example["number"]
+        return [{"input_ids": [[7] * (i % 3 + 1), [8, 9], [1] * (i % 5)], "extra": [i], "label": i}] * 2
+
+
+def test_features_come_back_as_they_were_encoded(build):
+    found = build(Choices(), num_examples=1030)
+    assert len(found) == 2060 and found.names == ["input_ids", "extra", "label"]
+    for i in (0, 1, 1023, 1024, 2047, 2059):
+        number, row = i // 2, found[i]
+        assert [ids.tolist() for ids in row["input_ids"]] == [[7] * (number % 3 + 1), [8, 9], [1] * (number % 5)]
+        assert row["extra"].tolist() == [number] and row["label"] == number and type(row["label"]) is int
+    assert found.column("label").tolist() == [i // 2 for i in range(2060)]
+    # Three sequences, padded to the longest of them.
+    expected = [3 * max(i // 2 % 3 + 1, 2, i // 2 % 5) for i in range(2060)]
+    assert found.sizes().tolist() == expected and found.sizes().dtype == np.int64
+
+
+def test_features_are_found_again_by_all_that_they_depend_on(build, caplog):
+    method = Method()
+    caplog.set_level("INFO", logger="clue_utils")
+    first = build(method, 9)
+    assert method.calls == 9 and f"TNEWS dev: 9 features built in {first.path}" in caplog.messages
+    assert re.fullmatch(r"tnews-dev-[0-9a-f]{24}\.[0-9a-f]{16}\.arrow", first.path.name)
+    assert build(method, 9).path == first.path and method.calls == 9
+    assert f"TNEWS dev: 9 features from cache {first.path}" in caplog.messages
+    others = [build(method, 9, **other).path for other in ({"task": "IFLYTEK"}, {"split": "train"}, {"sha256": "1"})]
+    assert len({first.path, *others, build(Method(length=6), 9).path}) == 5
+    assert build(method, 9, overwrite=True).path == first.path and method.calls == 9 + 3 * 9 + 9
+
+
+def test_what_killed_builds_left_is_removed(build):
+    path = build(Method(), 5).path
+    leftover, another = (path.with_name(f".{stem}.{2**30}.tmp") for stem in (path.name.split(".")[0], "another"))
+    path.rename(leftover)
+    another.touch()
+    assert build(Method(), 5).path == path and another.exists() and not leftover.exists()
+
+
+def test_a_tokenizer_that_writes_other_ids_has_another_fingerprint(demo, tokenizer):
+    again, cased = (load_tokenizer(str(demo / "model"), lower) for lower in (None, False))
+    assert tokenizer_fingerprint(again) == tokenizer_fingerprint(tokenizer) != tokenizer_fingerprint(cased)
+
+
+class Words:
+    """What a fingerprint is taken of."""
+
+    def __init__(self, vocab=("a", "b"), mask="[MASK]", do_lower_case=True, **basic: Any) -> None:
+        self._vocab, self.special_tokens_map, self.truncation_side = vocab, {"mask_token": mask}, "right"
+        self.do_lower_case, self.basic_tokenizer = do_lower_case, SimpleNamespace(**basic)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self._vocab)}
+
+
+class OtherWords(Words):
+    pass
+
+
+def test_a_fingerprint_is_of_class_vocabulary_and_every_setting():
+    cut_on_the_left = Words()
+    cut_on_the_left.truncation_side = "left"
+    tokenizers = [
+        Words(),
+        OtherWords(),
+        Words(vocab=("b", "a")),
+        Words(mask="<mask>"),
+        Words(do_lower_case=False),
+        Words(tokenize_chinese_chars=True),
+        Words(tokenize_chinese_chars=False),
+        cut_on_the_left,
+        Words(never_split={"x", "y"}),
+    ]
+    assert len({tokenizer_fingerprint(tokenizer) for tokenizer in tokenizers}) == len(tokenizers)
+    assert tokenizer_fingerprint(Words(never_split={"y", "x"})) == tokenizer_fingerprint(tokenizers[-1])
+    without = Words()
+    del without.basic_tokenizer, without.do_lower_case  # as other kinds of tokenizers
+    assert re.fullmatch("[0-9a-f]{64}", tokenizer_fingerprint(without))

@@ -6,7 +6,6 @@ import itertools
 import json
 import random
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -167,31 +166,15 @@ def perturbed(questions: list[Question]) -> Iterator[tuple[str, dict[str, str]]]
 
 
 @pytest.mark.usefixtures("nltk_of_the_time")
-def test_official_score_equals_second_implementation_on_every_record(questions: list[Question]) -> None:
-    golds = {question.id: question.golds for question in questions}
-    print(f"\n{'perturbation':<26}{'examples':>8}{'EM':>9}{'F1':>9}{'differing':>11}{'largest':>9}")
+def test_official_score_equals_second_implementation_on_every_example(questions: list[Question]) -> None:
     for name, predictions in perturbed(questions):
-        differences = []
         for question in questions:
-            em, f1 = official(predictions[question.id], *question.golds)
-            em2, f12 = second_score(predictions[question.id], question.golds)
-            differences.append(max(abs(em - em2), abs(f1 - f12)))
-        scores = cmrc2018_scores(predictions, golds)
-        unequal = [q.id for q, difference in zip(questions, differences, strict=True) if difference > 1e-12]
-        em, f1 = 100 * scores["em"], 100 * scores["f1"]
-        print(f"{name:<26}{len(questions):>8}{em:>9.3f}{f1:>9.3f}{len(unequal):>11}{max(differences):>9.1e}")
-        assert not unequal, f"{name}: {[(predictions[i], golds[i]) for i in unequal[:3]]}"
+            ours = official(predictions[question.id], *question.golds)
+            theirs = second_score(predictions[question.id], question.golds)
+            assert ours == pytest.approx(theirs, abs=1e-12), (name, predictions[question.id], question)
 
 
-def test_gold_as_prediction_scores_full(questions: list[Question]) -> None:
-    golds = {question.id: question.golds for question in questions}
-    for position in (0, -1):
-        predictions = {question.id: question.golds[position] for question in questions}
-        assert cmrc2018_scores(predictions, golds) == {"em": 1.0, "f1": 1.0}
-        assert squad_scores(predictions, golds) == {"squad_em": 1.0, "squad_f1": 1.0}
-
-
-def test_looser_score_equals_paddlenlp_on_every_record(questions: list[Question]) -> None:
+def test_looser_score_equals_paddlenlp_on_every_example(questions: list[Question]) -> None:
     squad = pytest.importorskip("paddlenlp.metrics.squad")
     golds = {question.id: question.golds for question in questions}
     examples = [{"id": q.id, "answers": {"text": list(q.golds), "answer_start": [0] * len(q.golds)}} for q in questions]
@@ -278,11 +261,10 @@ def test_mean_is_over_questions() -> None:
 
 
 @pytest.mark.parametrize("piece", ["红", "a ", "'", ". ", ".", "红楼", "(", '"', ",", "\t"])
-def test_long_prediction_takes_short_time(piece: str) -> None:
-    started = time.process_time()  # of this process alone: on a busy machine too
-    official(piece * 50_000, "红楼梦a'. b " * 20, "红" * 200)
-    official("a. " + " " * 50_000 + "b", "红")
-    assert time.process_time() - started < 10
+def test_long_predictions_are_scored(piece: str) -> None:
+    """Within seconds: in time that grew as the square of their length it would be hours."""
+    assert official(piece * 50_000, "红楼梦a'. b " * 20, "红" * 200)[0] == 0
+    assert official("a. " + " " * 50_000 + "b", "红") == (0, 0)
 
 
 WORDS = {
@@ -337,19 +319,7 @@ def total_log_probability(logits: np.ndarray, columns: np.ndarray) -> float:
     return float(np.log(shares[np.arange(len(columns)), columns]).sum())
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_joint_is_never_below_greedy_and_no_candidate_is_used_twice(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    for blanks in range(1, 11):
-        logits = rng.normal(scale=3, size=(blanks, 10)).astype(np.float32)
-        joint, greedy = (assign_candidates(logits, rule) for rule in ("joint", "greedy"))
-        for columns in (joint, greedy):
-            assert columns.dtype == np.int64 and columns.shape == (blanks,)
-            assert len(set(columns.tolist())) == blanks
-        assert total_log_probability(logits, joint) >= total_log_probability(logits, greedy) - 1e-5
-
-
-@pytest.mark.parametrize(("blanks", "candidates"), [(1, 1), (2, 2), (2, 5), (3, 4), (4, 4), (5, 6)])
+@pytest.mark.parametrize(("blanks", "candidates"), [(1, 1), (1, 6), (2, 2), (2, 5), (3, 4), (4, 4), (5, 6)])
 def test_joint_equals_trying_every_assignment(blanks: int, candidates: int) -> None:
     rng = np.random.default_rng(blanks * 10 + candidates)
     for _ in range(20):
@@ -363,12 +333,6 @@ def test_joint_and_greedy_differ_where_the_best_cell_costs_too_much() -> None:
     logits = np.array([[5.0, 4.9], [4.8, 0.0]])
     assert assign_candidates(logits, "joint").tolist() == [1, 0]
     assert assign_candidates(logits, "greedy").tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("rule", tasks.ASSIGNMENT_RULES)
-def test_one_blank_takes_its_best_candidate(rule: str) -> None:
-    for logits in np.random.default_rng(3).normal(size=(50, 1, 10)):
-        assert assign_candidates(logits, rule).tolist() == [int(logits.argmax())]
 
 
 @pytest.mark.parametrize("rule", tasks.ASSIGNMENT_RULES)

@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_methods import IDIOMS, Columns
 
+from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
-from run_chid import Chid, blanks
-
-IDIOMS = [
-    "一心一意",
-    "二话不说",
-    "三心二意",
-    "四面八方",
-    "五光十色",
-    "六神无主",
-    "七上八下",
-    "八仙过海",
-    "九牛一毛",
-    "十全十美",
-]
-
-
-class Labels:
-    def __init__(self, values):
-        self.values = np.array(values)
-
-    def column(self, name):
-        return self.values
+from run_chid import Chid
 
 
 @pytest.fixture
@@ -88,15 +69,17 @@ def test_marks_are_written_in_ascii(method, tokenizer):
     assert tokens[6:] == """ " 好 " - - ' 天 ' - [unused1] - 地 - - - . . . [SEP]""".split()
 
 
-def test_blanks_of_a_record_share_candidates_over_all_its_passages(method):
+def test_blanks_of_an_example_share_candidates_over_all_its_passages(method):
     rows = [example("#idiom000001#天", "地#idiom000002#玄#idiom000003#"), example("#idiom000004#")]
-    assert [blanks(row) for row in rows] == [["#idiom000001#", "#idiom000002#", "#idiom000003#"], ["#idiom000004#"]]
-    scores = np.zeros((4, 10), np.float32)
-    scores[:, 3] = [3.0, 2.0, 1.0, 1.0]  # everyone wants candidate 3
+    rows.append(example("#idiom000005#"))
+    assert [blanks(row) for row in rows[:2]] == [["#idiom000001#", "#idiom000002#", "#idiom000003#"], ["#idiom000004#"]]
+    scores = np.zeros((5, 10), np.float32)
+    scores[:, 3] = [3.0, 2.0, 1.0, 1.0, 1.0]  # everyone wants candidate 3
     scores[0, 5], scores[1, 6] = 2.9, 0.5
-    joint = method(assignment="joint").answer(scores, rows, Labels([0] * 4))
-    assert joint["#idiom000001#"] == 5 and joint["#idiom000002#"] == 3 and joint["#idiom000004#"] == 3
-    greedy = method(assignment="greedy").answer(scores, rows, Labels([0] * 4))
+    joint = method(assignment="joint").answer(scores, rows, Columns())
+    assert joint["#idiom000001#"] == 5 and joint["#idiom000002#"] == joint["#idiom000004#"] == 3
+    assert joint["#idiom000005#"] == 3
+    greedy = method(assignment="greedy").answer(scores, rows, Columns())
     assert greedy["#idiom000001#"] == 3 and greedy["#idiom000002#"] == 6
     assert len({joint[tag] for tag in blanks(rows[0])}) == 3
 
@@ -105,4 +88,4 @@ def test_repeated_candidates_are_columns_of_their_own(method):
     (feature,) = method().encode(example("#idiom000001#天", candidates=["一心一意"] * 10))
     assert feature["input_ids"][0] == feature["input_ids"][9]
     scores = np.eye(10, dtype=np.float32)[[7]]
-    assert method().answer(scores, [example("#idiom000001#天")], Labels([0])) == {"#idiom000001#": 7}
+    assert method().answer(scores, [example("#idiom000001#天")], Columns()) == {"#idiom000001#": 7}

@@ -8,17 +8,11 @@ import re
 import pytest
 
 import run_clue_classifier
-from clue_utils import models, tasks
+from clue_utils import tasks
 from clue_utils.data.examples import load_examples
 from clue_utils.tasks import TASKS
 from clue_utils.training.classification import text_and_pair
 from make_demo import training_flags
-
-TRAIN_LINE = re.compile(
-    r"global step (\d+)/(\d+), epoch: (\d+), batch: (\d+), rank_id: 0, "
-    r"loss: (\d+\.\d{6}), lr: (\d\.\d{10}), speed: \d+\.\d{4} step/s"
-)
-EVAL_LINE = re.compile(r"eval loss: (\d+\.\d{6}), acc: (\d\.\d+), eval done total : (\d+\.\d+) s")
 
 
 @pytest.fixture(scope="module")
@@ -36,35 +30,18 @@ def trained(tmp_path_factory, classify):
     flags = "--do_train --max_steps 6 --save_steps 2 --logging_steps 2 --max_seq_length 24 --batch_size 8"
     status, out, err = classify("tnews", output, *flags.split(), "--learning_rate", "1e-3")
     assert status == 0, err
-    return output, out
+    return output
 
 
 def losses(log: str) -> list[float]:
-    return [float(match[5]) for match in map(TRAIN_LINE.fullmatch, log.splitlines()) if match]
-
-
-def test_log_lines_have_the_published_format(trained):
-    lines = trained[1].splitlines()
-    steps = [match for match in map(TRAIN_LINE.fullmatch, lines) if match]
-    assert [(m[1], m[2], m[3], m[4]) for m in steps] == [
-        ("2", "6", "0", "1"),
-        ("4", "6", "0", "3"),
-        ("6", "6", "0", "5"),
-    ]
-    assert len(list(filter(EVAL_LINE.fullmatch, lines))) == 3
-    # Warm-up is floor(0.1 * 6) = 0 steps, then the rate falls linearly to 0.
-    assert [float(m[6]) for m in steps] == pytest.approx([1e-3 * 4 / 6, 1e-3 * 2 / 6, 0.0])
+    return [float(loss) for loss in re.findall(r"global step .*, loss: (\d+\.\d{6}), lr: ", log)]
 
 
 def test_what_a_run_leaves_behind(trained):
-    folder = trained[0]
+    folder = trained
     result = json.loads((folder / "result.json").read_text())
-    assert (result["status"], result["task"], result["metric"], result["num_steps"]) == (
-        "finished",
-        "TNEWS",
-        "accuracy",
-        6,
-    )
+    told = [result[name] for name in ("status", "task", "metric", "num_steps")]
+    assert told == ["finished", "TNEWS", "accuracy", 6]
     assert [entry["step"] for entry in result["history"]] == [2, 4, 6]
     assert result["best_metric"] == max(entry["accuracy"] for entry in result["history"])
     assert result["hyper_parameters"]["max_seq_length"] == 24
@@ -80,8 +57,8 @@ def test_what_a_run_leaves_behind(trained):
 
 
 def test_evaluation_alone_gives_the_best_checkpoint_s_score(classify, trained, tmp_path):
-    status, out, err = classify("TNEWS", tmp_path, "--do_eval", model=trained[0])
-    best = json.loads((trained[0] / "result.json").read_text())["best_metric"]
+    status, out, err = classify("TNEWS", tmp_path, "--do_eval", model=trained)
+    best = json.loads((trained / "result.json").read_text())["best_metric"]
     assert status == 0, err
     assert "max_seq_length: 24 (checkpoint)" in out
     assert json.loads((tmp_path / "result.json").read_text())["evaluation"]["accuracy"] == best
@@ -89,7 +66,7 @@ def test_evaluation_alone_gives_the_best_checkpoint_s_score(classify, trained, t
 
 def test_two_predictions_give_the_same_bytes_under_all_names(classify, trained, tmp_path, demo):
     for name in ("first", "second"):
-        status, _, err = classify("TNEWS", tmp_path / name, "--do_predict", model=trained[0])
+        status, _, err = classify("TNEWS", tmp_path / name, "--do_predict", model=trained)
         assert status == 0, err
     files = ("tnews10_predict.json", "tnews11_predict.json", "tnews_predict.json")
     for file in files:
@@ -102,38 +79,25 @@ def test_two_predictions_give_the_same_bytes_under_all_names(classify, trained, 
 
 
 def test_predicting_in_the_checkpoint_s_folder_keeps_its_training_record(classify, trained):
-    before = json.loads((trained[0] / "result.json").read_text())
-    assert classify("TNEWS", trained[0], "--do_predict", model=trained[0])[0] == 0
-    after = json.loads((trained[0] / "result.json").read_text())
+    before = json.loads((trained / "result.json").read_text())
+    assert classify("TNEWS", trained, "--do_predict", model=trained)[0] == 0
+    after = json.loads((trained / "result.json").read_text())
     assert after["history"] == before["history"] and after["hyper_parameters"] == before["hyper_parameters"]
 
 
 def test_predictions_do_not_depend_on_the_evaluation_batch_size(classify, trained, tmp_path):
     for size in (1, 7, 64):
-        assert (
-            classify("TNEWS", tmp_path / str(size), "--do_predict", "--eval_batch_size", size, model=trained[0])[0] == 0
-        )
+        words = ("--do_predict", "--eval_batch_size", size)
+        assert classify("TNEWS", tmp_path / str(size), *words, model=trained)[0] == 0
     texts = {(tmp_path / str(size) / "tnews10_predict.json").read_bytes() for size in (1, 7, 64)}
     assert len(texts) == 1
 
 
-@pytest.mark.parametrize("parts", [2, 3, 4])
-def test_accumulation_changes_nothing(classify, tmp_path, parts):
-    flags = [
-        "--do_train",
-        "--max_steps",
-        "4",
-        "--logging_steps",
-        "1",
-        "--batch_size",
-        "8",
-        "--dropout",
-        "0",
-        "--learning_rate",
-        "1e-3",
-    ]
+def test_accumulation_changes_nothing(classify, tmp_path):
+    """Though each micro-batch is padded for itself."""
+    flags = "--do_train --max_steps 4 --logging_steps 1 --batch_size 8 --dropout 0 --learning_rate 1e-3".split()
     _, whole, _ = classify("AFQMC", tmp_path / "whole", *flags)
-    _, split, _ = classify("AFQMC", tmp_path / "split", *flags, "--gradient_accumulation_steps", parts)
+    _, split, _ = classify("AFQMC", tmp_path / "split", *flags, "--gradient_accumulation_steps", 3)
     assert len(losses(whole)) == 4
     assert losses(split) == pytest.approx(losses(whole), abs=1e-5)
 
@@ -143,21 +107,6 @@ def test_same_command_same_numbers(classify, tmp_path):
     logs = [classify("CSL", tmp_path / name, *flags)[1] for name in "ab"]
     assert losses(logs[0]) == losses(logs[1])
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
-
-
-def test_dropout_reaches_every_layer(demo, run_script):
-    import paddle
-
-    model = models.load_model(str(demo / "model"), TASKS["TNEWS"], 0.25, 15, training=True)
-    layers = {name: layer.p for name, layer in model.named_sublayers() if isinstance(layer, paddle.nn.Dropout)}
-    attention = [
-        layer.dropout for _, layer in model.named_sublayers() if isinstance(getattr(layer, "dropout", None), float)
-    ]
-    activation = {
-        name for name in layers if re.fullmatch(r".*layers\.\d+\.dropout", name)
-    }  # off in every published model
-    assert {p for name, p in layers.items() if name not in activation} == {0.25} == set(attention)
-    assert {layers[name] for name in activation} == {0}
 
 
 @pytest.mark.parametrize("task", tasks.CLASSIFICATION_TASKS)

@@ -135,7 +135,7 @@ def test_two_processes_are_stopped_and_killed_and_end_as_if_they_never_were(laun
     command = launch.command_line(warm_python, script, 2, output, *words)
 
     def last_step() -> int:
-        """The newest update in the metrics log, which is written at once; the launcher prints lines late."""
+        """The newest step in the metrics log, which is written at once; the launcher prints lines late."""
         try:
             lines = (output / "metrics.jsonl").read_text().split("\n")[:-1]
         except FileNotFoundError:

@@ -17,6 +17,8 @@ import predict_and_zip
 import run_clue_classifier
 import run_cmrc2018
 from clue_utils.tasks import DIAGNOSTICS, TASKS
+from clue_utils.training import ensemble
+from clue_utils.training.ensemble import average_logits
 
 TOP = Path(__file__).parents[2]
 LENGTH = ("--max_seq_length", 32)
@@ -43,34 +45,12 @@ def model_dir(demo: Path, data: Path, run_script: Any, tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("results") / "my model"
     common = ("--model_name_or_path", demo / "model", "--data_dir", data, "--device", "cpu")
     for seed in (1, 2):
-        words = (
-            "--task_name",
-            "CMNLI",
-            *common,
-            *LENGTH,
-            "--learning_rate",
-            1e-3,
-            "--seed",
-            seed,
-            "--max_steps",
-            30,
-            "--do_train",
-        )
-        status, _, err = run_script(
-            run_clue_classifier.main, *words, "--output_dir", folder / "CMNLI" / f"1e-3_16_0.1_{seed}"
-        )
+        words = (*LENGTH, *f"--task_name CMNLI --learning_rate 1e-3 --seed {seed} --max_steps 30 --do_train".split())
+        output = folder / "CMNLI" / f"1e-3_16_0.1_{seed}"
+        status, _, err = run_script(run_clue_classifier.main, *common, *words, "--output_dir", output)
         assert status == 0, err
-    words = (
-        *common,
-        "--max_seq_length",
-        128,
-        "--max_steps",
-        2,
-        "--do_train",
-        "--output_dir",
-        folder / "CMRC2018" / "a",
-    )
-    status, _, err = run_script(run_cmrc2018.main, *words)
+    words = (*"--max_seq_length 128 --max_steps 2 --do_train --output_dir".split(), folder / "CMRC2018" / "a")
+    status, _, err = run_script(run_cmrc2018.main, *common, *words)
     assert status == 0, err
     return folder
 
@@ -93,8 +73,6 @@ def evaluation(folder: Path) -> dict[str, float]:
 
 
 def test_the_mean_is_of_probabilities_and_keeps_each_row_s_level():
-    from clue_utils.training.ensemble import average_logits
-
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 5, 3)).astype(np.float32) * 4
     probabilities = [np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (a, b)]
@@ -107,15 +85,13 @@ def test_the_mean_is_of_probabilities_and_keeps_each_row_s_level():
 
 
 def test_equal_members_give_their_own_logits_and_missing_columns_stay_missing():
-    from clue_utils.training.ensemble import average_logits
-
     rng = np.random.default_rng(1)
     logits = (rng.normal(size=(50, 8)) * 20).astype(np.float32)
     logits[::2, 4:] = -np.inf
     with np.errstate(all="raise"):
-        for heads in (1, 2):
-            np.testing.assert_array_equal(average_logits([logits] * 3, heads), logits)
-    # Two heads are two distributions: what is added to one of them leaves the other alone.
+        for num_distributions in (1, 2):
+            np.testing.assert_array_equal(average_logits([logits] * 3, num_distributions), logits)
+    # What is added to one of two distributions leaves the other alone.
     moved = logits.copy()
     moved[:, 0::2] += 3
     np.testing.assert_array_equal(average_logits([logits, moved], 2)[:, 1::2], logits[:, 1::2])
@@ -140,16 +116,13 @@ def test_a_checkpoint_with_itself_is_itself(tmp_path, model_dir, apply, script):
 
 
 def test_two_checkpoints_are_averaged(tmp_path, model_dir, apply, monkeypatch):
-    from clue_utils.training import ensemble
+    averaged: list[list[np.ndarray]] = []
 
-    averaged: list[tuple[list[np.ndarray], np.ndarray]] = []
-    original = ensemble.average_logits
+    def average_and_note(members: list[np.ndarray], num_distributions: int) -> np.ndarray:
+        averaged.append(members)
+        return average_logits(members, num_distributions)
 
-    def average_logits(members: list[np.ndarray], num_heads: int) -> np.ndarray:
-        averaged.append((members, original(members, num_heads)))
-        return averaged[-1][1]
-
-    monkeypatch.setattr(ensemble, "average_logits", average_logits)
+    monkeypatch.setattr(ensemble, "average_logits", average_and_note)
     a, b = sorted((model_dir / "CMNLI").iterdir())
     for name, members in (("a", [a]), ("b", [b]), ("ab", [a, b]), ("ba", [b, a])):
         status, out, err = apply(run_clue_classifier.main, tmp_path / name, members)
@@ -162,8 +135,7 @@ def test_two_checkpoints_are_averaged(tmp_path, model_dir, apply, monkeypatch):
     assert texts["ab"] == texts["ba"] and texts["a"] != texts["b"]
     # What is written is the class of the highest mean probability: dev, test and diagnostics of two ensembles.
     assert len(averaged) == 6
-    members, _ = averaged[1]
-    mean = sum(np.exp(logits) / np.exp(logits).sum(1, keepdims=True) for logits in members) / 2
+    mean = sum(np.exp(logits) / np.exp(logits).sum(1, keepdims=True) for logits in averaged[1]) / 2
     rows = [json.loads(line) for line in texts["ab"].splitlines()]
     assert [row["label"] for row in rows] == [TASKS["CMNLI"].labels[i] for i in mean.argmax(1)]
     # The same folder used without --ensemble again tells of the one model alone.

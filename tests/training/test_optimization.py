@@ -1,4 +1,4 @@
-"""What a step does to the weights: AdamW, decay, clipping, schedule and parts, beside a second implementation."""
+"""What a step does to the weights: AdamW, decay, clipping, schedule, micro-batches, beside a second implementation."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def train(
     accuracies: Sequence[float] = (),
     reasons: Sequence[str] = (),
     events: dict[int, Callable[[], Any]] | None = None,
-    on_update: Callable[[], Any] = lambda: None,
+    on_step: Callable[[], Any] = lambda: None,
     on_evaluation: Callable[[], Any] = lambda: None,
 ) -> SimpleNamespace:
     """Fit the tiny model: its weights at the end, the run, and what happened on the way.
@@ -163,22 +163,22 @@ def train(
     Args:
         scale: of the loss.
         accuracies, reasons: what the evaluations say, and whether training ends there.
-        events: what happens while the loss of a part is computed, by the part's number; a number multiplies the loss.
-        on_update, on_evaluation: what happens each time.
+        events: what happens while the loss of a micro-batch is computed, by its number; a number multiplies the loss.
+        on_step, on_evaluation: what happens each time.
     """
     args = arguments_of(folder, *EPOCH, *words)
     folder.mkdir(parents=True, exist_ok=True)
     model, run = Tiny(first_weights()), Run("TNEWS", "accuracy", args, "cpu")
     model.eval()  # as it may be when it is loaded
     answers, verdicts = iter(accuracies), iter(reasons)
-    seen = SimpleNamespace(parts=[], draws=[], saved=[], events=[], run=run)
+    seen = SimpleNamespace(micro_batches=[], draws=[], saved=[], events=[], run=run)
 
     def compute_loss(layer: paddle.nn.Layer, batch: dict[str, paddle.Tensor]) -> paddle.Tensor:
         assert layer.training
-        seen.parts.append(batch["row"].tolist())
+        seen.micro_batches.append(batch["row"].tolist())
         seen.draws.append(float(paddle.rand([])))
-        on_update()
-        factor = (events or {}).get(len(seen.parts), lambda: None)() or 1.0
+        on_step()
+        factor = (events or {}).get(len(seen.micro_batches), lambda: None)() or 1.0
         return squared_distances(layer, batch) * scale * factor
 
     def evaluate() -> dict[str, float]:
@@ -211,9 +211,9 @@ class Rows(list):
 FEATURES: Any = Rows({"row": i} for i in range(NUM_ROWS))
 
 
-def collate(part: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+def collate(features: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     x, targets = rows()
-    picked = np.array([feature["row"] for feature in part])
+    picked = np.array([feature["row"] for feature in features])
     return {"x": x[picked].astype(np.float32), "targets": targets[picked].astype(np.float32), "row": picked}
 
 
@@ -229,7 +229,7 @@ def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
 TOLERANCE = 2e-6  # of float32 sums over twenty steps of weights around 1
 
 
-# Updates, flags, the second implementation's settings, and those of a loop that would not heed the flags. Adam takes
+# Steps, flags, the second implementation's settings, and those of a loop that would not heed the flags. Adam takes
 # away the size of gradients, so that a clip shows where it is as small as epsilon, or where sizes differ over time.
 @pytest.mark.parametrize(
     ("num_steps", "words", "settings", "unheeded"),
@@ -253,7 +253,7 @@ TOLERANCE = 2e-6  # of float32 sums over twenty steps of weights around 1
         (20, "--batch_size 6", {"batch_size": 6}, {}),
     ],
 )
-def test_updates_are_those_of_adamw(tmp_path, num_steps, words, settings, unheeded):
+def test_steps_are_those_of_adamw(tmp_path, num_steps, words, settings, unheeded):
     expected = adamw(num_steps, **settings)[0]
     assert distance(expected, adamw(num_steps, **(unheeded or {}))[0]) > 20 * TOLERANCE
     found = train(tmp_path, "--warmup_proportion", "0", "--max_steps", str(num_steps), *words.split())
@@ -271,12 +271,12 @@ def test_epsilon_counts_where_gradients_are_small(tmp_path, num_steps, epsilon):
     assert distance(found.weights, of[epsilon]) < TOLERANCE
 
 
-@pytest.mark.parametrize(("parts", "sizes"), [(2, [[4, 4], [4, 4], [2, 2]]), (3, [[3, 3, 2], [3, 3, 2], [2, 1, 1]])])
-def test_parts_of_a_batch_are_one_update(tmp_path, parts, sizes):
-    """Parts of unequal size too, and those of the smaller batch at an epoch's end: every row has the same weight."""
+@pytest.mark.parametrize(("number", "sizes"), [(2, [[4, 4], [4, 4], [2, 2]]), (3, [[3, 3, 2], [3, 3, 2], [2, 1, 1]])])
+def test_micro_batches_are_one_step(tmp_path, number, sizes):
+    """Those of unequal size too, and those of the smaller batch at an epoch's end: every row has the same weight."""
     words = ("--num_train_epochs", "3", "--warmup_proportion", "0")
-    found = train(tmp_path, *words, "--gradient_accumulation_steps", str(parts))
-    assert [len(part) for part in found.parts] == 3 * sum(sizes, [])
+    found = train(tmp_path, *words, "--gradient_accumulation_steps", str(number))
+    assert [len(rows) for rows in found.micro_batches] == 3 * sum(sizes, [])
     assert distance(found.weights, adamw(9)[0]) < TOLERANCE
 
 
@@ -285,7 +285,8 @@ def test_log_lines_tell_rate_loss_and_place(tmp_path, caplog):
     words = "--num_train_epochs 2 --warmup_steps 2 --logging_steps 1 --gradient_accumulation_steps 2"
     with caplog.at_level("INFO", logger="clue_utils"):
         train(tmp_path, *words.split())
-    pattern = r"global step (\d+)/(\d+), epoch: (\d+), batch: (\d+), rank_id: 0, loss: (\S+), lr: (\S+), speed: .*"
+    pattern = r"global step (\d+)/(\d+), epoch: (\d+), batch: (\d+), rank_id: 0, "
+    pattern += r"loss: (\d+\.\d{6}), lr: (\d\.\d{10}), speed: \d+\.\d{4} step/s"
     lines = [match.groups() for match in map(re.compile(pattern).fullmatch, caplog.messages) if match]
     places = [("0", "0"), ("0", "1"), ("0", "2"), ("1", "0"), ("1", "1"), ("1", "2")]
     assert [line[:4] for line in lines] == [(str(i + 1), "6", *place) for i, place in enumerate(places)]
@@ -317,25 +318,25 @@ def test_log_lines_tell_rate_loss_and_place(tmp_path, caplog):
         ("--num_train_epochs 9 --max_steps 1", 1, [1]),
     ],
 )
-def test_updates_and_evaluations_of_a_run(tmp_path, words, num_steps, evaluated):
+def test_steps_and_evaluations_of_a_run(tmp_path, words, num_steps, evaluated):
     found = train(tmp_path, "--save_steps", "0", "--warmup_proportion", "0", *words.split())
-    assert [entry["step"] for entry in found.history] == evaluated and len(found.parts) == num_steps
+    assert [entry["step"] for entry in found.history] == evaluated and len(found.micro_batches) == num_steps
     assert found.run.fields["num_steps"] == num_steps
     batch_size = 10 if "--batch_size" in words else 8
     assert distance(found.weights, adamw(num_steps, batch_size=batch_size)[0]) < TOLERANCE
 
 
 def test_an_epoch_takes_every_row_once_in_an_order_of_its_own(tmp_path):
-    parts = train(tmp_path, "--num_train_epochs", "2").parts
-    assert [len(part) for part in parts] == [8, 8, 4] * 2
-    orders = [sum(parts[:3], []), sum(parts[3:], [])]
+    batches = train(tmp_path, "--num_train_epochs", "2").micro_batches
+    assert [len(rows) for rows in batches] == [8, 8, 4] * 2
+    orders = [sum(batches[:3], []), sum(batches[3:], [])]
     assert [sorted(order) for order in orders] == [list(range(NUM_ROWS))] * 2 and orders[0] != orders[1]
 
 
 def test_batches_of_similar_length_are_those_of_the_epoch(tmp_path):
-    parts = train(tmp_path, "--num_train_epochs", "2", "--group_by_length", "--seed", "5").parts
+    found = train(tmp_path, "--num_train_epochs", "2", "--group_by_length", "--seed", "5").micro_batches
     expected = [length_grouped_batches(FEATURES.sizes(), 8, 5, epoch) for epoch in (0, 1)]
-    assert parts == [batch.tolist() for batches in expected for batch in batches]
+    assert found == [batch.tolist() for batches in expected for batch in batches]
 
 
 @pytest.mark.parametrize(("every", "step"), [("1", 4), ("100", 6)])
@@ -349,7 +350,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, every, step):
         train(tmp_path / "at once", *words, events={1: lambda: float("inf"), 3: lambda: float("inf")})
 
 
-def test_speed_is_that_of_updates_alone(tmp_path, monkeypatch, caplog):
+def test_speed_is_that_of_steps_alone(tmp_path, monkeypatch, caplog):
     """By a clock that steps and evaluations set: two seconds and a hundred each."""
     now = [1000.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
@@ -358,7 +359,7 @@ def test_speed_is_that_of_updates_alone(tmp_path, monkeypatch, caplog):
         return lambda: now.__setitem__(0, now[0] + seconds)
 
     words = "--num_train_epochs 3 --logging_steps 2 --save_steps 3".split()
-    clock = {"on_update": passes(2.0), "on_evaluation": passes(100.0)}
+    clock = {"on_step": passes(2.0), "on_evaluation": passes(100.0)}
     with pytest.raises(Killed):
         train(tmp_path, *words, **clock, events={4: kill})
     caplog.clear()
@@ -369,7 +370,7 @@ def test_speed_is_that_of_updates_alone(tmp_path, monkeypatch, caplog):
     assert speeds == ["0.5000 step/s"] * 3
 
 
-def test_scaled_losses_give_the_same_updates_and_their_state_is_kept(tmp_path, monkeypatch):
+def test_scaled_losses_give_the_same_steps_and_their_state_is_kept(tmp_path, monkeypatch):
     scalers = []
 
     class Scaler:
@@ -424,8 +425,8 @@ def test_the_best_evaluation_is_kept_and_the_first_of_equals(tmp_path, caplog):
 def test_what_a_run_does_can_be_watched(tmp_path):
     found = train(tmp_path, *SIX, "--gradient_accumulation_steps", "2")
     assert [value for event, value in found.events if event == "step"] == [1, 2, 3, 4, 5, 6]
-    assert [batch["row"].tolist() for event, batch in found.events if event == "batch"] == found.parts
-    assert len(found.parts) == 12 and len(found.events) == 18
+    assert [batch["row"].tolist() for event, batch in found.events if event == "batch"] == found.micro_batches
+    assert len(found.micro_batches) == 12 and len(found.events) == 18
 
 
 def test_the_evaluation_line_names_every_metric_and_how_long_it_took(caplog, monkeypatch):
@@ -439,7 +440,7 @@ def test_the_evaluation_line_names_every_metric_and_how_long_it_took(caplog, mon
     assert seen == [("evaluation", 100.0)]
 
 
-def test_seeds_of_updates_differ_in_seed_update_and_rank():
+def test_seeds_of_steps_differ_in_seed_step_and_rank():
     seeds = {step_seed(seed, step, rank) for seed in range(5) for step in range(20) for rank in range(3)}
     assert len(seeds) == 5 * 20 * 3
     assert step_seed(42, 7, 1) == step_seed(42, 7, 1)
@@ -449,9 +450,9 @@ def test_seeds_of_updates_differ_in_seed_update_and_rank():
 
 
 @pytest.mark.parametrize("num_rows", [8, 4, 2])
-@pytest.mark.parametrize("num_parts", [1, 2, 3])
-def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, num_parts):
-    """With fewer rows than ranks too; a rank exchanges gradients once, with its last part."""
+@pytest.mark.parametrize("num_micro_batches", [1, 2, 3])
+def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, num_micro_batches):
+    """With fewer rows than ranks too; a rank exchanges gradients once, with its last micro-batch."""
     num_ranks, x, targets = 3, *rows()
     chosen = np.arange(num_rows) + 5
     losses, expected = losses_and_gradients(first_weights(), x[chosen], targets[chosen], 1.0)
@@ -476,7 +477,7 @@ def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, n
         scaler = paddle.amp.GradScaler(enable=False)
         head = replace(HEADS["classification"], loss=compute_loss)
         job = Job(model, head, FEATURES, collate, evaluate=dict, save_best=lambda: None)
-        args = SimpleNamespace(gradient_accumulation_steps=num_parts, precision="fp32")
+        args = SimpleNamespace(gradient_accumulation_steps=num_micro_batches, precision="fp32")
         share = loop._backward(job, model, chosen, scaler, args)
         assert exchanges[-1] and sum(exchanges) == 1
         mean += float(share) / num_ranks
@@ -492,7 +493,7 @@ def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, n
 
 
 @pytest.mark.parametrize(
-    ("event", "part", "error", "resumed"),
+    ("event", "number", "error", "resumed"),
     [
         (kill, 1, Killed, 0),
         (kill, 2, Killed, 0),
@@ -502,21 +503,21 @@ def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, n
     ],
     ids=["killed at once", "killed before an evaluation", "killed", "stopped", "stopped before an evaluation"],
 )
-def test_a_run_that_is_broken_off_ends_as_one_that_is_not(tmp_path, caplog, event, part, error, resumed):
+def test_a_run_that_is_broken_off_ends_as_one_that_is_not(tmp_path, caplog, event, number, error, resumed):
     accuracies = (0.25, 0.75, 0.5)
     whole = train(tmp_path / "whole", *SIX, accuracies=accuracies)
     with pytest.raises(error):
-        train(tmp_path / "broken", *SIX, accuracies=accuracies, events={part: event})
+        train(tmp_path / "broken", *SIX, accuracies=accuracies, events={number: event})
     left = json.loads((tmp_path / "broken/result.json").read_text())
     assert (left["status"], left["num_steps"]) == ("running", 6)
-    assert [entry["step"] for entry in left.get("history", [])] == list(range(2, min(part, resumed + 1), 2))
+    assert [entry["step"] for entry in left.get("history", [])] == list(range(2, min(number, resumed + 1), 2))
     folders = [path.name for path in (tmp_path / "broken").glob("checkpoint-*")]
     assert f"checkpoint-{resumed}" in folders or (resumed == 0 and not folders)
     evaluated = (resumed - 1) // 2 if event is terminate else resumed // 2
     with caplog.at_level("INFO", logger="clue_utils"):
         rest = train(tmp_path / "broken", *SIX, accuracies=accuracies[evaluated:])
     assert f"going on from {tmp_path}/broken/checkpoint-{resumed}" in caplog.messages or resumed == 0
-    assert rest.parts == whole.parts[resumed:] and rest.draws == whole.draws[resumed:]
+    assert rest.micro_batches == whole.micro_batches[resumed:] and rest.draws == whole.draws[resumed:]
     assert distance(rest.weights, whole.weights) < 1e-7 and distance(rest.weights, adamw(6, 2)[0]) < TOLERANCE
     assert rest.history == whole.history and rest.run.fields["best_step"] == 4
     lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "broken")]
@@ -527,7 +528,7 @@ def test_a_run_that_is_broken_off_ends_as_one_that_is_not(tmp_path, caplog, even
 def test_a_run_ends_where_it_is_told_to(tmp_path, caplog):
     with caplog.at_level("INFO", logger="clue_utils"):
         found = train(tmp_path, *SIX, accuracies=(0.25, 0.5), reasons=("", "it is behind"))
-    assert len(found.parts) == 4 and [entry["step"] for entry in found.history] == [2, 4]
+    assert len(found.micro_batches) == 4 and [entry["step"] for entry in found.history] == [2, 4]
     assert found.run.fields["pruned"] == {"step": 4, "rule": "it is behind"}
     assert "stopped at step 4, it is behind" in caplog.messages and found.saved == [2, 4]
     assert "pruned" not in train(tmp_path / "whole", *SIX).run.fields

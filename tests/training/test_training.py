@@ -1,4 +1,4 @@
-"""The order of batches, number types, and what ends a training run early."""
+"""Number types, memory, and what ends a training run early."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import json
 import re
 from dataclasses import replace
 
-import numpy as np
 import paddle
 import pytest
 
 import run_clue_classifier
 from clue_utils import device
-from clue_utils.features.batches import length_grouped_batches, shuffled_batches
 from clue_utils.models.heads import HEADS
 from clue_utils.training import session
 
@@ -95,12 +93,11 @@ def test_evaluation_goes_on_in_smaller_batches_where_memory_runs_out(train, tmp_
     assert predictions.read_bytes() == before
 
 
-def test_a_record_that_memory_cannot_evaluate_ends_the_run(train, change_head):
+def test_an_example_that_memory_cannot_evaluate_ends_the_run(train, change_head):
     change_head(forward=limited_to(0))
     status, _, error = train()
-    assert (
-        status == 2 and "error: out of memory in evaluation with one example of shape [1, 16]: lower --max_seq" in error
-    )
+    assert status == 2
+    assert "error: out of memory in evaluation with one example of shape [1, 16]: lower --max_seq" in error
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_best_checkpoint(train, tmp_path, change_head):
@@ -128,32 +125,8 @@ def test_scores_that_are_no_numbers_are_refused(train, tmp_path, change_head):
     assert not list(tmp_path.glob("*_predict.json"))
 
 
-def test_batches_of_similar_length_hold_every_row_once_with_less_padding():
-    lengths = np.random.default_rng(0).integers(3, 60, 1003)
-    grouped = length_grouped_batches(lengths, 8, seed=42, epoch=1)
-    again = length_grouped_batches(lengths, 8, seed=42, epoch=1)
-    assert [batch.tolist() for batch in grouped] == [batch.tolist() for batch in again]
-    assert [len(batch) for batch in grouped] == [8] * 125 + [3]
-    assert sorted(np.concatenate(grouped).tolist()) == list(range(1003))
-    assert grouped[0].tolist() != length_grouped_batches(lengths, 8, seed=42, epoch=2)[0].tolist()
-
-    def padded(batches):
-        return sum(lengths[batch].max() * len(batch) for batch in batches)
-
-    assert padded(grouped) < 1.1 * lengths.sum() < 1.5 * lengths.sum() < padded(shuffled_batches(1003, 8, 42, 1))
-
-
-def test_grouping_by_length_changes_the_order_and_is_part_of_the_run(train, tmp_path):
-    losses = [
-        re.findall(r"loss: (\d+\.\d+), lr", train(*words, "--overwrite_output_dir")[1])
-        for words in ((), ("--group_by_length",), ("--group_by_length",))
-    ]
-    assert losses[0] != losses[1] == losses[2]
-    assert json.loads((tmp_path / "result.json").read_text())["hyper_parameters"]["group_by_length"] is True
-
-
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_needs_a_card(train, precision):
+def test_half_precision_needs_a_gpu(train, precision):
     status, _, error = train("--precision", precision)
     assert status == 2 and error == f"error: --precision {precision}: cpu cannot compute with it; pass fp32\n"
 
