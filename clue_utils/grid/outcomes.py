@@ -81,7 +81,7 @@ class Outcome:
     def standard_error(self, metric: str | None = None) -> float | None:
         """``sqrt(p (1 - p) / n)``, a fraction: what the size of the development set alone makes uncertain.
 
-        CHID is scored by the blank and counted by the record, so its value errs on the high side.
+        CHID is scored by the blank and counted by the example, so its value errs on the high side.
         """
         p, n = self.record.metrics.get(metric) if metric else self.score, self.record.num_dev
         return math.sqrt(p * (1 - p) / n) if p is not None and n else None

@@ -87,7 +87,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             f"--{name}", nargs="+", type=number, default=(), metavar=metavar, help="(default: those of the task)"
         )
     counts = sorted({task.num_gpus for task in tasks.TASKS.values()})
-    group.add_argument("--cards", type=int, choices=counts, help="only the tasks that take so many cards")
+    group.add_argument("--cards", type=int, choices=counts, help="only the tasks that take so many GPUs")
     group.add_argument(
         "--shuffle",
         action="store_true",

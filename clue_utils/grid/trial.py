@@ -105,7 +105,7 @@ class Plan:
 
     @property
     def batch_size(self) -> int:
-        """Records of each process."""
+        """Examples of each process."""
         return self.trial.batch_size // self.num_processes
 
 

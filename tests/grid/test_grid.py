@@ -36,8 +36,8 @@ from pathlib import Path
 
 words = sys.argv[1:]
 value = dict(zip(words, words[1:]))
-parts = int(value.get("--gradient_accumulation_steps", 1))
-call = {"words": words, "cards": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid(), "begin": time.time()}
+micro_batches = int(value.get("--gradient_accumulation_steps", 1))
+call = {"words": words, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid(), "begin": time.time()}
 call["threads"] = os.environ.get("OMP_NUM_THREADS")
 note = Path(os.environ["FAKE_CALLS"], f"{time.time_ns()}-{os.getpid()}")
 def write_note():
@@ -54,7 +54,7 @@ folder = Path(value["--output_dir"])
 folder.mkdir(parents=True, exist_ok=True)
 result = {"status": "running", "metric": "accuracy", "best_metric": 0.5, "model": value["--model_name_or_path"]}
 result["max_steps"] = int(value.get("--max_steps", -1))
-result["hyper_parameters"] = {"learning_rate": float(value["--learning_rate"]), "gradient_accumulation_steps": parts}
+result["hyper_parameters"] = {"learning_rate": float(value["--learning_rate"]), "gradient_accumulation_steps": micro_batches}
 result |= {"wall_time": 1800.0, "num_processes": 2}
 def fail(reason, **advice):
     failed = {"status": "failed", "reason": reason, "exit_status": 2, "advice": advice}
@@ -62,8 +62,8 @@ def fail(reason, **advice):
     sys.exit("error: " + reason)
 for name in ("workerlog.0", "workerlog.1", "default.env") if "--log_dir" in value else ():
     Path(value["--log_dir"], name).write_text(name + " speaks\n")
-if parts < int(os.environ.get("FAKE_PARTS", 1)):
-    fail("out of memory", gradient_accumulation_steps=parts * 2)
+if micro_batches < int(os.environ.get("FAKE_MICRO_BATCHES", 1)):
+    fail("out of memory", gradient_accumulation_steps=micro_batches * 2)
 if os.environ.get("FAKE_FAILURE", "nowhere") in str(folder):
     print("on the way", flush=True)
     fail(os.environ["FAKE_FAILURE"] + " cannot be done")
@@ -186,7 +186,7 @@ def test_the_grid_is_narrowed_and_widened(run_script):
         ("--batch_sizes 0", "'0' is not an integer of at least 1"),
         ("--dropouts 1", "'1' is not a number from 0 to below 1"),
         ("--cards 3", "choose from 1, 2, 4"),
-        ("--tasks TNEWS --cards 4", "none of TNEWS takes 4 cards"),
+        ("--tasks TNEWS --cards 4", "none of TNEWS takes 4 GPUs"),
     ],
 )
 def test_mistakes_are_one_line(run_script, words, part):
@@ -220,7 +220,7 @@ def test_the_batch_is_shared_out_over_the_gpus(task, total, num_gpus, given, pro
     assert ("paddle.distributed.launch" in words) == (processes > 1)
     assert value_of(words, "--device") == ("gpu" if given else "cpu")
     is_less = bool(given) and processes < num_gpus
-    assert (f"{processes} of them with {each} records each, {total} in all" in plan.note) == is_less
+    assert (f"{processes} of them with {each} examples each, {total} in all" in plan.note) == is_less
 
 
 def test_the_numbers_of_a_trial_reach_the_script_as_they_are():
@@ -300,24 +300,24 @@ def test_a_dry_run_shows_a_command_to_paste(place, model):
     status, out, err = place.call(run_trial, *words, DRY_RUN="1", **gpus)
     assert status == 0 and not list(place.folder.iterdir()), err
     note, _, command = out.partition("\n")
-    assert note.endswith("4 GPUs wanted, 2 given: 2 of them with 12 records each, 24 in all")
+    assert note.endswith("4 GPUs wanted, 2 given: 2 of them with 12 examples each, 24 in all")
     said = shlex.split(command)
     assert value_of(said, "--model_name_or_path") == model
     assert value_of(said, "--output_dir") == f"results/{model}/C3/3e-5_24_0.1_42"
 
 
 def test_where_memory_runs_out_the_batch_is_split_as_advised(place):
-    status, out, err = place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_PARTS="4")
+    status, out, err = place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_MICRO_BATCHES="4")
     assert status == 0 and "finished" in out, err
     calls = [call["words"] for call in place.done()]
     assert "--gradient_accumulation_steps" not in calls[0]
     assert [value_of(call, "--gradient_accumulation_steps") for call in calls[1:]] == ["2", "4"]
     assert not any("--overwrite_output_dir" in call for call in calls)  # it goes on from its checkpoint
 
-    # Killed before its end, it goes on with the parts it had.
+    # Killed before its end, it goes on with the micro-batches it had.
     result = place.folder / "results/m/AFQMC/1e-5_16_0.1_42/result.json"
     result.write_text(result.read_text().replace("finished", "running"))
-    assert place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_PARTS="4")[0] == 0
+    assert place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_MICRO_BATCHES="4")[0] == 0
     last = place.done()[-1]["words"]
     assert value_of(last, "--gradient_accumulation_steps") == "4"
 
@@ -328,7 +328,7 @@ def test_advice_that_was_followed_already_is_not_tried_again(place):
     assert status == 1 and len(place.done()) == 1
     result = place.folder / "results/m/AFQMC/1e-5_16_0.1_42/result.json"
     fields = json.loads(result.read_text())
-    assert trial._parts(trial.make_plan("m", Trial("AFQMC", 1e-5, 16, 0.1, 42, 1), words[-2:], ())) == 2
+    assert trial._num_micro_batches(trial.make_plan("m", Trial("AFQMC", 1e-5, 16, 0.1, 42, 1), words[-2:], ())) == 2
     result.write_text(json.dumps(fields | {"advice": {"gradient_accumulation_steps": 8}}))
     assert place.call(run_trial, *words, DEVICE="cpu")[0] == 0
     assert value_of(place.done()[-1]["words"][-2:], "--gradient_accumulation_steps") == "8"
@@ -371,7 +371,7 @@ def test_what_stopped_another_process_of_a_trial_stands_in_its_log(place):
     assert place.call(run_trial, *words, CUDA_VISIBLE_DEVICES="0,1", FAKE_FAILURE="C3")[0] == 1
     folder = place.folder / "results/m/C3/1e-5_24_0.1_42"
     note, *_, own, other = (folder / "trial.log").read_text().splitlines()
-    assert re.fullmatch("== .*, GPUs 0,1; 4 GPUs wanted, 2 given: 2 of them with 12 records each, 24 in all", note)
+    assert re.fullmatch("== .*, GPUs 0,1; 4 GPUs wanted, 2 given: 2 of them with 12 examples each, 24 in all", note)
     assert (own, other) == ("error: C3 cannot be done", "workerlog.1 speaks")
     # The launcher writes its environment down there.
     assert (folder / "launch").stat().st_mode & 0o777 == 0o700
@@ -408,7 +408,7 @@ def test_a_training_that_outlives_its_grid_keeps_its_trial_and_its_gpus(place):
         with open(path, "a") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     status, out, err = place.run("run_trial.sh", "--gpu_groups", "3:4", *AFQMC[:-2], "43", "1")
-    assert status == 0 and place.done()[-1]["cards"] == "4", err
+    assert status == 0 and place.done()[-1]["gpus"] == "4", err
     os.kill(call["pid"], signal.SIGKILL)
     for path in paths:
         with open(path, "a") as file:
@@ -455,12 +455,12 @@ def test_gpus_are_given_in_groups_and_never_to_two_trials(place):
     status, out, err = place.run("grid_search.sh", *words, FAKE_SECONDS="0.3", FAKE_MEETING="CMRC2018")
     assert status == 0 and "trials of m: 6, GPUs 0,1,2,3,6; results in results/m\n" in out, out + err
     calls = place.done()
-    sizes = [len(call["cards"].split(",")) for call in calls]
+    sizes = [len(call["gpus"].split(",")) for call in calls]
     assert sizes == [4, 4, 2, 2, 1, 1]
     for i, one in enumerate(calls):
         for other in calls[:i]:
             if one["begin"] < other["end"]:
-                assert not set(one["cards"].split(",")) & set(other["cards"].split(","))
+                assert not set(one["gpus"].split(",")) & set(other["gpus"].split(","))
 
 
 @needs_parallel
