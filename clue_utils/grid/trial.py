@@ -238,6 +238,9 @@ def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
         if after.status not in ("failed", "stopped") or after == before:  # it had no time to say why
             is_killed = status - 128 in [*signal.Signals]
             reason = f"killed by {signal.Signals(status - 128).name}" if is_killed else f"ended with status {status}"
+            *_, said = filter(str.strip, last_lines(plan.log, 5))
+            if status and not is_killed and said not in shlex.join(command(plan, micro_batches)):
+                reason = said.removeprefix("error: ")  # such as of a flag that the script does not take
             write_failure(plan.folder, reason, status or 1, **_described(plan, micro_batches))
             return status or 1
         advised = int(after.advice.get(_MICRO_BATCHES, 0))

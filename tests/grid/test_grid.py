@@ -67,6 +67,8 @@ if micro_batches < int(os.environ.get("FAKE_MICRO_BATCHES", 1)):
 if os.environ.get("FAKE_FAILURE", "nowhere") in str(folder):
     print("on the way", flush=True)
     fail(os.environ["FAKE_FAILURE"] + " cannot be done")
+if "FAKE_REFUSAL" in os.environ:
+    sys.exit("error: " + os.environ["FAKE_REFUSAL"])
 if "FAKE_SIGNAL" in os.environ:
     os.kill(os.getpid(), int(os.environ["FAKE_SIGNAL"]))
 (folder / "result.json").write_text(json.dumps(result | {"status": "finished"}))
@@ -360,6 +362,9 @@ def test_a_failed_trial_says_why(place):
     fields = json.loads((place.folder / log).with_name("result.json").read_text())
     assert [fields[name] for name in ("status", "exit_status", "advice")] == ["failed", 137, {}]
     assert fields["hyper_parameters"]["learning_rate"] == 1e-5
+    # Nor could it where it does not take a flag; then the end of the log does.
+    status, out, _ = place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_REFUSAL="unknown argument '--x'")
+    assert status == 1 and out.endswith(f"failed with status 1: unknown argument '--x' (log: {log})\n")
     # The same where there was no record.
     assert place.call(run_trial, *AFQMC[:-2], "43", "1", DEVICE="cpu", FAKE_SIGNAL="9")[0] == 137
     (_, killed), damages = outcomes.read_trials(place.folder / "results/m/AFQMC", TASKS["AFQMC"])
