@@ -116,6 +116,8 @@ def run(search: Search) -> int:
         Exit status: 0 all finished, 1 some did not, 128 and its number after a signal.
     """
     plans = search.plans()
+    if trial.is_dry_run():
+        return max(map(trial.run, plans))
     progress = _Progress(plans)
     outcomes.add_to_plan(search.folder, [one.folder for one in search.trials])
     (search.folder / "joblog").write_text("\t".join(_JOBLOG_COLUMNS) + "\n", encoding="utf-8")

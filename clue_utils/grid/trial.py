@@ -49,6 +49,11 @@ def results_dir() -> Path:
     return Path(os.environ.get("RESULTS_DIR") or search_space.RESULTS_DIR)
 
 
+def is_dry_run() -> bool:
+    """Whether trials are to print their commands instead of running them: ``DRY_RUN=1`` in the environment."""
+    return os.environ.get("DRY_RUN") == "1"
+
+
 def visible_gpus() -> tuple[str, ...]:
     """Ids of the GPUs to use: those of ``CUDA_VISIBLE_DEVICES``, else all of the machine; none with ``DEVICE=cpu``.
 
@@ -178,10 +183,10 @@ def run(plan: Plan) -> int:
     """
     begin, name = time.monotonic(), plan.trial.folder
     ended = ending(plan)
-    if not ended and os.environ.get("DRY_RUN") == "1":
-        print(
-            f"{name}: {plan.note}\n" if plan.note else "", shlex.join(command(plan, _num_micro_batches(plan))), sep=""
-        )
+    if not ended and is_dry_run():
+        if plan.note:
+            print(f"{name}: {plan.note}")
+        print(shlex.join(command(plan, _num_micro_batches(plan))))
         return 0
     status = 0
     if not ended:

@@ -308,6 +308,15 @@ def test_a_dry_run_shows_a_command_to_paste(place, model):
     assert value_of(said, "--output_dir") == f"results/{model}/C3/3e-5_24_0.1_42"
 
 
+@needs_parallel
+def test_a_dry_run_of_a_search_shows_the_commands(place):
+    words = "m --gpus 0,1 --tasks TNEWS C3 --learning_rates 1e-5 --batch_sizes 16".split()
+    status, out, err = place.call(grid_search, *words, DRY_RUN="1")
+    first, note, second = out.splitlines()
+    assert status == 0 and not list(place.folder.iterdir()), err
+    assert "--task_name TNEWS" in first and "4 GPUs wanted, 2 given" in note and "run_c3.py" in second
+
+
 def test_where_memory_runs_out_the_batch_is_split_as_advised(place):
     status, out, err = place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_MICRO_BATCHES="4")
     assert status == 0 and "finished" in out, err
@@ -550,6 +559,7 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
         ("m --hosts /dev/null", "what each of them has"),
         ("m --task TNEWS", "did you mean --tasks?"),
         ("m n", "n is no flag's value"),
+        ("-n m", "unknown argument '-n'"),
         ("m --tasks AFQMC -- --device cpu", "error: --device is set by the trial itself: leave it out after --\n"),
     ],
 )
@@ -602,6 +612,9 @@ def test_a_job_of_a_slurm_array_runs_its_trial(place):
     assert value_of(call["words"], "--batch_size") == "6" and value_of(call["words"], "--data_dir") == "the data"
     status, out, _ = place.call(slurm_job, *words, **slurm, SLURM_ARRAY_TASK_ID="2", CARDS="4")
     assert status == 0 and out == "no trial 2 among 2\n"
+    slurm_0 = slurm | {"SLURM_ARRAY_TASK_ID": "0", "RESULTS_DIR": "others"}
+    assert place.call(slurm_job, *words, "--seed", "1", **slurm_0)[0] == 2
+    assert place.call(slurm_job, *words, **slurm_0, DRY_RUN="1")[0] == 0 and not (place.folder / "others").exists()
     assert "no array" in place.call(slurm_job, *words, **slurm)[2]
     assert "no model given" in place.call(slurm_job, *words, SLURM_ARRAY_TASK_ID="2")[2]
     status, _, err = place.run("grid_search.slurm", **(slurm | {"SLURM_SUBMIT_DIR": str(place.folder)}))
