@@ -13,7 +13,6 @@ from clue_utils.grid import outcomes, search_space
 from clue_utils.report import collect, page, render, tables
 
 PAGE = "report.html"
-
 EXAMPLE = """\
 example:
   python scripts/report.py rbt6 ernie-3.0-base-zh

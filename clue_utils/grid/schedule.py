@@ -26,12 +26,9 @@ from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record
 
 RUN_TRIAL = trial.TOP / "scripts/run_trial.sh"
-
 # What other machines are told of the environment.
 _PASSED_ON = "PYTHON RESULTS_DIR CLUE_DATA_DIR CLUE_CACHE_DIR OMP_NUM_THREADS".split()
-
 _INSTALL = "on Debian or Ubuntu: apt-get install parallel"
-
 _JOBLOG_COLUMNS = "Seq Host Starttime JobRuntime Send Receive Exitval Signal Command".split()
 
 

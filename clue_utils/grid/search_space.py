@@ -18,8 +18,6 @@ from clue_utils.errors import UserError
 
 # Where the shell scripts keep the folders of all models, unless told otherwise.
 RESULTS_DIR = "results"
-
-
 # What a trial prints, in its folder.
 LOG_FILE = "trial.log"
 

@@ -28,7 +28,6 @@ from clue_utils.record import Record, trained_with, write_failure
 from clue_utils.tasks import TASKS, Task
 
 TOP = Path(__file__).resolve().parents[2]
-
 _MICRO_BATCHES = "gradient_accumulation_steps"
 
 
