@@ -43,6 +43,22 @@ def script_words(task: Task, model: object, output: object, *flags: object) -> l
     return [str(word) for word in words]
 
 
+def run_script(words: Sequence[str], log: Path, name: str, **variables: str) -> int:
+    """Run a script with its output in a log, the end of which is shown if it fails; return its exit status.
+
+    Args:
+        name: what is said to have failed.
+        variables: of the environment, beside those that are there.
+    """
+    words, environment = [interpreter(), *words], os.environ | variables
+    with open(log, "w") as file:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)
+    status = done.returncode if done.returncode >= 0 else 128 - done.returncode
+    if status and status - 128 not in (signal.SIGINT, signal.SIGTERM):
+        print(f"{name} failed; the end of {log}:", *last_lines(log, 20), sep="\n", file=sys.stderr)
+    return status
+
+
 def results_dir() -> Path:
     """The folder of all models: ``RESULTS_DIR`` in the environment, else ``results``."""
     return Path(os.environ.get("RESULTS_DIR") or search_space.RESULTS_DIR)

@@ -256,7 +256,6 @@ def test_damaged_result_is_named_and_counts_as_failed(tmp_path: Path, content: b
     "fields",
     [
         {"best_metric": None},
-        {"best_metric": 1.5},
         {"best_metric": float("nan")},
         {"best_metric": True},
         {"best_metrics": {"accuracy": "0.5"}},
@@ -264,11 +263,9 @@ def test_damaged_result_is_named_and_counts_as_failed(tmp_path: Path, content: b
         {"history": [5]},
         {"history": [{"accuracy": 0.5}]},
         {"history": [{"step": 1, "accuracy": -1}]},
-        {"wall_time": "long"},
         {"wall_time": 10**400},
         {"history": [{"step": 10**400, "accuracy": 0.5}]},
         {"num_processes": []},
-        {"task": "AFQMC"},
     ],
 )
 def test_impossible_values_count_as_failed(tmp_path: Path, fields: dict[str, Any]) -> None:
