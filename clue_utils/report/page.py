@@ -88,19 +88,15 @@ def _model(model: ModelReport) -> dict[str, Any]:
         "name": model.name,
         "figures": figures,
         "details": [tables.uncertainty_table(model), tables.cost_table(model)],
-        "tasks": [_task(model, name) for name in tasks.TASKS if _has_trials(model, name)],
+        "tasks": [_task(model, name) for name in model.tasks_with_trials],
         "warnings": model.doubts,
         "problems": tables.problems(model),
     }
 
 
-def _has_trials(model: ModelReport, task_name: str) -> bool:
-    return any(outcome.status != "missing" for outcome in model.of_task(task_name))
-
-
 def _task(model: ModelReport, name: str) -> dict[str, Any]:
     outcomes = model.of_task(name)
-    winner = model.winner(name)
+    winner = model.winners[name]
     with_dropout = model.searches_dropout(name)
     setting = setting_text(winner.trial, with_dropout) if winner and winner.trial else ""
     started = [outcome for outcome in outcomes if outcome.status != "missing"]

@@ -99,7 +99,7 @@ def test_report_zip_and_pruning_go_by_one_reading(tmp_path, capsys, case):
     won = winner(found)
     assert (won and won.path.name) == best
     (model,) = collect.read_models([str(tmp_path)], tmp_path)
-    reported = model.winner("TNEWS")
+    reported = model.winners["TNEWS"]
     assert (reported and reported.path) == (won and won.path) and list(model.damages) == damages
     finished = [trial for trial in found if trial.status == "finished"]
     assert len(pruning.finished_trials(folder / "own", task)) == len(finished)
