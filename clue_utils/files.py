@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -157,21 +157,17 @@ class Busy(UserError):
 
 
 @contextlib.contextmanager
-def locked(
-    path: Path, *, refusal: str = "", note: str = "", on_acquired: Callable[[int], None] | None = None
-) -> Iterator[None]:
+def locked(path: Path, *, refusal: str = "", note: str = "") -> Iterator[None]:
     """Hold the lock that the file ``path`` is, which is made if need be; a process that dies gives it up.
 
     Args:
         refusal: what ``Busy`` says if another process holds it; without one, wait.
         note: what the log says before waiting.
-        on_acquired: called with the descriptor. A child that is given it, by ``subprocess``'s ``pass_fds``, holds the
-            lock for as long as it lives should this process be killed. Needs a file system with ``flock``.
 
     Raises:
         Busy: another process holds the lock and there is a ``refusal``.
     """
-    lock = FileLock(path, mode=_default_permissions(), on_acquired=on_acquired)
+    lock = FileLock(path, mode=_default_permissions())
     try:
         lock.acquire(timeout=0)
     except Timeout:

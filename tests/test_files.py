@@ -7,11 +7,9 @@ import itertools
 import os
 import stat
 import subprocess
-import sys
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -122,30 +120,3 @@ def test_a_lock_refuses_or_waits_and_says_so(tmp_path, caplog):
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
-
-
-HOLDER = """
-import subprocess, sys
-from pathlib import Path
-from clue_utils.files import locked
-descriptors = []
-with locked(Path(sys.argv[1]), on_acquired=descriptors.append):
-    child = subprocess.Popen(["cat"], pass_fds=descriptors, stdout=subprocess.DEVNULL)
-    print("locked", flush=True)
-    child.wait()
-"""
-
-
-def test_a_child_keeps_the_lock_of_a_process_that_is_killed(tmp_path):
-    path = tmp_path / "lock"
-    kept = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    # The child ends with its standard input, which is ours.
-    words = [sys.executable, "-c", HOLDER, str(path)]
-    with subprocess.Popen(words, env=kept, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout and process.stdout.readline() == b"locked\n"
-        process.kill()
-        process.wait()
-        with pytest.raises(Busy), locked(path, refusal="in use"):
-            pass
-    with locked(path):  # waits for the child, which ends now
-        pass

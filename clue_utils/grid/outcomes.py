@@ -17,10 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from clue_utils.errors import UserError
-from clue_utils.files import write_text_atomically
+from clue_utils.files import locked, write_text_atomically
 from clue_utils.grid import search_space
 from clue_utils.record import RESULT_FILE, WEIGHTS_FILE, Record
 from clue_utils.tasks import TASKS, Task
@@ -180,6 +178,6 @@ def add_to_plan(model_folder: Path, folders: Iterable[str]) -> None:
         UserError: the plan that is there is damaged.
     """
     model_folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(model_folder / f".{PLAN_FILE}.lock"):
+    with locked(model_folder / f".{PLAN_FILE}.lock"):
         planned = dict.fromkeys([*read_plan(model_folder), *folders])
         write_text_atomically(model_folder / PLAN_FILE, json.dumps({"trials": [*planned]}, indent=2) + "\n")
