@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     usage = f"bash scripts/run_trial.sh {values} [-- FLAG OF THE TASK'S SCRIPT...]"
     parser = cli.Parser(usage=usage, description=__doc__, epilog=MORE)
     parser.add_argument("model", help="name, or folder of a checkpoint")
-    parser.add_argument("task")
+    parser.add_argument("task", help="this and what follows as scripts/list_trials.py prints them")
     parser.add_argument("learning_rate", type=cli.positive_float)
     parser.add_argument("batch_size", type=cli.positive_int, help="the sum over the GPUs, as in the published grid")
     parser.add_argument("dropout", type=cli.proportion)
