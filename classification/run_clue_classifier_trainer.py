@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import logging
-from pathlib import Path
 from typing import Any
 
 from clue_utils import cli, environment, ranks, tasks
@@ -21,12 +20,11 @@ from paddlenlp.utils.log import logger as paddlenlp_logger  # noqa: E402
 
 from clue_utils import device, models  # noqa: E402
 from clue_utils.features.batches import Collate  # noqa: E402
-from clue_utils.files import locked_folder  # noqa: E402
 from clue_utils.models.export import export  # noqa: E402
 from clue_utils.models.heads import input_names  # noqa: E402
 from clue_utils.record import Run, trained_with  # noqa: E402
 from clue_utils.training.classification import Classification  # noqa: E402
-from clue_utils.training.session import Session  # noqa: E402
+from clue_utils.training.session import Session, recorded_run  # noqa: E402
 from clue_utils.training.stopping import StopRequest  # noqa: E402
 from clue_utils.training.trainer import ClueTrainer  # noqa: E402
 from clue_utils.training.trainer_arguments import (  # noqa: E402
@@ -70,11 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     if ranks.world_size() > 1:
         # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.
         fleet.init(is_collective=True, strategy=fleet.DistributedStrategy())
-    with locked_folder(Path(args.output_dir)):
-        run = Run(task.name, task.metric, args, paddle.get_device())
-        with run.recorded():
-            carry_out(args, task, run)
-            run.finish(device.peak_memory_bytes())
+    with recorded_run(args, task) as run:
+        carry_out(args, task, run)
 
 
 def carry_out(args: TrainerSettings, task: tasks.Task, run: Run) -> None:

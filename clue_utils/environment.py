@@ -21,7 +21,7 @@ from pathlib import Path
 
 from clue_utils.cli import configure_logging
 from clue_utils.data.examples import cache_dir
-from clue_utils.errors import UserError, shorten
+from clue_utils.errors import UserError, first_line, shorten
 from clue_utils.ranks import processes_on_this_machine, world_size
 from clue_utils.settings import Settings
 from clue_utils.tasks import Task
@@ -72,8 +72,6 @@ def tune_cpu() -> None:
 
 # What importing the libraries makes in the home folder: PaddleNLP, unless PPNLP_HOME is set; then Paddle and VisualDL.
 _PADDLENLP_FOLDERS = ("models/embeddings", "datasets", "packages")
-
-
 _OTHER_FOLDERS = (".cache/paddle/dataset", ".visualdl/conf", ".visualdl/fastdeployserver", ".visualdl/x2paddle")
 
 
@@ -145,7 +143,7 @@ def import_libraries() -> None:
     except UserError:
         raise
     except Exception as error:  # broken wheels raise more than ImportError
-        reason = shorten(str(error).strip().splitlines()[0], 160) if str(error).strip() else type(error).__name__
+        reason = shorten(first_line(error), 160) or type(error).__name__
         raise UserError(f"PaddlePaddle or PaddleNLP cannot be imported ({reason}); {_LOCKED_SET}") from error
     importlib.import_module("paddlenlp.utils.log").logger.set_level("ERROR")
 

@@ -101,8 +101,3 @@ def shorten(text: Any, limit: int = 80) -> str:
 def one_line(text: str) -> str:
     """A text with its line breaks and other characters that are not printable as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def out_of_memory_line(error: BaseException) -> str:
-    """What to tell a user whose memory ran out where no better advice is known."""
-    return f"out of memory ({str(error).strip().splitlines()[0] if str(error).strip() else 'no details'})"

@@ -119,9 +119,8 @@ def _flush(path: Path) -> None:
 
 def _require_default_permissions(path: Path) -> None:
     mode = path.stat().st_mode
-    wanted = mode | _default_permissions()
-    if path.is_file() and not mode & 0o077 and mode != wanted:
-        os.chmod(path, wanted)
+    if path.is_file() and not mode & 0o077:
+        os.chmod(path, mode | _default_permissions())
 
 
 def _default_permissions() -> int:

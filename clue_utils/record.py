@@ -15,43 +15,34 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clue_utils import environment, ranks, tasks
 from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
 from clue_utils.files import write_text_atomically
 from clue_utils.settings import Settings, differences
 
+T = TypeVar("T")
+
 RESULT_FILE = "result.json"
-
-
 METRICS_FILE = "metrics.jsonl"
-
-
 WEIGHTS_FILE = "model.safetensors"
-
 
 # Written by PaddleNLP's Trainer besides.
 TRAINER_FILES = ("all_results.json", "train_results.json", "eval_results.json", "trainer_state.json")
 
-
 # Different settings that are named in one line.
 _MOST_SHOWN = 4
 
-
 # What ``Run.fields`` holds before the first evaluation, beside an empty history.
 NO_EVALUATION = {"best_metric": None, "best_step": None, "best_metrics": None}
-
 
 # Seconds from one sign of life of a run to the next, and after how many without one a run on another machine counts as
 # dead: loading a model, or the answers of a large test set, may take minutes.
 SIGN_INTERVAL, LONGEST_SILENCE = 30.0, 600.0
 
-
 # Fields that stand in a record only while its run is at work, and those that say how it ended if it did not finish.
 _OF_WORK = ("progress", "last_seen", "process")
-
-
 _OF_FAILURE = ("reason", "exit_status", "advice", "is_trained")
 
 
@@ -149,14 +140,14 @@ class Record:
         metric = _text(fields, "metric") or ""
         best, num_steps, counts = fields.get("best_metric"), fields.get("num_steps"), _object(fields, "num_examples")
         score = None if best is None else _fractions({metric: best}, "best_metric")[metric]
-        lines = [_fractions(line, "history") for line in _typed(fields, "history", list, [])]
+        lines = [_fractions(line, "history") for line in _typed(fields, "history", list) or []]
         status, remark = _status(fields, stage)
         return cls(
             folder=folder,
             fields=fields,
             status=status,
             remark=remark,
-            is_trained=stage in ("trained", "finished") or fields.get("is_trained") is True,
+            is_trained=_is_trained(fields),
             task=task,
             model=model,
             metric=metric or None,
@@ -177,23 +168,19 @@ class _Impossible(ValueError):
     """What the scripts never write."""
 
 
-def _typed(holder: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+def _typed(holder: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
     value = holder.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, kind):
+    if not (value is None or isinstance(value, kind)):
         raise _Impossible(f"{name} is {shorten(value, 40)}")
     return value
 
 
 def _text(holder: Mapping[str, Any], name: str) -> str | None:
-    text: str | None = _typed(holder, name, str, None)
-    return text
+    return _typed(holder, name, str)
 
 
 def _object(holder: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value: dict[str, Any] = _typed(holder, name, dict, {})
-    return value
+    return _typed(holder, name, dict) or {}
 
 
 def _number(holder: Mapping[str, Any], name: str, default: float | None = None) -> Any:
@@ -245,11 +232,23 @@ def _status(fields: Mapping[str, Any], stage: str | None) -> tuple[str, str]:
     return "killed", f"{step}, last seen {seen}{where}; the same command goes on"
 
 
+def _is_trained(fields: Mapping[str, Any]) -> bool:
+    return fields.get("status") in ("trained", "finished") or fields.get("is_trained") is True
+
+
 def _is_alive(process: Mapping[str, Any], silence: float) -> bool:
-    started = process.get("started")
-    if process.get("host") == platform.node() and started is not None:
+    here, started = _this_process(), process.get("started")
+    if started is not None and all(process.get(name) == here[name] for name in ("host", "namespace")):
         return _start_of(int(_number(process, "pid"))) == started
     return silence < LONGEST_SILENCE
+
+
+def _this_process() -> dict[str, Any]:
+    """What tells this process from others; its number alone does not within containers of the same host name."""
+    namespace = None
+    with contextlib.suppress(OSError):
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    return {"host": platform.node(), "namespace": namespace, "pid": os.getpid(), "started": _start_of(os.getpid())}
 
 
 def _start_of(pid: int) -> int | None:
@@ -292,7 +291,7 @@ def _failure(fields: Mapping[str, Any], ending: Ending) -> dict[str, Any]:
         "exit_status": ending.exit_status,
         "advice": dict(ending.advice),
     }
-    return found | ({"is_trained": True} if fields.get("status") == "trained" or fields.get("is_trained") else {})
+    return found | ({"is_trained": True} if _is_trained(fields) else {})
 
 
 def _write(folder: Path, fields: Mapping[str, Any]) -> None:
@@ -363,11 +362,7 @@ class Run:
         self._begin = time.monotonic()
         self._seen = -SIGN_INTERVAL
         self._writer: Any = None
-        described = {
-            "task": task_name,
-            **args.description(),
-            "num_processes": ranks.world_size(),
-        }
+        described = {"task": task_name, **args.description(), "num_processes": ranks.world_size()}
         self._replaces = args.do_train and args.overwrite_output_dir
         there = None if self._replaces else Record.read(self.folder)
         earlier = dict(there.fields) if there else None
@@ -461,10 +456,10 @@ class Run:
     def add_evaluation(self, step: int, metrics: dict[str, float]) -> bool:
         """Add an evaluation to the history; return whether it is the best so far."""
         self.fields["history"].append({"step": step, **metrics})
-        value, best = metrics[self.fields["metric"]], self.fields["best_metric"]
-        if best is not None and value <= best:
+        best = self.fields["best_metric"]
+        if best is not None and metrics[self.fields["metric"]] <= best:
             return False
-        self.fields |= {"best_metric": value, "best_step": step, "best_metrics": metrics}
+        self.set_best(step)
         return True
 
     def set_best(self, step: int) -> None:
@@ -472,11 +467,8 @@ class Run:
         for entry in self.fields["history"]:
             if entry["step"] == step:
                 metrics = {name: value for name, value in entry.items() if name != "step"}
-                self.fields |= {
-                    "best_metric": metrics[self.fields["metric"]],
-                    "best_step": step,
-                    "best_metrics": metrics,
-                }
+                best = {"best_metric": metrics[self.fields["metric"]], "best_step": step, "best_metrics": metrics}
+                self.fields |= best
 
     def record_members(self, members: list[str]) -> None:
         """Note the checkpoints of an ensemble; an evaluation of other members is forgotten."""
@@ -522,9 +514,8 @@ class Run:
         self._begin = self._seen = time.monotonic()
         self._is_told = self._is_told or self._is_new
         if self._is_told and self.fields["status"] != "finished":
-            pid = os.getpid()
             self.fields["last_seen"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            self.fields["process"] = {"host": platform.node(), "pid": pid, "started": _start_of(pid)}
+            self.fields["process"] = _this_process()
         if ranks.is_first():
             _write(self.folder, self.fields)
 

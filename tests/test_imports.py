@@ -11,7 +11,7 @@ TOP = Path(__file__).parents[1]
 MODULES = [path for folder in ("clue_utils", "classification", "mrc") for path in sorted((TOP / folder).rglob("*.py"))]
 PLAIN_SCRIPTS = {"run_clue_classifier.py", "run_c3.py", "run_chid.py", "run_cmrc2018.py"}
 # What is slow to import and not always needed.
-SLOW = {"store.py": "pyarrow", "chid.py": "scipy.optimize", "example.py": "visualdl"}
+SLOW = {"store.py": "pyarrow", "chid.py": "scipy.optimize", "record.py": "visualdl"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(TOP)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -43,7 +42,7 @@ def ago(seconds):
 
 
 def process(**other):
-    return {"host": platform.node(), "pid": os.getpid(), "started": record._start_of(os.getpid())} | other
+    return record._this_process() | other
 
 
 # "last_seen" is so many seconds ago.
@@ -59,11 +58,8 @@ AT_120 = {"progress": {"step": 120, "num_steps": 500}, "last_seen": 40}
         ({"status": "trained", "process": process(), "last_seen": 9999}, "running", "before the first step, seen"),
         ({"status": "running", "process": process(started=1), **AT_120}, "killed", "step 120 of 500, last seen 20"),
         ({"status": "running", "process": process(host="other"), **AT_120}, "running", "s ago on other"),
-        (
-            {"status": "running", "process": process(host="other"), "last_seen": 601},
-            "killed",
-            "on other; the same",
-        ),
+        ({"status": "running", "process": process(namespace=1, pid=1), **AT_120}, "running", "s ago"),
+        ({"status": "running", "process": process(host="other"), "last_seen": 601}, "killed", "on other; the same"),
         ({"status": "running", "process": process(started=None), "last_seen": 601}, "killed", "last seen"),
         ({"status": "running", "process": process(), "last_seen": -3600}, "running", "seen 0 s ago"),
         ({"status": "running"}, "killed", "no sign of life"),
@@ -98,7 +94,7 @@ def test_a_process_that_has_ended_is_not_alive(tmp_path, reap):
         {"status": ["running"]},
         {"status": "running", "last_seen": "yesterday"},
         {"status": "running", "last_seen": "2026-01-01T00:00:00"},
-        {"status": "running", "process": {"host": platform.node(), "pid": "1", "started": 1}, "last_seen": ago(1)},
+        {"status": "running", "process": process(pid="1"), "last_seen": ago(1)},
         {"status": "running", "progress": {"step": 1}, "last_seen": ago(1)},
         {"status": "failed", "reason": ["no"]},
         {"hyper_parameters": [1]},
@@ -161,9 +157,8 @@ def test_a_signal_is_on_record_and_gone_on_from(train, tmp_path, monkeypatch):
     replace_loss(monkeypatch, lambda *words: os.kill(os.getpid(), signal.SIGTERM) or HEAD.loss(*words))
     assert train()[0] == 143
     found = Record.read(tmp_path)
-    assert (
-        found.status == "stopped" and found.remark == "stopped by SIGTERM; the same command goes on from where it was"
-    )
+    remark = "stopped by SIGTERM; the same command goes on from where it was"
+    assert (found.status, found.remark) == ("stopped", remark)
     monkeypatch.undo()
     status, out, said = train()
     assert status == 0 and "checkpoint-1" in out, said
@@ -261,6 +256,36 @@ def test_a_finished_training_is_not_undone_by_what_comes_after(train, run_on_dem
     assert content(tmp_path) == before
 
 
+def test_a_training_that_is_interrupted_as_it_ends_is_not_done_again(train, tmp_path, monkeypatch):
+    write = Run.write
+
+    def interrupted(run, **fields):
+        write(run, **fields)
+        if run.fields["status"] == "finished":
+            raise Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write", interrupted)
+        assert train()[0] == 143
+    assert Record.read(tmp_path).is_trained
+    status, out, said = train()
+    assert status == 0 and "trained already" in out, said
+    assert Record.read(tmp_path).status == "finished"
+
+
+def test_a_rank_records_nothing_before_the_first_one_holds_the_folder(tmp_path, monkeypatch):
+    def barrier():
+        raise RuntimeError("the first rank has found the folder in use, and gone")
+
+    put(tmp_path, status="running", task="TNEWS", model="m", last_seen=ago(1))
+    before = content(tmp_path)
+    monkeypatch.setattr(ranks, "rank", lambda: 1)
+    monkeypatch.setattr(session.device, "barrier", barrier)
+    with pytest.raises(RuntimeError), session.recorded_run(settings_of(tmp_path), TASKS["TNEWS"]):
+        pass
+    assert content(tmp_path) == before
+
+
 def test_a_failed_prediction_leaves_nothing_in_the_model_s_folder(run_on_demo, demo, tmp_path):
     shutil.copytree(demo / "model", tmp_path / "model")
     before = {path.name for path in (tmp_path / "model").iterdir()}
@@ -271,9 +296,13 @@ def test_a_failed_prediction_leaves_nothing_in_the_model_s_folder(run_on_demo, d
         assert {path.name for path in (tmp_path / "model").iterdir()} - {".lock"} == before
 
 
-def new_run(folder, **other):
+def settings_of(folder, **other):
     given = {"output_dir": str(folder), "model_name_or_path": "m", "do_train": True, **other}
-    return Run("TNEWS", "accuracy", Settings.resolve(given, TASKS["TNEWS"], 1, {}), "cpu")
+    return Settings.resolve(given, TASKS["TNEWS"], 1, {})
+
+
+def new_run(folder, **other):
+    return Run("TNEWS", "accuracy", settings_of(folder, **other), "cpu")
 
 
 def test_the_rank_that_failed_first_says_why(tmp_path, monkeypatch):

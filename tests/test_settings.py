@@ -75,7 +75,7 @@ def test_the_published_batch_is_shared_out_over_the_gpus(caplog, task, words, gp
     args = resolved("--model_name_or_path", *words.split(), task=task, gpus=gpus)
     args.log(TASKS[task], gpus)
     assert args.batch_size == each
-    lines = [example.getMessage() for example in caplog.examples if example.levelname == "WARNING"]
+    lines = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
     assert len(lines) == bool(warning) and all(re.search(warning, line) for line in lines)
 
 

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from clue_utils import settings
 from clue_utils.errors import UserError
+from clue_utils.files import Busy, locked_folder
 from clue_utils.grid import search_space
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record, trained_with, write_failure
@@ -225,8 +226,9 @@ def run(plan: Plan) -> int:
     elif status == 0:
         print(f"{name}: finished, {ending(plan)}, {time.monotonic() - begin:.0f} s")
     else:
-        failed = Record.read(plan.folder) or Record()
-        print(f"{name}: failed with status {status}: {failed.remark} (log: {plan.log})")
+        found = Record.read(plan.folder) or Record()
+        reason = f"another run is writing there: {found.remark}" if found.status == "running" else found.remark
+        print(f"{name}: failed with status {status}: {reason} (log: {plan.log})")
     return status
 
 
@@ -261,7 +263,8 @@ def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
             *_, said = filter(str.strip, last_lines(plan.log, 5))
             if status and not is_killed and said not in shlex.join(command(plan, micro_batches)):
                 reason = said.removeprefix("error: ")  # such as of a flag that the script does not take
-            write_failure(plan.folder, reason, status or 1, **_described(plan, micro_batches))
+            with contextlib.suppress(Busy), locked_folder(plan.folder):  # not over the record of another run
+                write_failure(plan.folder, reason, status or 1, **_described(plan, micro_batches))
             return status or 1
         advised = int(after.advice.get(_MICRO_BATCHES, 0))
         if advised <= micro_batches:

@@ -93,7 +93,7 @@ def remove_all(folder: Path) -> None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The update that a folder ``checkpoint-<step>`` is named for; 0 for another name."""
+    """The step that a folder ``checkpoint-<step>`` is named for; 0 for another name."""
     match = _NAME.fullmatch(checkpoint.name)
     return int(match[1]) if match else 0
 

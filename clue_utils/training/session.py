@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Dataset:
 
 
 class Session:
-    """What a run works with: tokenizer, method, head, example (``run``) and padding (``collate``), and through them
+    """What a run works with: tokenizer, method, head, record (``run``) and padding (``collate``), and through them
     data, models and predictions.
 
     Args:
@@ -164,10 +165,22 @@ def execute(args: Settings, task: Task, build_method: Callable[[Any], Method], w
     After training, evaluation and prediction use the best checkpoint. Arguments as of :class:`Session`.
     """
     device.start(args.device, args.precision)
+    with recorded_run(args, task) as run:
+        _execute(args, Session(args, task, run, build_method, watch))
+
+
+@contextlib.contextmanager
+def recorded_run(args: Settings, task: Task) -> Iterator[Run]:
+    """Hold the output folder for a run, yield its record, and note there how it ended.
+
+    Raises:
+        UserError: another run is at work there, or what is there is not to be gone on with.
+    """
     with locked_folder(Path(args.output_dir)):
+        device.barrier()  # no rank writes there, be it why it failed, before rank 0 holds the folder
         run = Run(task.name, task.metric, args, paddle.get_device())
         with run.recorded():
-            _execute(args, Session(args, task, run, build_method, watch))
+            yield run
             run.finish(device.peak_memory_bytes())
 
 

@@ -153,7 +153,7 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
     assert len(load(tmp_path, C3, "test1.0", b"\xef\xbb\xbf" + document.encode())) == 1
 
 
-def test_no_line_end_after_the_last_record(tmp_path):
+def test_no_line_end_after_the_last_example(tmp_path):
     assert len(load(tmp_path, TNEWS, "train", lines(TNEWS_1, TNEWS_1).rstrip())) == 2
 
 

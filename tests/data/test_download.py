@@ -171,16 +171,6 @@ def test_goes_on_in_a_later_run(server, tmp_path, monkeypatch):
     assert server.requests == [None, "bytes=400000-"]
 
 
-def test_a_whole_file_left_by_a_killed_run_is_not_fetched_again(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "_RETRY_DELAYS", ())
-    with monkeypatch.context() as killed:
-        killed.setattr(download, "_digests", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            download.fetch(task_for(server), tmp_path)
-    assert_fetched(download.fetch(task_for(server), tmp_path))
-    assert server.requests == [None]
-
-
 def test_starts_anew_where_the_server_knows_no_ranges(server, tmp_path):
     server.cuts, server.ranges = [400_000], False
     assert_fetched(download.fetch(task_for(server), tmp_path))

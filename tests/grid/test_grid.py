@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ import quickstart
 import run_trial
 import slurm_job
 from clue_utils.errors import UserError
+from clue_utils.files import locked_folder
 from clue_utils.grid import outcomes, schedule, trial
 from clue_utils.grid.search_space import Trial
 from clue_utils.tasks import TASKS
@@ -32,6 +34,7 @@ needs_parallel = pytest.mark.skipif(shutil.which("parallel") is None, reason="ne
 # Stands for the scripts of the tasks: notes its words, then does what FAKE_* in the environment say.
 SCRIPT = r"""
 import json, os, signal, sys, time
+from datetime import datetime, timezone
 from pathlib import Path
 
 words = sys.argv[1:]
@@ -380,6 +383,18 @@ def test_a_failed_trial_says_why(place):
     assert place.call(run_trial, *AFQMC[:-2], "43", "1", DEVICE="cpu", FAKE_SIGNAL="9")[0] == 137
     (_, killed), damages = outcomes.read_trials(place.folder / "results/m/AFQMC", TASKS["AFQMC"])
     assert killed.trial == Trial("AFQMC", 1e-5, 16, 0.1, 43, 1) and killed.reason == "killed by SIGKILL"
+
+
+def test_a_trial_leaves_the_record_of_another_run_alone(place):
+    folder = place.folder / "results/m/AFQMC/1e-5_16_0.1_42"
+    folder.mkdir(parents=True)
+    now = datetime.now(timezone.utc).isoformat()
+    text = json.dumps({"status": "running", "last_seen": now, "progress": {"step": 1, "num_steps": 9}})
+    (folder / "result.json").write_text(text)
+    with locked_folder(folder):
+        status, out, _ = place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_SIGNAL="9")
+    assert status == 137 and "another run is writing there: step 1 of 9, seen " in out
+    assert (folder / "result.json").read_text() == text
 
 
 def test_what_stopped_another_process_of_a_trial_stands_in_its_log(place):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 from pathlib import Path
@@ -132,33 +131,6 @@ def test_the_exported_model_gives_the_same_logits(run, trained, tmp_path, demo):
     model.eval()
     expected = model(*[paddle.to_tensor(x) for x in inputs]).numpy()
     np.testing.assert_allclose(logits.numpy(), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (("--save_steps", 10, "--eval_steps", 4), "--save_steps 10 is not a multiple of --eval_steps 4"),
-        (("--learning_rate", -1), "argument --learning_rate: '-1.0' is not a number above 0"),
-        (("--learning_rat", 1), r"did you mean --learning_rate\?"),
-        (("--metric_for_best_model", "eval_f1"), "--metric_for_best_model eval_f1"),
-    ],
-)
-def test_a_mistake_is_one_line(run, tmp_path, words, line):
-    status, _, error = run("TNEWS", tmp_path, *TRAINING, *words)
-    assert status == 2
-    assert re.search(rf"error: .*{line}", error), error
-    assert "Traceback" not in error
-
-
-def test_what_is_kept_is_the_best_without_being_asked(run, tmp_path):
-    words = "--do_train --max_steps 6 --save_steps 2 --max_seq_length 16 --per_device_train_batch_size 4"
-    status, _, error = run("TNEWS", tmp_path, *words.split(), "--learning_rate", 1e-3)
-    assert status == 0, error
-    best = json.loads((tmp_path / "result.json").read_text())["best_step"]
-    kept, of_best = tmp_path / "model.safetensors", tmp_path / f"checkpoint-{best}"
-    (stored,) = of_best.glob("model*.safetensors")
-    ours, theirs = load_file(str(kept)), load_file(str(stored))
-    assert ours.keys() == theirs.keys() and all((ours[name] == theirs[name]).all() for name in ours)
 
 
 @pytest.mark.parametrize(

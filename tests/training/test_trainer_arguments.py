@@ -205,6 +205,9 @@ def test_a_flag_without_effect_here_is_refused_by_name(flags_of, capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        ("--learning_rat 1", "unknown argument '--learning_rat': did you mean --learning_rate?"),
+        ("--learning_rate -1", "argument --learning_rate: '-1.0' is not a number above 0"),
+        ("--metric_for_best_model eval_f1", "--metric_for_best_model eval_f1: choose one of accuracy, loss"),
         ("--adam_beta1 1", "argument --adam_beta1: '1.0' is not a number from 0 to below 1"),
         ("--eval_steps 0", "argument --eval_steps: '0' is not an integer of at least 1"),
         ("--optim adafactor", "--optim adafactor: choose one of adamw, adamw_mini"),
