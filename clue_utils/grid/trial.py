@@ -241,6 +241,18 @@ def lock(file: IO[Any], wait: bool = True) -> bool:
     return True
 
 
+def is_at_work(folder: Path) -> bool:
+    """Whether a process holds the lock of a trial's log: its record may not say so yet, or still tell of an earlier run."""
+    try:
+        with open(folder / search_space.LOG_FILE, encoding="utf-8") as log:
+            fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _num_micro_batches(plan: Plan) -> int:
     """Micro-batches that the flags ask for, or more where an earlier run of the trial needed them to fit memory."""
     earlier = Record.read(plan.folder) or Record()
