@@ -242,7 +242,7 @@ def lock(file: IO[Any], wait: bool = True) -> bool:
 
 
 def is_at_work(folder: Path) -> bool:
-    """Whether a process holds the lock of a trial's log: its record may not say so yet, or still tell of an earlier run."""
+    """Whether a process holds the lock of a trial's log, whatever its record says by now or still tells of before."""
     try:
         with open(folder / search_space.LOG_FILE, encoding="utf-8") as log:
             fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
