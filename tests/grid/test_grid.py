@@ -14,6 +14,7 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -131,12 +132,9 @@ class Place:
 
     def call(self, script, *words: str, **environment: str) -> tuple[int, str, str]:
         """Run the ``main`` of a script in this process."""
-        with pytest.MonkeyPatch.context() as patch:
+        variables = mock.patch.dict(os.environ, self.environment | environment, clear=True)
+        with pytest.MonkeyPatch.context() as patch, variables:  # what the script sets is undone too
             patch.chdir(self.folder)
-            for name in [name for name in os.environ if name not in self.environment]:
-                patch.delenv(name)
-            for name, value in (self.environment | environment).items():
-                patch.setenv(name, value)
             return self._run_script(script.main, *words)
 
     def done(self) -> list[dict]:
