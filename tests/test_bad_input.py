@@ -81,10 +81,6 @@ def finished_run(scene: Scene) -> None:
 
 CASES: dict[str, Case] = {
     # Flags
-    "mistyped flag": (
-        flag("--learning_rat", 1e-5),
-        r"unknown argument '--learning_rat': did you mean --learning_rate\?",
-    ),
     "unknown task": (flag("--task_name", "TNEW"), r"unknown task 'TNEW': choose one of AFQMC, TNEWS"),
     "a task of another script": (flag("--task_name", "C3"), r"C3 is a reading task: run mrc/run_c3.py"),
     "a device that is not there": (flag("--device", "gpu"), r"--device gpu: .*pass --device cpu"),
@@ -100,10 +96,6 @@ CASES: dict[str, Case] = {
     "not UTF-8": (lambda s: s.append(b'{"sentence": "\xff\xfe"}\n'), r"train\.json:\d+: .*UTF-8"),
     "an array for lines": (
         lambda s: (s.data / "train.json").write_text(json.dumps([{"sentence": "中" * 99, "label": "100"}] * 99)),
-        r"train\.json:1: a JSON array in place of one JSON object a line",
-    ),
-    "an array over several lines": (
-        lambda s: (s.data / "train.json").write_text("[\n{}\n]"),
         r"train\.json:1: a JSON array in place of one JSON object a line",
     ),
     "a value that is long and nested": (

@@ -13,21 +13,22 @@ import run_clue_classifier_trainer
 from clue_utils import settings, tasks
 from clue_utils.errors import UserError
 from clue_utils.record import trained_with
+from clue_utils.training import trainer_arguments
+from clue_utils.training.session import Session
+from clue_utils.training.trainer import SeededBatches
+from clue_utils.training.trainer_arguments import NOT_RECORDED, NUMBERS, RECORDED, TrainingArguments
 
 REQUIRED = "--dataset tnews --model_name_or_path m --output_dir o --do_train"
 
 
 @pytest.fixture(scope="module")
 def flags_of():
-    from clue_utils.training import trainer_arguments
-
     return lambda *words: trainer_arguments.parse_arguments([*REQUIRED.split(), *map(str, words)], None)
 
 
 @pytest.fixture(scope="module")
 def completed(flags_of):
     """What flags come to: PaddleNLP's arguments."""
-    from clue_utils.training import trainer_arguments
 
     def complete(*words):
         flags = flags_of(*words)
@@ -136,8 +137,6 @@ def test_the_last_update_is_evaluated_and_saved_too(run, tmp_path, words, evalua
 )
 def test_the_record_names_what_is_kept(run, tmp_path, monkeypatch, words, kept):
     """Chosen by another metric than the task's, or not at all: the score on record is that of the kept weights."""
-    from clue_utils.training.session import Session
-
     scores = {2: (0.3, 0.5), 4: (0.5, 0.9), 6: (0.4, 0.8)}
     metrics = iter([{"accuracy": accuracy, "loss": loss} for accuracy, loss in scores.values()])
     monkeypatch.setattr(Session, "evaluate", lambda *_: next(metrics))
@@ -152,8 +151,6 @@ def test_the_record_names_what_is_kept(run, tmp_path, monkeypatch, words, kept):
 
 
 def test_an_epoch_s_leftover_batches_are_not_part_of_the_next_update():
-    from clue_utils.training.trainer import SeededBatches
-
     def rows(epoch, num_parts, num_steps=100):
         per_epoch = max(1, 5 // num_parts)
         batches = SeededBatches(range(18), 4, 1, num_parts, per_epoch, num_steps)
@@ -176,12 +173,9 @@ def other_value(field):
 
 
 def test_each_training_argument_is_recorded_or_refused_or_cannot_change_what_is_learnt():
-    from clue_utils.training import trainer_arguments
-    from clue_utils.training.trainer_arguments import NOT_RECORDED, NUMBERS, RECORDED, REFUSED, TrainingArguments
-
     names = {entry.name for entry in dataclasses.fields(TrainingArguments)}
     plain = {*settings.HYPER_PARAMETERS} & names
-    groups = (set(REFUSED), set(NOT_RECORDED), set(RECORDED), plain)
+    groups = (set(trainer_arguments.REFUSED), set(NOT_RECORDED), set(RECORDED), plain)
     assert sum(len(group) for group in groups) == len(set().union(*groups)) == len(names)
     assert set().union(*groups) == names and {*trainer_arguments.WORDS} <= names
     assert {*NUMBERS} <= names | {"dropout", "max_seq_length", "num_proc"}
@@ -190,9 +184,7 @@ def test_each_training_argument_is_recorded_or_refused_or_cannot_change_what_is_
 
 
 def test_a_flag_without_effect_here_is_refused_by_name(flags_of, capsys):
-    from clue_utils.training import trainer_arguments
-
-    fields = {entry.name: entry for entry in dataclasses.fields(trainer_arguments.TrainingArguments)}
+    fields = {entry.name: entry for entry in dataclasses.fields(TrainingArguments)}
     for name, reason in trainer_arguments.REFUSED.items():
         with pytest.raises(SystemExit):
             flags_of(f"--{name}", other_value(fields[name]))
@@ -262,8 +254,6 @@ CHANGED = {
 
 
 def test_what_changes_learning_is_recorded_and_compared_when_a_run_is_gone_on_with(run, tmp_path):
-    from clue_utils.training.trainer_arguments import RECORDED
-
     assert {*CHANGED} == {*RECORDED}
     flags = ("--max_steps", 2, "--save_steps", 2)
     assert run(tmp_path, *flags)[0] == 0
