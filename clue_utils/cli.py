@@ -167,7 +167,7 @@ class Parser(argparse.ArgumentParser):
         flag = word.split("=")[0]
         known = [name for name in self._option_string_actions if name not in ("-h", "--help")]
         meant = [name for name in _OTHERS_NAMES.get(flag, ()) if name in known]
-        close = meant or difflib.get_close_matches(flag, known, n=1)
+        close = meant or difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
         return f"unknown argument {show(word)}" + (f": did you mean {close[0]}?" if close else "")
 
     def error(self, message: str) -> NoReturn:

@@ -83,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
         flags.append("--prune")
     os.environ["RESULTS_DIR"] = str(args.results or trial.results_dir())
     trial.ending(trial.make_plan(rest[0], trials[0], flags, ()))  # a flag that no trial could take is said once
+    trial.require_known_flags(rest[0], trials, flags)
     schedule.require_parallel()
     gpus = args.gpus or (() if args.cpu_slots else trial.visible_gpus())
     if args.hosts:

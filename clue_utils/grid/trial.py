@@ -147,6 +147,20 @@ def make_plan(model: str, trial: Trial, flags: Sequence[str], gpus: Sequence[str
     return Plan(model, trial, folder, flags, given, tuple(gpus[:number]), note)
 
 
+def require_known_flags(model: str, trials: Sequence[Trial], flags: Sequence[str]) -> None:
+    """Ask each script that runs one of the trials whether it knows the flags: rather one line than a failure of each.
+
+    Raises:
+        UserError: a script has no such flag.
+    """
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])}
+    for task in {TASKS[one.task].script: TASKS[one.task] for one in trials}.values() if flags else ():
+        words = [sys.executable, *script_words(task, model, "output", *flags, "--help")]
+        done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=variables, text=True)
+        if done.returncode:
+            raise UserError(f"{task.script}: {done.stderr.strip().rpartition('error: ')[2]}")
+
+
 def ending(plan: Plan) -> str:
     """How a finished trial ended, such as "accuracy 0.5612"; "" for one that is not finished.
 

@@ -575,6 +575,8 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
         ("m --task TNEWS", "did you mean --tasks?"),
         ("m n", "n is no flag's value"),
         ("-n m", "unknown argument '-n'"),
+        ("m --tasks AFQMC -- --max_step 4", "classifier.py: unknown argument '--max_step': did you mean --max_steps?"),
+        ("m --tasks C3 AFQMC -- --doc_stride 9", "error: mrc/run_c3.py: unknown argument '--doc_stride'"),
         ("m --tasks AFQMC -- --device cpu", "error: --device is set by the trial itself: leave it out after --\n"),
     ],
 )
