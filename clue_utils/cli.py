@@ -116,6 +116,28 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
 
 
+# What the flags of other programs, and the Trainer's, are called here: the first that a script has.
+_OTHERS_NAMES = {
+    "--lr": ("--learning_rate", "--learning_rates"),
+    "--epochs": ("--num_train_epochs",),
+    "--max_length": ("--max_seq_length",),
+    "--model": ("--model_name_or_path",),
+    "--task": ("--task_name", "--tasks", "--dataset"),
+    "--dataset": ("--task_name",),
+    "--task_name": ("--dataset", "--tasks"),
+    "--train_file": ("--data_dir",),
+    "--validation_file": ("--data_dir",),
+    "--test_file": ("--data_dir",),
+    "--train_batch_size": ("--batch_size", "--per_device_train_batch_size"),
+    "--batch_size": ("--per_device_train_batch_size", "--batch_sizes"),
+    "--per_device_train_batch_size": ("--batch_size",),
+    "--per_device_eval_batch_size": ("--eval_batch_size",),
+    "--eval_batch_size": ("--per_device_eval_batch_size",),
+    "--warmup_ratio": ("--warmup_proportion",),
+    "--warmup_proportion": ("--warmup_ratio",),
+}
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line and which suggests the flag that was meant."""
 
@@ -136,11 +158,16 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if word.startswith("--") and word.split("=")[0] not in {"--", *self._option_string_actions}:
                 self.error(self._explain(word))
-        return self.parse_known_args(words, namespace)
+        parsed, rest = self.parse_known_args(words, namespace)
+        if flag := next((word for word in rest if word.startswith("-")), None):
+            self.error(self._explain(flag))
+        return parsed, rest
 
     def _explain(self, word: str) -> str:
         flag = word.split("=")[0]
-        close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        known = [name for name in self._option_string_actions if name not in ("-h", "--help")]
+        meant = [name for name in _OTHERS_NAMES.get(flag, ()) if name in known]
+        close = meant or difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
         return f"unknown argument {show(word)}" + (f": did you mean {close[0]}?" if close else "")
 
     def error(self, message: str) -> NoReturn:

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clue_utils import cli, files
-from clue_utils.cli import Parser
 from clue_utils.grid import outcomes, search_space
 from clue_utils.report import collect, page, render, tables
 
 PAGE = "report.html"
-
 EXAMPLE = """\
 example:
   python scripts/report.py rbt6 ernie-3.0-base-zh
@@ -22,7 +20,7 @@ example:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(description=__doc__, epilog=EXAMPLE)
+    parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="a folder with <task>/<run>/result.json, or a model's name"
     )

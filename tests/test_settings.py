@@ -122,6 +122,10 @@ def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
     ("words", "line"),
     [
         ("--do_trian", "did you mean --do_train?"),
+        ("--lr 1e-5", "'--lr': did you mean --learning_rate?"),
+        ("--per_device_train_batch_size=8", "did you mean --batch_size?"),
+        ("--warmup_ratio 0.1", "did you mean --warmup_proportion?"),
+        ("--hellp", "unknown argument '--hellp' (--help"),
         ("--batch_size 0", "--batch_size: '0' is not an integer of at least 1"),
         (f"--batch_size {'9' * 400}", "is not an integer of at least 1"),
         ("--learning_rate nan", "--learning_rate: 'nan' is not a number above 0"),

@@ -16,10 +16,8 @@ from typing import NamedTuple
 from clue_utils import cli, tasks
 from clue_utils.errors import UserError
 
-# Where the shell scripts keep the folders of all models, unless told otherwise.
+# The folder of all models, unless told otherwise.
 RESULTS_DIR = "results"
-
-
 # What a trial prints, in its folder.
 LOG_FILE = "trial.log"
 
@@ -87,7 +85,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             f"--{name}", nargs="+", type=number, default=(), metavar=metavar, help="(default: those of the task)"
         )
     counts = sorted({task.num_gpus for task in tasks.TASKS.values()})
-    group.add_argument("--cards", type=int, choices=counts, help="only the tasks that take so many cards")
+    group.add_argument("--cards", type=int, choices=counts, help="only the tasks that take so many GPUs")
     group.add_argument(
         "--shuffle",
         action="store_true",
