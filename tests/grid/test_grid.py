@@ -31,7 +31,6 @@ from clue_utils.tasks import TASKS
 
 TOP = Path(__file__).parents[2]
 needs_parallel = pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")
-
 # Stands for the scripts of the tasks: notes its words, then does what FAKE_* in the environment say.
 SCRIPT = r"""
 import json, os, signal, sys, time
@@ -80,8 +79,6 @@ if "FAKE_SIGNAL" in os.environ:
 call["end"] = time.time()
 write_note()
 """
-
-
 # Stands for the interpreter.
 PYTHON = """\
 #!/bin/sh
