@@ -35,7 +35,6 @@ from clue_utils.training.trainer_arguments import (  # noqa: E402
 )
 
 logger = logging.getLogger("clue_utils.trainer")
-
 # Where --do_export writes, within the output folder.
 EXPORT_NAME = "inference/model"
 

@@ -158,7 +158,10 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if word.startswith("--") and word.split("=")[0] not in {"--", *self._option_string_actions}:
                 self.error(self._explain(word))
-        return self.parse_known_args(words, namespace)
+        parsed, rest = self.parse_known_args(words, namespace)
+        if flag := next((word for word in rest if word.startswith("-")), None):
+            self.error(self._explain(flag))
+        return parsed, rest
 
     def _explain(self, word: str) -> str:
         flag = word.split("=")[0]

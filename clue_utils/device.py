@@ -17,7 +17,6 @@ from clue_utils.errors import UserError
 from clue_utils.settings import PRECISIONS
 
 logger = logging.getLogger(__name__)
-
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 

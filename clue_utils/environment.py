@@ -27,7 +27,6 @@ from clue_utils.settings import Settings
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
-
 _LOCKED_SET = "install the locked set: pip install --no-deps -r requirements.txt"
 
 

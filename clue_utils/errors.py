@@ -12,8 +12,6 @@ from typing import Any
 _brief = reprlib.Repr()
 _brief.maxlevel = 2
 _brief.maxstring = _brief.maxlong = 60
-
-
 # File-system errors that are the user's to mend, not the program's.
 USER_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}

@@ -18,7 +18,6 @@ from clue_utils import ranks
 from clue_utils.errors import UserError
 
 logger = logging.getLogger(__name__)
-
 _LOCK_FILE = ".lock"
 
 

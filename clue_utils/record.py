@@ -23,24 +23,18 @@ from clue_utils.files import write_text_atomically
 from clue_utils.settings import Settings, differences
 
 T = TypeVar("T")
-
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
 WEIGHTS_FILE = "model.safetensors"
-
 # Written by PaddleNLP's Trainer besides.
 TRAINER_FILES = ("all_results.json", "train_results.json", "eval_results.json", "trainer_state.json")
-
 # Different settings that are named in one line.
 _MOST_SHOWN = 4
-
 # What ``Run.fields`` holds before the first evaluation, beside an empty history.
 NO_EVALUATION = {"best_metric": None, "best_step": None, "best_metrics": None}
-
 # Seconds from one sign of life of a run to the next, and after how many without one a run on another machine counts as
 # dead: loading a model, or the answers of a large test set, may take minutes.
 SIGN_INTERVAL, LONGEST_SILENCE = 30.0, 600.0
-
 # Fields that stand in a record only while its run is at work, and those that say how it ended if it did not finish.
 _OF_WORK = ("progress", "last_seen", "process")
 _OF_FAILURE = ("reason", "exit_status", "advice", "is_trained")

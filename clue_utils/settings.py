@@ -21,10 +21,8 @@ from clue_utils.errors import UserError, show
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
-
 # --precision -> Paddle's name of the number type.
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
 P = ParamSpec("P")
 S = TypeVar("S", bound="Settings")
 
@@ -102,7 +100,6 @@ def _as_field(make: Callable[P, Flag]) -> Callable[P, Any]:
 
 # Fields of a dataclass, made of what :class:`Flag` takes.
 flag, recorded = _as_field(Flag), _as_field(functools.partial(Flag, is_recorded=True))
-
 _OF_TASK = Lookup("the task's", lambda name, at: (getattr(at.task, name), f"registry, {at.task.name}"))
 _BEST = Lookup("the model's best", lambda name, at: (getattr(at.best, name), at.origin_of_best))
 _SHARED_BEST = Lookup(
@@ -112,10 +109,8 @@ _SHARED_BEST = Lookup(
         f"{at.origin_of_best}: {at.best.batch_size} over all GPUs",
     ),
 )
-
 MODEL, ACTIONS, ENSEMBLE, TRAINING = "model and data", "what to do (at least one)", "ensemble", "training"
 OUTPUT, DEVICE = "output", "device"
-
 # The headings of --help in their order, before those of one script alone, and what is said below them.
 GROUPS = {"task": None, MODEL: None, ACTIONS: None, ENSEMBLE: None} | {
     TRAINING: "A flag left out takes the value the checkpoint was trained with, else the registry's for the task.",

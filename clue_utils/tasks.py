@@ -92,7 +92,6 @@ class Task:
 
 # Of every published run.
 SEED = 42
-
 # An example with this gold label has no agreed answer; the official readers leave it out.
 NO_LABEL = "-"
 # A C3 question has at most this many choices, and at least two.
@@ -104,7 +103,6 @@ NUM_CANDIDATES = 10
 ASSIGNMENT_RULES = ("joint", "greedy")
 # The folder's names for CLUE's two generations of test sets.
 TEST_1_0, TEST_1_1, TEST = "test1.0", "test1.1", "test"
-
 _BOS = "https://bj.bcebos.com/paddlenlp/datasets/"
 _BOS_MRC = "https://paddlenlp.bj.bcebos.com/datasets/"
 _PAIR = {"sentence1": str, "sentence2": str}
@@ -385,9 +383,7 @@ _ALL = (
         },
     ),
 )
-
 TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
-
 # A set of 514 pairs that shows how a model handles nine phenomena of Chinese: no score counts it, it has test examples
 # only, and CMNLI's model answers it. Its fields have names of their own. No source says its file name on the
 # leaderboard, which is formed by the rule that its notes give for every task.
@@ -405,7 +401,6 @@ DIAGNOSTICS = replace(
     submissions={TEST: "diagnostics_predict.json"},
     md5={},
 )
-
 CLASSIFICATION_TASKS = tuple(task.name for task in _ALL if task.kind == "classification")
 
 

@@ -20,7 +20,6 @@ from clue_utils.tasks import MAX_CHOICES
 
 # What official code puts in the place of choices that a question does not have.
 MISSING_CHOICE = "无效答案"
-
 EXAMPLE = """\
 example:
   python -m paddle.distributed.launch --gpus "0,1,2,3" run_c3.py --model_name_or_path ernie-3.0-base-zh \\

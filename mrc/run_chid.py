@@ -23,13 +23,11 @@ from clue_utils.settings import Settings, recorded
 from clue_utils.tasks import ASSIGNMENT_RULES, BLANK, NUM_CANDIDATES
 
 logger = logging.getLogger("clue_utils.chid")
-
 # Idioms have four characters nearly always; the window leaves room for one of them and the blank's mark.
 IDIOM_TOKENS = 4
 BLANK_MARK = "[unused1]"
 # The official preprocessing writes these marks in ASCII; a dash of two characters, as Chinese has it, becomes "--".
 ASCII_MARKS = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-", "―": "-", "…": "..."})
-
 EXAMPLE = """\
 example:
   python run_chid.py --model_name_or_path ernie-3.0-base-zh --output_dir chid_model --do_train --do_predict

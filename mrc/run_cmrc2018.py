@@ -26,12 +26,10 @@ from clue_utils.settings import Settings, recorded
 START_REPAIR = 3
 # What the official code answers where no span is allowed.
 NO_ANSWER = "empty"
-
 EXAMPLE = """\
 example:
   python run_cmrc2018.py --model_name_or_path ernie-3.0-base-zh --output_dir cmrc_model --do_train --do_predict
 """
-
 Span = tuple[int, int]
 
 

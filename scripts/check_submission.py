@@ -7,13 +7,12 @@ import os
 from pathlib import Path
 
 from clue_utils import cli
-from clue_utils.cli import Parser
 from clue_utils.errors import UserError
 from clue_utils.leaderboard import check_zip, file_names
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(
+    parser = cli.Parser(
         description=__doc__, epilog="example: python scripts/check_submission.py submit.zip --data_dir clue_data"
     )
     parser.add_argument("zip", type=Path, help="the file that is to be submitted")

@@ -22,10 +22,12 @@ from clue_utils.grid import schedule, search_space, trial
 
 USAGE = "bash scripts/grid_search.sh MODEL [FLAG...] [-- FLAG OF EVERY TRIAL...]"
 MORE = """\
-Flags behind -- go to the script of every trial, such as --data_dir.
+MODEL is a name or the folder of a checkpoint. Flags behind -- go to the script of every trial, such as --data_dir.
 
 Environment: PYTHON, as in scripts/run_trial.sh; PYTHON, CLUE_DATA_DIR, CLUE_CACHE_DIR and OMP_NUM_THREADS are passed
 on to the hosts. Exit status: 0 all finished, 1 some failed, 2 a wrong flag, 128 and the signal's number interrupted.
+
+example: bash scripts/grid_search.sh ernie-3.0-base-zh --gpus 0,1,2,3 --tasks TNEWS C3 -- --data_dir clue_data
 """
 
 

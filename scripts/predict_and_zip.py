@@ -8,7 +8,6 @@ checkpoint, else the best trained trial MODEL_DIR/<task>/*/. A task without one 
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,15 +79,9 @@ def predict(task: Task, members: Sequence[Path], output: Path, flags: Sequence[s
     """
     ensemble = ["--ensemble", *members[1:]] if members[1:] else []
     words = trial.script_words(task, members[0], output, *ensemble, "--do_predict", *flags)
-    log = output.with_name(f"{output.name}.log")
     output.parent.mkdir(exist_ok=True)
-    with open(log, "w") as file:
-        status = subprocess.run(
-            [trial.interpreter(), *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file
-        ).returncode
-    if status:
-        print(f"{task.name} failed; the end of {log}:", *trial.last_lines(log, 20), sep="\n", file=sys.stderr)
-        raise SystemExit(status if status > 0 else 128 - status)
+    if status := trial.run_script(words, output.with_name(f"{output.name}.log"), task.name):
+        raise SystemExit(status)
 
 
 def main(argv: list[str] | None = None) -> None:

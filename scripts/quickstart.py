@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -39,18 +38,13 @@ def run_task(place: str, task: Task) -> float:
         SystemExit: the script failed; the end of its log is shown.
     """
     print(f"{place}: train, evaluate, predict", flush=True)
-    log = OUTPUT / f"{task.name}.log"
     flags = ["--data_dir", DEMO / "data", "--overwrite_output_dir", "--device", "cpu", *training_flags(task)]
     words = trial.script_words(
         task, DEMO / "model", OUTPUT / task.name, *flags, "--do_train", "--do_eval", "--do_predict"
     )
-    with open(log, "w") as file, cli.timed() as seconds:
-        done = subprocess.run(
-            [trial.interpreter(), *words], stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
-    if done.returncode:
-        if 0 < done.returncode <= 128:  # else by a signal
-            print(f"{place} failed; the end of {log}:", *trial.last_lines(log, 20), sep="\n", file=sys.stderr)
+    with cli.timed() as seconds:
+        status = trial.run_script(words, OUTPUT / f"{task.name}.log", place, OMP_NUM_THREADS="1")
+    if status:
         raise SystemExit(1)
     result = Record.read(OUTPUT / task.name) or Record()
     print(f"{place}: {result.metric} {result.score:.2f}, {seconds():.0f} s", flush=True)

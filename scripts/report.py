@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clue_utils import cli, files
-from clue_utils.cli import Parser
 from clue_utils.grid import outcomes, search_space, trial
 from clue_utils.report import collect, page, render, tables
 
@@ -23,7 +22,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(usage=USAGE, description=__doc__, epilog=EXAMPLE)
+    parser = cli.Parser(usage=USAGE, description=__doc__, epilog=EXAMPLE)
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="a folder with <task>/<run>/result.json, or a model's name"
     )

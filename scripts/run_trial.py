@@ -8,6 +8,7 @@ with the --gradient_accumulation_steps that the script advises: the batch stays 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     usage = f"bash scripts/run_trial.sh {values} [-- FLAG OF THE TASK'S SCRIPT...]"
     parser = cli.Parser(usage=usage, description=__doc__, epilog=MORE)
     parser.add_argument("model", help="name, or folder of a checkpoint")
-    parser.add_argument("task")
+    parser.add_argument("task", help="this and what follows as scripts/list_trials.py prints them")
     parser.add_argument("learning_rate", type=cli.positive_float)
     parser.add_argument("batch_size", type=cli.positive_int, help="the sum over the GPUs, as in the published grid")
     parser.add_argument("dropout", type=cli.proportion)
@@ -46,20 +47,16 @@ def main(argv: list[str] | None = None) -> None:
     slot.add_argument("--gpu_groups", metavar="ID,ID:ID,ID", help="take one of these groups of GPUs, wait if need be")
     slot.add_argument("--cpu_slots", type=cli.positive_int, metavar="N", help="share the processors with N-1 others")
     args = parser.parse_args(words)
-
-    def run() -> int:
-        gpus = trial.visible_gpus()
-        task, *values = args.task, args.learning_rate, args.batch_size, args.dropout, args.seed, args.cards
-        one = search_space.Trial(tasks.get_task(task).name, *values)
-        return trial.run(trial.make_plan(args.model, one, flags, gpus))
-
-    if args.gpu_groups:
-        with schedule.free_group([group.split(",") for group in args.gpu_groups.split(":")]) as gpus:
+    numbers = args.learning_rate, args.batch_size, args.dropout, args.seed, args.cards
+    one = search_space.Trial(tasks.get_task(args.task).name, *numbers)
+    with contextlib.ExitStack() as held:
+        if args.gpu_groups:
+            groups = [group.split(",") for group in args.gpu_groups.split(":")]
+            gpus = held.enter_context(schedule.free_group(groups))
             os.environ |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "DEVICE": "gpu"}
-            sys.exit(run())
-    if args.cpu_slots:
-        os.environ |= schedule.share_of_cpu(args.cpu_slots)
-    sys.exit(run())
+        elif args.cpu_slots:
+            os.environ |= schedule.share_of_cpu(args.cpu_slots)
+        sys.exit(trial.run(trial.make_plan(args.model, one, flags, trial.visible_gpus())))
 
 
 if __name__ == "__main__":

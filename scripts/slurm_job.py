@@ -28,8 +28,9 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     if threads := os.environ.get("OMP_NUM_THREADS") or os.environ.get("SLURM_CPUS_PER_TASK"):
         os.environ["OMP_NUM_THREADS"] = threads
-    outcomes.add_to_plan(search_space.model_folder(trial.results_dir(), model), [one.folder for one in trials])
     plan = trial.make_plan(model, trials[int(number)], flags, trial.visible_gpus())
+    if not trial.is_dry_run():
+        outcomes.add_to_plan(search_space.model_folder(trial.results_dir(), model), [one.folder for one in trials])
     sys.exit(trial.run(plan))
 
 

@@ -6,13 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from clue_utils import cli
-from clue_utils.cli import Parser
 from clue_utils.errors import UserError
 from clue_utils.leaderboard import write
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(
+    parser = cli.Parser(
         description=__doc__, epilog="example: python scripts/zip_predictions.py results/* --output submit.zip"
     )
     parser.add_argument("folders", nargs="+", type=Path, help="output folders of runs with --do_predict")

@@ -22,9 +22,7 @@ HIDDEN, LAYERS, HEADS, INNER, POSITIONS = 16, 2, 4, 32, 512
 VOCABULARY = "[PAD] [unused1] [UNK] [CLS] [SEP] [MASK]".split() + list(
     "aAá的一是了我不人在他有这上们来到时大地为子中你说生国年着就那和"
 )
-
 Weights = dict[str, np.ndarray]
-
 # What bert-base-chinese and hfl's checkpoints say beside the sizes.
 BERT_EXTRAS = {
     "directionality": "bidi",

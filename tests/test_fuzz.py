@@ -34,7 +34,6 @@ quick = settings(
     derandomize="FUZZ" not in os.environ,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-
 # Text of every kind: unknown and control characters, emoji, right to left, a byte-order mark, line ends, very long.
 TEXTS = st.one_of(
     st.text(max_size=20),
@@ -49,8 +48,6 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=6,
 )
-
-
 # Two lines of a terminal and some more: so much a message may take, beside the folder that a test works in.
 LONGEST = 300
 

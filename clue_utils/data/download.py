@@ -26,7 +26,6 @@ from clue_utils.files import digest_of, locked, put, scratch
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
-
 # What macOS adds to the archives it makes.
 MACOS_FOLDER = "__MACOSX"
 _CHUNK = 1 << 18

@@ -20,7 +20,6 @@ from clue_utils.errors import UserError, shorten, show
 from clue_utils.tasks import BLANK, MAX_CHOICES, NO_LABEL, NUM_CANDIDATES, Task
 
 logger = logging.getLogger(__name__)
-
 # Ids and numbers are kept as int64 further on.
 _INT64 = range(-(2**63), 2**63)
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")

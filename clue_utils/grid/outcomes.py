@@ -26,15 +26,9 @@ from clue_utils.tasks import TASKS, Task
 
 # What became of a trial: as of ``Record.status``; "missing" is in the grid's plan and has no folder.
 STATUSES = ("finished", "pruned", "running", "killed", "stopped", "failed", "missing")
-
-
 # The trials that were asked for of a model, in its folder.
 PLAN_FILE = "plan.json"
-
-
 _RUN_NAME = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)_([0-9]+)_([0-9.]+)_([0-9]+)")
-
-
 _LONGEST_REASON = 300  # characters
 
 

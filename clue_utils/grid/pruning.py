@@ -20,8 +20,6 @@ from clue_utils.tasks import Task
 
 # Fewer finished trials say nothing about what is usual.
 MIN_TRIALS = 3
-
-
 # Scores are noise while the learning rate warms up and the head is new.
 MIN_SHARE = 0.25
 

@@ -26,12 +26,9 @@ from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record
 
 RUN_TRIAL = trial.TOP / "scripts/run_trial.sh"
-
 # What other machines are told of the environment.
 _PASSED_ON = "PYTHON RESULTS_DIR CLUE_DATA_DIR CLUE_CACHE_DIR OMP_NUM_THREADS".split()
-
 _INSTALL = "on Debian or Ubuntu: apt-get install parallel"
-
 _JOBLOG_COLUMNS = "Seq Host Starttime JobRuntime Send Receive Exitval Signal Command".split()
 
 
@@ -116,6 +113,8 @@ def run(search: Search) -> int:
         Exit status: 0 all finished, 1 some did not, 128 and its number after a signal.
     """
     plans = search.plans()
+    if trial.is_dry_run():
+        return max(map(trial.run, plans))
     progress = _Progress(plans)
     outcomes.add_to_plan(search.folder, [one.folder for one in search.trials])
     (search.folder / "joblog").write_text("\t".join(_JOBLOG_COLUMNS) + "\n", encoding="utf-8")

@@ -16,10 +16,8 @@ from typing import NamedTuple
 from clue_utils import cli, tasks
 from clue_utils.errors import UserError
 
-# Where the shell scripts keep the folders of all models, unless told otherwise.
+# The folder of all models, unless told otherwise.
 RESULTS_DIR = "results"
-
-
 # What a trial prints, in its folder.
 LOG_FILE = "trial.log"
 

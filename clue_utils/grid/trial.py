@@ -29,7 +29,6 @@ from clue_utils.record import Record, trained_with, write_failure
 from clue_utils.tasks import TASKS, Task
 
 TOP = Path(__file__).resolve().parents[2]
-
 _MICRO_BATCHES = "gradient_accumulation_steps"
 
 
@@ -45,9 +44,30 @@ def script_words(task: Task, model: object, output: object, *flags: object) -> l
     return [str(word) for word in words]
 
 
+def run_script(words: Sequence[str], log: Path, name: str, **variables: str) -> int:
+    """Run a script with its output in a log, the end of which is shown if it fails; return its exit status.
+
+    Args:
+        name: what is said to have failed.
+        variables: of the environment, beside those that are there.
+    """
+    words, environment = [interpreter(), *words], os.environ | variables
+    with open(log, "w") as file:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)
+    status = done.returncode if done.returncode >= 0 else 128 - done.returncode
+    if status and status - 128 not in (signal.SIGINT, signal.SIGTERM):
+        print(f"{name} failed; the end of {log}:", *last_lines(log, 20), sep="\n", file=sys.stderr)
+    return status
+
+
 def results_dir() -> Path:
     """The folder of all models: ``RESULTS_DIR`` in the environment, else ``results``."""
     return Path(os.environ.get("RESULTS_DIR") or search_space.RESULTS_DIR)
+
+
+def is_dry_run() -> bool:
+    """Whether trials are to print their commands instead of running them: ``DRY_RUN=1`` in the environment."""
+    return os.environ.get("DRY_RUN") == "1"
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -193,10 +213,10 @@ def run(plan: Plan) -> int:
     """
     begin, name = time.monotonic(), plan.trial.folder
     ended = ending(plan)
-    if not ended and os.environ.get("DRY_RUN") == "1":
-        print(
-            f"{name}: {plan.note}\n" if plan.note else "", shlex.join(command(plan, _num_micro_batches(plan))), sep=""
-        )
+    if not ended and is_dry_run():
+        if plan.note:
+            print(f"{name}: {plan.note}")
+        print(shlex.join(command(plan, _num_micro_batches(plan))))
         return 0
     status = 0
     if not ended:
@@ -236,7 +256,7 @@ def lock(file: IO[Any], wait: bool = True) -> bool:
 
 
 def is_at_work(folder: Path) -> bool:
-    """Whether a process holds the lock of a trial's log; its record may still tell of an earlier run."""
+    """Whether a process holds the lock of a trial's log, whatever its record says by now or still tells of before."""
     try:
         with open(folder / search_space.LOG_FILE, encoding="utf-8") as log:
             fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -266,6 +286,9 @@ def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
         if after.status not in ("failed", "stopped") or after == before:  # it had no time to say why
             is_killed = status - 128 in [*signal.Signals]
             reason = f"killed by {signal.Signals(status - 128).name}" if is_killed else f"ended with status {status}"
+            *_, said = filter(str.strip, last_lines(plan.log, 5))
+            if status and not is_killed and said not in shlex.join(command(plan, micro_batches)):
+                reason = said.removeprefix("error: ")  # such as of a flag that the script does not take
             with contextlib.suppress(Busy), locked_folder(plan.folder):  # not over the record of another run
                 write_failure(plan.folder, reason, status or 1, **_described(plan, micro_batches))
             return status or 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import lzma
 import os
 import re
 import stat
@@ -142,7 +141,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, finding
     try:
         with archive.open(member) as stream:
             return read_prediction(stream)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
         findings.problems.append(f"{place}: damaged, it cannot be unpacked ({shorten(error)})")
         return None
 

@@ -13,7 +13,6 @@ from clue_utils.models.vocabulary import read_object
 
 # PaddleNLP and Hugging Face; PaddleNLP before 2.5; google-research/bert.
 CONFIG_FILES = ("config.json", "model_config.json", "bert_config.json")
-
 # What the layers call their activation -> PaddleNLP's word for it. The two forms of GELU differ by up to 1e-3.
 _ACTIVATIONS = {name: name for name in ("gelu", "relu", "silu", "tanh", "gelu_new")} | {
     "swish": "silu",

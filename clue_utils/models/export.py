@@ -13,7 +13,6 @@ from clue_utils.errors import UserError
 from clue_utils.models.heads import input_names, logits
 
 logger = logging.getLogger(__name__)
-
 _TOLERANCE = 1e-4
 
 

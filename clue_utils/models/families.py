@@ -17,7 +17,6 @@ from paddlenlp.transformers import ErnieGramModel, ErnieGramPretrainedModel
 from clue_utils.models.heads import HEADS
 
 Renames = tuple[tuple[str, str], ...]
-
 # Names in PyTorch (Hugging Face) of a BERT-type encoder -> those of an encoder of ``paddle.nn.TransformerEncoder``.
 # Applied in this order to every name, as plain replacements.
 _BERT: Renames = (

@@ -13,7 +13,6 @@ import paddle.nn.functional as F
 from clue_utils.features.batches import Batch
 
 Tensors = dict[str, paddle.Tensor]
-
 # What encoders take as input; everything else in a batch is for loss and metrics.
 _MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
@@ -98,7 +97,6 @@ class Head:
 
 
 CHOICES = Head("ForMultipleChoice", logits, label_loss)
-
 # Kind of task -> its head.
 HEADS = {
     "classification": Head("ForSequenceClassification", logits, label_loss),

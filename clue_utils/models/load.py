@@ -30,7 +30,6 @@ from clue_utils.record import WEIGHTS_FILE, Record
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
-
 # A setting of ours in config.json: the epsilon of every layer normalisation of a checkpoint that came from PyTorch, for
 # the architectures where PaddleNLP computes with 1e-5 whatever layer_norm_eps says.
 _EPSILON = "clue_layer_norm_eps"

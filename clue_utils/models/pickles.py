@@ -23,7 +23,6 @@ from clue_utils.errors import UserError, shorten, show
 
 StateDict = dict[str, np.ndarray]
 Known = dict[tuple[str, str], Any]
-
 _INSTRUCTIONS = [
     getattr(pickle, name)[0]
     for name in """
@@ -36,7 +35,6 @@ _INSTRUCTIONS = [
 _NUMBER_TYPES = frozenset("f2 f4 f8 i1 i2 i4 i8 u1 u2 b1".split())
 # Arrays may share the bytes of a file, as tied weights do, but not without limit.
 _MAX_EXPANSION = 4
-
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 # bfloat16 is widened to float32 once it is read.
 _BFLOAT16 = np.dtype([("bfloat16", "<u2")])

@@ -42,7 +42,6 @@ _BY_FILES = {
 }
 # Classes that say nothing of how they split text (Hugging Face's for any tokenizer.json).
 _ANY = {"PreTrainedTokenizer", "PretrainedTokenizer", "TokenizersBackend", "AutoTokenizer"}
-
 _REQUIRED = ("unk_token", "sep_token", "pad_token", "cls_token")
 _SPECIAL = (*_REQUIRED, "mask_token", "bos_token", "eos_token")
 

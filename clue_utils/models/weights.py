@@ -16,7 +16,6 @@ from clue_utils.models.vocabulary import read_object
 from clue_utils.record import WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
-
 _PICKLES: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "model_state.pdparams": read_paddle_pickle,
     "pytorch_model.bin": read_torch_pickle,
@@ -26,7 +25,6 @@ WEIGHTS_FILES = (WEIGHTS_FILE, *_PICKLES)
 INDEX = ".index.json"
 # Weights of other frameworks, by the ends of their files' names.
 _FOREIGN = {".h5": "TensorFlow", ".ckpt.index": "TensorFlow", ".msgpack": "Flax", ".onnx": "ONNX", ".gguf": "GGUF"}
-
 # A model of this kind has some hundreds of tensors; the header that lists them takes about a hundred bytes for each.
 _MAX_TENSORS = 20_000
 _MAX_HEADER_BYTES = 1 << 23

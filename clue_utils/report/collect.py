@@ -5,6 +5,7 @@ Importing this module needs no PaddlePaddle.
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,9 +41,15 @@ class ModelReport:
     def with_status(self, status: str) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.status == status]
 
-    def winner(self, task_name: str) -> Outcome | None:
-        """The winner of a task, see :func:`outcomes.winner`."""
-        return winner(self.of_task(task_name))
+    @functools.cached_property
+    def winners(self) -> dict[str, Outcome | None]:
+        """Task -> its winner, see :func:`outcomes.winner`."""
+        return {name: winner(self.of_task(name)) for name in tasks.TASKS}
+
+    @property
+    def tasks_with_trials(self) -> list[str]:
+        """Tasks of which a trial was started."""
+        return [name for name in tasks.TASKS if any(one.status != "missing" for one in self.of_task(name))]
 
     def scores_over_seeds(self, winner: Outcome) -> list[float]:
         """Scores of the finished trials that differ from the winner in nothing but the seed, its own included."""
@@ -54,7 +61,7 @@ class ModelReport:
 
     def average(self, by_published_rule: bool = False) -> tuple[float, int] | None:
         """Mean of the winners' scores, a fraction, and over how many tasks; None without any."""
-        winners = filter(None, map(self.winner, tasks.TASKS))
+        winners = filter(None, self.winners.values())
         scores = [winner.score_by_published_rule if by_published_rule else winner.score for winner in winners]
         found = [score for score in scores if score is not None]
         return (statistics.fmean(found), len(found)) if found else None

@@ -29,8 +29,6 @@ LIGHT: Mapping[str, str] = {
     "on0": "#17202b", "on1": "#17202b", "on2": "#17202b", "on3": "#17202b",
     "on4": "#0b1622", "on5": "#ffffff", "on6": "#ffffff",
 }  # fmt: skip
-
-
 DARK: Mapping[str, str] = {
     "page": "#12171e", "panel": "#1a212a", "ink": "#e6ebf1", "quiet": "#9ba8b7", "rule": "#323c48",
     "accent": "#ffa25c", "curve": "#6c7a8c",
@@ -39,15 +37,9 @@ DARK: Mapping[str, str] = {
     "on0": "#e6ebf1", "on1": "#e6ebf1", "on2": "#e6ebf1", "on3": "#f2f6fa",
     "on4": "#0b1622", "on5": "#0b1622", "on6": "#0b1622",
 }  # fmt: skip
-
-
 NUM_HEATS = 7
-
-
 # Size of a chart in CSS pixels and the room around its plot: it is shown near this size on a phone too.
 WIDTH, HEIGHT = 320, 190
-
-
 LEFT, RIGHT, TOP, BOTTOM = 38, 14, 10, 24
 
 
@@ -96,19 +88,15 @@ def _model(model: ModelReport) -> dict[str, Any]:
         "name": model.name,
         "figures": figures,
         "details": [tables.uncertainty_table(model), tables.cost_table(model)],
-        "tasks": [_task(model, name) for name in tasks.TASKS if _has_trials(model, name)],
+        "tasks": [_task(model, name) for name in model.tasks_with_trials],
         "warnings": model.doubts,
         "problems": tables.problems(model),
     }
 
 
-def _has_trials(model: ModelReport, task_name: str) -> bool:
-    return any(outcome.status != "missing" for outcome in model.of_task(task_name))
-
-
 def _task(model: ModelReport, name: str) -> dict[str, Any]:
     outcomes = model.of_task(name)
-    winner = model.winner(name)
+    winner = model.winners[name]
     with_dropout = model.searches_dropout(name)
     setting = setting_text(winner.trial, with_dropout) if winner and winner.trial else ""
     started = [outcome for outcome in outcomes if outcome.status != "missing"]

@@ -13,7 +13,6 @@ from clue_utils.grid.outcomes import clean
 from clue_utils.report import tables
 from clue_utils.report.collect import ModelReport
 from clue_utils.report.tables import Row, Table
-from clue_utils.tasks import TASKS
 
 # Columns that a row's label may take in a terminal; a longer one loses its middle.
 _LABEL_WIDTH = 40
@@ -107,7 +106,6 @@ def to_csv(models: Iterable[ModelReport]) -> str:
     """
     rows = []
     for model in models:
-        winners = {name: model.winner(name) for name in TASKS}
         for outcome in model.outcomes:
             trial = outcome.trial
             row: dict[str, Any] = {
@@ -116,7 +114,7 @@ def to_csv(models: Iterable[ModelReport]) -> str:
                 "task": outcome.task.name,
                 "status": outcome.status,
                 "reason": outcome.reason,
-                "is_winner": int(outcome is winners[outcome.task.name]),
+                "is_winner": int(outcome is model.winners[outcome.task.name]),
                 "learning_rate": trial and trial.learning_rate,
                 "batch_size_all_cards": trial and trial.batch_size,
                 "dropout": trial and trial.dropout,

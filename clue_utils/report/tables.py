@@ -83,7 +83,7 @@ def average_text(model: ModelReport, by_published_rule: bool = False) -> str:
 
 def difference(model: ModelReport, task: tasks.Task) -> float | None:
     """Own minus published score in percentage points, by the rule it was published with; None if not comparable."""
-    winner = model.winner(task.name)
+    winner = model.winners[task.name]
     if winner is None or model.published is None or not model.is_comparable(winner):
         return None
     own = winner.score_by_published_rule
@@ -94,10 +94,10 @@ def score_table(models: Sequence[ModelReport]) -> Table:
     """The winners' scores beside the published ones."""
     rows = []
     for model in models:
-        winners = {name: model.winner(name) for name in tasks.TASKS}
-        cells = [average_text(model), *map(own_score, winners.values())]
+        winners = model.winners.values()
+        cells = [average_text(model), *map(own_score, winners)]
         rows.append(Row(model.name, tuple(cells), "own", _best_cells(model, models)))
-        by_rule = [*map(rule_score, winners.values())]
+        by_rule = [*map(rule_score, winners)]
         if any(by_rule):
             cells = [average_text(model, by_published_rule=True), *by_rule]
             rows.append(Row(f"by the published rules{RULE_MARK}", tuple(cells), "rule"))
@@ -121,8 +121,7 @@ def _best_cells(model: ModelReport, models: Sequence[ModelReport]) -> frozenset[
 
     def values(model: ModelReport) -> list[float | None]:
         mean, count = model.average() or (0.0, 0)
-        winners = [model.winner(name) for name in tasks.TASKS]
-        scores = [None if winner is None else winner.score for winner in winners]
+        scores = [winner.score if winner else None for winner in model.winners.values()]
         return [mean if count == len(tasks.TASKS) else None, *scores]
 
     columns = zip(values(model), *map(values, models), strict=True)
@@ -143,10 +142,9 @@ def setting_table(models: Sequence[ModelReport]) -> Table:
     """The winners' hyper-parameters beside the published ones."""
     rows = []
     for model in models:
-        winners = [(name, model.winner(name)) for name in tasks.TASKS]
         cells = [
             setting_text(winner.trial, model.searches_dropout(name)) if winner and winner.trial else NOTHING
-            for name, winner in winners
+            for name, winner in model.winners.items()
         ]
         rows.append(Row(model.name, tuple(cells), "own"))
         if model.published:
@@ -160,10 +158,8 @@ def setting_table(models: Sequence[ModelReport]) -> Table:
 def uncertainty_table(model: ModelReport) -> Table:
     """How far to trust each winner: what the size of the development set implies, and the spread over seeds."""
     rows = []
-    for task in tasks.TASKS.values():
-        winner = model.winner(task.name)
-        if winner is None:
-            continue
+    for winner in filter(None, model.winners.values()):
+        task = winner.task
         published = model.published.scores[task.name].value if model.published else None
         published_text = NOTHING if published is None else f"{published:.2f}"
         seeds = model.scores_over_seeds(winner)
@@ -190,11 +186,7 @@ def _count(outcome: Outcome) -> str:
 
 def cost_table(model: ModelReport) -> Table:
     """Trials by status, time and GPU-hours of each task."""
-    rows = []
-    for name in tasks.TASKS:
-        outcomes = model.of_task(name)
-        if any(outcome.status != "missing" for outcome in outcomes):
-            rows.append(Row(name, _costs(outcomes)))
+    rows = [Row(name, _costs(model.of_task(name))) for name in model.tasks_with_trials]
     rows.append(Row("all tasks", _costs(model.outcomes), "total"))
     return Table("Trials and cost", ("task", *STATUSES, "time (h:m:s)", "GPU-hours"), tuple(rows))
 
@@ -215,7 +207,7 @@ def notes(models: Sequence[ModelReport]) -> list[str]:
         "The standard error is what the size of the development set implies, sqrt(p(1-p)/n). CHID counts examples "
         "where its score counts blanks, so its value is on the high side.",
     ]
-    winners = [winner for model in models for name in tasks.TASKS if (winner := model.winner(name))]
+    winners = [winner for model in models for winner in model.winners.values() if winner]
     if any(winner.task.published_metrics for winner in winners) or any(model.published for model in models):
         lines.append(
             f"{RULE_MARK} CMRC2018 was very likely published with PaddleNLP's looser metric, which deletes Latin "
@@ -225,7 +217,7 @@ def notes(models: Sequence[ModelReport]) -> list[str]:
             "them, are compared with published numbers."
         )
     for model in models:
-        odd = [w for name in tasks.TASKS if (w := model.winner(name)) and not model.is_comparable(w)]
+        odd = [w for w in model.winners.values() if w and not model.is_comparable(w)]
         if odd and model.published:
             counts = ", ".join(f"{w.task.name} {_count(w)} for {w.task.splits['dev'].num_examples}" for w in odd)
             lines.append(

@@ -18,7 +18,6 @@ from clue_utils.errors import UserError
 _MARKS = "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』"
 _DELETE_MARKS = str.maketrans("", "", _MARKS)
 _CJK_OR_RUN = re.compile("[\u4e00-\u9fa5]|[^\u4e00-\u9fa5]+")
-
 # English words as NLTK 3.2.5 (2017) to 3.9.2 splits a lower-cased text without the marks; see _words.
 _ALONE = r";@#$%&?!()\[\]{}<>«»‘„\""
 _BEFORE_OPENING_QUOTE = " ([{<«‘„"
@@ -34,7 +33,6 @@ _INSIDE_WORDS = (
     (re.compile(r"\b(d(?='ye\b)|more(?='n\b))('\w+)"), r" \1 \2 "),
     (re.compile(r"\A't(?=(?:is|was)\b)"), "'t "),
 )
-
 _DELETE_MARKS_AND_ASCII = str.maketrans("", "", string.punctuation + _MARKS)
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 

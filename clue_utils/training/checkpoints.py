@@ -21,7 +21,6 @@ from safetensors.numpy import load_file, save_file
 from clue_utils.files import atomically, digest_of, remove_folder
 
 logger = logging.getLogger(__name__)
-
 _NAME = re.compile(r"checkpoint-([0-9]{1,18})")
 _STATE = "state.json"
 _WEIGHTS = "weights.safetensors"

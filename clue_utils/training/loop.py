@@ -30,7 +30,6 @@ from clue_utils.training import checkpoints
 from clue_utils.training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
-
 # Told of what a run does, for measurements: "features" and "evaluation" with the seconds that they took, "batch" with
 # each batch that is learnt from, "step" with the number of those done.
 Watch = Callable[[str, Any], None]

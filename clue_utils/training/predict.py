@@ -16,7 +16,6 @@ from clue_utils.features.store import Features
 from clue_utils.models.heads import Head, to_tensors
 
 logger = logging.getLogger(__name__)
-
 # Tokens of a batch in evaluation: what a processor's caches hold is quickest (three times as quick on C3 as sixty-four
 # examples at a time, in a tenth of the memory); a GPU wants more, and its memory allows it.
 _MAX_TOKENS_CPU, _MAX_TOKENS_GPU = 1 << 12, 1 << 16

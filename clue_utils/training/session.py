@@ -33,7 +33,6 @@ from clue_utils.training.loop import Job, Watch, fit, no_watch
 from clue_utils.training.predict import compute_logits
 
 logger = logging.getLogger(__name__)
-
 # Names of metrics in log lines, where they differ from those in result.json.
 _LOG_NAMES = {"accuracy": "acc"}
 

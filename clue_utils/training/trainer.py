@@ -33,10 +33,8 @@ from clue_utils.training.stopping import StopRequest
 # Where a checkpoint keeps PaddleNLP's state and ours: the run's record, and the losses that PaddleNLP's forgets.
 TRAINER_STATE_NAME = "trainer_state.json"
 RUN_STATE_NAME = "run.json"
-
 # How files end that PaddleNLP would unpickle.
 PICKLES = (".pdparams", ".pdopt", ".pth", ".bin", ".pkl")
-
 # A checkpoint comes into being in here; one that was cut off goes with it when the folder is next locked.
 _TEMPORARY = ".checkpoint.tmp"
 

@@ -19,16 +19,13 @@ from clue_utils.settings import ACTIONS, Settings, flag
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
-
 EXAMPLE = """\
 example:
   python run_clue_classifier_trainer.py --dataset "clue tnews" --model_name_or_path ernie-3.0-base-zh \\
       --output_dir tnews_model --do_train --do_eval --metric_for_best_model eval_accuracy --load_best_model_at_end
 """
-
 # What --metric_for_best_model chooses by, with or without "eval_" before it -> whether the greater is the better.
 METRICS = {"accuracy": True, "loss": False}
-
 # Words that PaddleNLP's Trainer makes something of; it takes others, and fails or passes them over later.
 WORDS = {
     "optim": ("adamw", "adamw_mini", "adamw_custom", "adamw_16bit_moment"),
@@ -36,10 +33,8 @@ WORDS = {
     "fp16_opt_level": ("O0", "O1", "O2"),
     "metric_for_best_model": (*METRICS, *(f"eval_{name}" for name in METRICS)),
 }
-
 # Flags of TrainingArguments that go by another name in the plain script.
 PLAIN_NAMES = {"warmup_ratio": "warmup_proportion", "per_device_eval_batch_size": "eval_batch_size"}
-
 # Numbers that the plain script has not, or takes more or fewer of.
 _OWN_NUMBERS = {
     "per_device_train_batch_size": cli.positive_int,
@@ -54,7 +49,6 @@ _OWN_NUMBERS = {
     "eval_steps": cli.positive_int,
     "dataloader_num_workers": cli.non_negative_int,
 }
-
 # Flags of TrainingArguments that have no effect here, or would break what a run promises, by the reason. They are
 # refused rather than passed over, and not in --help.
 _REFUSED = {
@@ -82,9 +76,7 @@ _REFUSED = {
     "only for NPUs": "flatten_param_grads",
     "pass --device cpu": "no_cuda",
 }
-
 REFUSED = {name: reason for reason, names in _REFUSED.items() for name in names.split()}
-
 # Flags of TrainingArguments that result.json does not keep as hyper-parameters, by the reason. Every other one is kept
 # and compared when a run is gone on with, one that a later PaddleNLP adds too.
 _NOT_RECORDED = {
@@ -100,11 +92,8 @@ _NOT_RECORDED = {
         ddp_find_unused_parameters""",
     "follows from metric_for_best_model": "greater_is_better",
 }
-
 NOT_RECORDED = {name: reason for reason, names in _NOT_RECORDED.items() for name in names.split()}
-
 _DEFAULTS = {entry.name: entry.default for entry in dataclasses.fields(TrainingArguments)}
-
 # Hyper-parameters of this script beside the plain ones: which of the checkpoints is kept depends on some of them.
 RECORDED = tuple(sorted(_DEFAULTS.keys() - REFUSED.keys() - NOT_RECORDED.keys() - {*settings.HYPER_PARAMETERS}))
 
@@ -125,7 +114,6 @@ class ClueArguments:
 
 
 _PLAIN_NUMBERS = {name: flag.takes for name, flag in Settings.flags().items() if isinstance(flag.takes, cli.Number)}
-
 # Flags that are numbers -> what they must be.
 NUMBERS = {
     entry.name: _PLAIN_NUMBERS[PLAIN_NAMES.get(entry.name, entry.name)]

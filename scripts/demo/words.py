@@ -18,7 +18,6 @@ FILLERS = (
     "这件事情后来被写进了报纸，大家都觉得很有意思。",
     "说起来容易，做起来却需要很多耐心和时间。",
 )
-
 ACTIONS = (
     "提前还款 修改手机号 开通分期 查询账单 取消扣款 提高额度 关闭服务 更换银行卡 申请退款 合并账单 绑定邮箱 领取红包 "
     "设置密码 打印发票 延期付款 注销账户"
@@ -26,13 +25,11 @@ ACTIONS = (
 HOW = ("怎么{}", "如何{}", "我想{}要怎么做", "请问怎样{}")
 HOW_TOO = ("{}的步骤是什么", "{}在哪里操作", "{}有什么方法", "告诉我{}的流程")
 OTHERWISE = ("为什么{}失败了", "{}会影响信用吗", "{}要收多少手续费", "{}以后多久到账")
-
 HYPOTHESES = {
     "entailment": ("{where}里确实有人", "确实有人在{doing}", "{who}到过{where}", "{who}的确到过{where}"),
     "contradiction": ("{where}里没有人", "{who}从来没有{doing}", "{who}没有去{where}", "没有人在{doing}"),
     "neutral": ("{who}可能喜欢{doing}", "{who}也许常去{where}", "{who}可能住在{where}旁边", "也许还有人在{doing}"),
 }
-
 # Label, its official description, words that give it away.
 NEWS = {
     "100": ("news_story", "故事 传说 村里 老人 从前 缘分 夜里 往事"),
@@ -58,7 +55,6 @@ HEADLINES = (
     "谈谈{a}：{b}到底怎么样",
     "“{name}”谈{a}，{b}成了焦点",
 )
-
 # The 119 classes of IFLYTEK are made of 17 fields and 7 kinds; each has words of its own.
 APP_FIELDS = {
     "音乐": "歌曲 专辑",
@@ -88,11 +84,9 @@ APP_KINDS = {
     "助手": "提醒 语音",
     "百科": "词条 知识",
 }
-
 # Person's reasons make the pronoun a person, thing's reasons a thing.
 THINGS = "书包 箱子 自行车 相机 椅子 花瓶 雨伞 毛衣".split()
 REASONS_OF_PERSON, REASONS_OF_THING = "太累了 很着急 困了 饿了".split(), "太旧了 太重了 坏了 太脏了".split()
-
 STUDIES = (
     "神经网络 图像识别 特征提取 目标检测",
     "水稻 氮肥 土壤水分 产量",
@@ -104,11 +98,9 @@ STUDIES = (
     "唐代诗歌 意象 音韵 文人",
 )
 NOT_KEYWORDS = "有关问题 若干情况 一般说明 其他方面 各种因素 总体印象".split()
-
 MILD = "有时候 偶尔 周末常常 差不多每周".split()
 ABSOLUTE = "从来不 永远不 绝对不 根本不".split()
 HOBBIES = "打羽毛球 做饭 看电影 弹钢琴 爬山 游泳 学外语 养花 写日记 逛书店".split()
-
 # Words that call for an idiom, and the idioms that fit them; below those that are never right.
 IDIOMS = {
     "街道 路口 车站 广场": "车水马龙 人山人海 川流不息 水泄不通",
@@ -125,7 +117,6 @@ CLOZES = (
     "{who}谈起{cue}，只用{blank}来形容。",
     "那天的{cue}可以说是{blank}。",
 )
-
 SURNAMES, GIVEN = "王李张刘陈杨赵黄周吴", "伟芳娜敏静强磊军洋艳勇杰娟涛超霞"
 CITIES = "临江市 安丰市 海宁市 南川市 东台市 石林市 松原市 桐城市".split()
 BODIES = "大学 公司 剧团 出版社 医院 银行 杂志 乐队".split()

@@ -29,7 +29,6 @@ from clue_utils.report.render import markdown_rows, markdown_table
 from demo.model import make_model
 from make_demo import make_demo
 
-TOP = Path(__file__).resolve().parents[2]
 EXAMPLE = """\
 examples:
   bash scripts/benchmark.sh --tasks TNEWS --steps 50
@@ -152,7 +151,7 @@ class Bench:
             extra = {"kind": task.kind, "num_outputs": len(task.labels), "max_tokens": max_tokens()}
             features = [max((cache / "features").glob(f"{task.name.lower()}-{split}-*.arrow"), key=_age)
                         for split in ("train", "dev")]  # fmt: skip
-            command = [args.pytorch, TOP / "scripts/dev/benchmark_pytorch.py", report, model, *features]
+            command = [args.pytorch, trial.TOP / "scripts/dev/benchmark_pytorch.py", report, model, *features]
             command.append(json.dumps(settings | extra))
         else:
             output = self.scratch / "output"
@@ -162,7 +161,7 @@ class Bench:
             if num_processes > 1:
                 command += ["-m", "paddle.distributed.launch", "--nproc_per_node", num_processes]
                 command += ["--log_dir", self.scratch / "log", "--master", "127.0.0.1:8791"]
-            command += [TOP / "scripts/dev/benchmark_job.py", system, report, examples or args.records]
+            command += [trial.TOP / "scripts/dev/benchmark_job.py", system, report, examples or args.records]
             command += ["--no_model"] if args.no_model else []
             command += [*trial.script_words(task, model, output), "--do_train", "--overwrite_cache"]
             command += ["--do_predict"] if args.predict else []

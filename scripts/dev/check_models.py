@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 
 from clue_utils import cli, environment, published, tasks
-from clue_utils.cli import Parser
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
 from clue_utils.report.render import markdown_rows, markdown_table
@@ -66,7 +65,7 @@ def lengthen(data: Path) -> None:
 
 
 def try_task(task_name: str, model: Path, data: Path, output: Path) -> tuple[float, float]:
-    """One update and the predictions of every test set; return seconds and peak memory in GiB.
+    """One step and the predictions of every test set; return seconds and peak memory in GiB.
 
     Raises:
         UserError: the script failed; its last line is given.
@@ -84,7 +83,7 @@ def try_task(task_name: str, model: Path, data: Path, output: Path) -> tuple[flo
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description=__doc__, epilog="example: bash scripts/check_models.sh --models ernie-3.0-base-zh")
+    parser = cli.Parser(description=__doc__, epilog="example: bash scripts/check_models.sh --models ernie-3.0-base-zh")
     every = [model.name for model in published.PUBLISHED_MODELS]
     parser.add_argument("--models", nargs="+", default=every, metavar="NAME", help="(default: all nine)")
     args = parser.parse_args(argv)

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from clue_utils import cli, published, tasks
-from clue_utils.cli import Parser
 from clue_utils.errors import UserError
 from clue_utils.files import write_text_atomically
 from clue_utils.report.collect import setting_text
@@ -96,7 +95,7 @@ def updated(text: str, path: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description=__doc__, epilog="example: python scripts/dev/readme_tables.py --check")
+    parser = cli.Parser(description=__doc__, epilog="example: python scripts/dev/readme_tables.py --check")
     parser.add_argument("--check", action="store_true", help="write nothing, fail where a table is not up to date")
     args = parser.parse_args(argv)
     for name in READMES:

@@ -14,6 +14,7 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -30,7 +31,6 @@ from clue_utils.tasks import TASKS
 
 TOP = Path(__file__).parents[2]
 needs_parallel = pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")
-
 # Stands for the scripts of the tasks: notes its words, then does what FAKE_* in the environment say.
 SCRIPT = r"""
 import json, os, signal, sys, time
@@ -39,8 +39,9 @@ from pathlib import Path
 
 words = sys.argv[1:]
 value = dict(zip(words, words[1:]))
-parts = int(value.get("--gradient_accumulation_steps", 1))
-call = {"words": words, "cards": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid(), "begin": time.time()}
+accumulation = "gradient_accumulation_steps"
+micro_batches = int(value.get("--" + accumulation, 1))
+call = {"words": words, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid(), "begin": time.time()}
 call["threads"] = os.environ.get("OMP_NUM_THREADS")
 note = Path(os.environ["FAKE_CALLS"], f"{time.time_ns()}-{os.getpid()}")
 def write_note():
@@ -57,7 +58,7 @@ folder = Path(value["--output_dir"])
 folder.mkdir(parents=True, exist_ok=True)
 result = {"status": "running", "metric": "accuracy", "best_metric": 0.5, "model": value["--model_name_or_path"]}
 result["max_steps"] = int(value.get("--max_steps", -1))
-result["hyper_parameters"] = {"learning_rate": float(value["--learning_rate"]), "gradient_accumulation_steps": parts}
+result["hyper_parameters"] = {"learning_rate": float(value["--learning_rate"]), accumulation: micro_batches}
 result |= {"wall_time": 1800.0, "num_processes": 2}
 def fail(reason, **advice):
     failed = {"status": "failed", "reason": reason, "exit_status": 2, "advice": advice}
@@ -65,25 +66,25 @@ def fail(reason, **advice):
     sys.exit("error: " + reason)
 for name in ("workerlog.0", "workerlog.1", "default.env") if "--log_dir" in value else ():
     Path(value["--log_dir"], name).write_text(name + " speaks\n")
-if parts < int(os.environ.get("FAKE_PARTS", 1)):
-    fail("out of memory", gradient_accumulation_steps=parts * 2)
+if micro_batches < int(os.environ.get("FAKE_MICRO_BATCHES", 1)):
+    fail("out of memory", **{accumulation: micro_batches * 2})
 if os.environ.get("FAKE_FAILURE", "nowhere") in str(folder):
     print("on the way", flush=True)
     fail(os.environ["FAKE_FAILURE"] + " cannot be done")
+if "FAKE_REFUSAL" in os.environ:
+    sys.exit("error: " + os.environ["FAKE_REFUSAL"])
 if "FAKE_SIGNAL" in os.environ:
     os.kill(os.getpid(), int(os.environ["FAKE_SIGNAL"]))
 (folder / "result.json").write_text(json.dumps(result | {"status": "finished"}))
 call["end"] = time.time()
 write_note()
 """
-
-
 # Stands for the interpreter.
 PYTHON = """\
 #!/bin/sh
 case "$*" in
 */make_demo.py*) ;;
-*/classification/*|*/mrc/*) exec "{python}" "{fake}" "$@" ;;
+*/classification/*|*/mrc/*) exec "{python}" -IS "{fake}" "$@" ;;
 *) exec "{python}" "$@" ;;
 esac
 """
@@ -128,12 +129,9 @@ class Place:
 
     def call(self, script, *words: str, **environment: str) -> tuple[int, str, str]:
         """Run the ``main`` of a script in this process."""
-        with pytest.MonkeyPatch.context() as patch:
+        variables = mock.patch.dict(os.environ, self.environment | environment, clear=True)
+        with pytest.MonkeyPatch.context() as patch, variables:  # what the script sets is undone too
             patch.chdir(self.folder)
-            for name in [name for name in os.environ if name not in self.environment]:
-                patch.delenv(name)
-            for name, value in (self.environment | environment).items():
-                patch.setenv(name, value)
             return self._run_script(script.main, *words)
 
     def done(self) -> list[dict]:
@@ -272,11 +270,6 @@ def test_a_trial_runs_once_in_its_own_folder(place):
 
     status, out, _ = place.call(run_trial, *words, RESULTS_DIR="all results", DEVICE="cpu")
     assert status == 0 and out == "TNEWS/3e-5_32_0_7: finished already, accuracy 0.5000\n"
-    # A short try must not pass for the real run.
-    status, out, err = place.call(run_trial, *words[:-2], RESULTS_DIR="all results", DEVICE="cpu")
-    assert status == 2 and err.count("\n") == 1 and "finished run with --max_steps 5, not -1" in err
-    status, _, err = place.call(run_trial, "other/m", *words[1:], RESULTS_DIR="all results", DEVICE="cpu")
-    assert status == 2 and "--model_name_or_path hub/m, not other/m" in err
     assert len(place.done()) == 1
 
 
@@ -309,8 +302,17 @@ def test_a_dry_run_shows_a_command_to_paste(place, model):
     assert value_of(said, "--output_dir") == f"results/{model}/C3/3e-5_24_0.1_42"
 
 
+@needs_parallel
+def test_a_dry_run_of_a_search_shows_the_commands(place):
+    words = "m --gpus 0,1 --tasks TNEWS C3 --learning_rates 1e-5 --batch_sizes 16".split()
+    status, out, err = place.call(grid_search, *words, DRY_RUN="1")
+    first, note, second = out.splitlines()
+    assert status == 0 and not list(place.folder.iterdir()), err
+    assert "--task_name TNEWS" in first and "4 GPUs wanted, 2 given" in note and "run_c3.py" in second
+
+
 def test_where_memory_runs_out_the_batch_is_split_as_advised(place):
-    status, out, err = place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_PARTS="4")
+    status, out, err = place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_MICRO_BATCHES="4")
     assert status == 0 and "finished" in out, err
     calls = [call["words"] for call in place.done()]
     assert "--gradient_accumulation_steps" not in calls[0]
@@ -320,7 +322,7 @@ def test_where_memory_runs_out_the_batch_is_split_as_advised(place):
     # Killed before its end, it goes on with the micro-batches it had.
     result = place.folder / "results/m/AFQMC/1e-5_16_0.1_42/result.json"
     result.write_text(result.read_text().replace("finished", "running"))
-    assert place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_PARTS="4")[0] == 0
+    assert place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_MICRO_BATCHES="4")[0] == 0
     last = place.done()[-1]["words"]
     assert value_of(last, "--gradient_accumulation_steps") == "4"
 
@@ -346,9 +348,15 @@ def test_a_finished_trial_is_not_taken_for_one_of_other_settings(place):
     result.write_text(json.dumps(fields))
     status, out, _ = place.call(run_trial, *AFQMC, "--", "--max_seq_length", "32", DEVICE="cpu")
     assert status == 0 and "finished already" in out
-    for more, length in (((), 128), (("--", "--max_seq_length", "64"), 64)):
-        status, out, err = place.call(run_trial, *AFQMC, *more, DEVICE="cpu")
-        assert status == 2 and out == "" and f"a finished run with --max_seq_length 32, not {length}: " in err
+    length = ["--", "--max_seq_length", "32"]
+    for words, difference in (
+        (AFQMC, "--max_seq_length 32, not 128"),
+        ([*AFQMC, "--", "--max_seq_length", "64"], "--max_seq_length 32, not 64"),
+        ([*AFQMC, *length, "--max_steps", "5"], "--max_steps -1, not 5"),
+        (["other/m", *AFQMC[1:], *length], "--model_name_or_path m, not other/m"),
+    ):
+        status, out, err = place.call(run_trial, *words, DEVICE="cpu")
+        assert status == 2 and out == "" and err.count("\n") == 1 and f"a finished run with {difference}: " in err
     assert len(place.done()) == 1
 
 
@@ -363,6 +371,9 @@ def test_a_failed_trial_says_why(place):
     fields = json.loads((place.folder / log).with_name("result.json").read_text())
     assert [fields[name] for name in ("status", "exit_status", "advice")] == ["failed", 137, {}]
     assert fields["hyper_parameters"]["learning_rate"] == 1e-5
+    # Nor could it where it does not take a flag; then the end of the log does.
+    status, out, _ = place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_REFUSAL="unknown argument '--x'")
+    assert status == 1 and out.endswith(f"failed with status 1: unknown argument '--x' (log: {log})\n")
     # The same where there was no record.
     assert place.call(run_trial, *AFQMC[:-2], "43", "1", DEVICE="cpu", FAKE_SIGNAL="9")[0] == 137
     (_, killed), damages = outcomes.read_trials(place.folder / "results/m/AFQMC", TASKS["AFQMC"])
@@ -423,7 +434,7 @@ def test_a_training_that_outlives_its_grid_keeps_its_trial_and_its_gpus(place):
         with open(path, "a") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     status, out, err = place.run("run_trial.sh", "--gpu_groups", "3:4", *AFQMC[:-2], "43", "1")
-    assert status == 0 and place.done()[-1]["cards"] == "4", err
+    assert status == 0 and place.done()[-1]["gpus"] == "4", err
     os.kill(call["pid"], signal.SIGKILL)
     for path in paths:
         with open(path, "a") as file:
@@ -437,45 +448,45 @@ NARROW = "--learning_rates 1e-5 2e-5 --batch_sizes 24 --dropouts 0.1".split()
 
 @needs_parallel
 def test_a_failing_trial_is_reported_and_the_others_run(place):
-    words = ["hub/m", "--cpu_slots", "2", "--tasks", "C3", "TNEWS", *NARROW, "--results", "all results"]
+    words = ["hub/m", "--cpu_slots", "2", "--tasks", "TNEWS", *NARROW, "--results", "all results"]
     words += ["--", "--data_dir", "the  data's {1} {} {place}"]
     status, out, err = place.run("grid_search.sh", *words, FAKE_FAILURE="TNEWS/2e-5")
-    assert status == 1 and "3 finished, 1 failed" in out and err == ""
-    assert re.search(r"^\[4/4\] ", out, re.MULTILINE) and "left\n" in out
+    assert status == 1 and "1 finished, 1 failed" in out and err == ""
+    assert re.search(r"^\[2/2\] ", out, re.MULTILINE) and "left\n" in out
     folder = place.folder / "all results/m"
     end = "  on the way\n  error: TNEWS/2e-5 cannot be done\n"
     assert f"failed: {folder.relative_to(place.folder)}/TNEWS/2e-5_24_0.1_42: TNEWS/2e-5 cannot" in out and end in out
-    assert len((folder / "joblog").read_text().splitlines()) == 5
+    assert len((folder / "joblog").read_text().splitlines()) == 3
     planned = outcomes.read_plan(folder)
-    assert len(planned) == 4 and all((folder / name / "trial.log").is_file() for name in planned)
+    assert len(planned) == 2 and all((folder / name / "trial.log").is_file() for name in planned)
     calls = place.done()
-    assert len(calls) == 4 and all(value_of(call["words"], "--data_dir") == words[-1] for call in calls)
+    assert len(calls) == 2 and all(value_of(call["words"], "--data_dir") == words[-1] for call in calls)
     assert all(call["threads"] == str(max(1, len(os.sched_getaffinity(0)) // 2)) for call in calls)
     # Again: what is finished is left alone.
-    status, out, _ = place.run("grid_search.sh", *words)
-    assert status == 0 and "4 finished, 0 failed; 4.00 GPU-hours" in out and len(place.done()) == 5
+    status, out, _ = place.call(grid_search, *words)
+    assert status == 0 and "2 finished, 0 failed; 2.00 GPU-hours" in out and len(place.done()) == 3
 
 
 @needs_parallel
 def test_retries_run_a_failing_trial_again(place):
-    words = "m --cpu_slots 1 --retries 2 --tasks TNEWS --learning_rates 1e-5 --batch_sizes 16".split()
-    status, out, _ = place.run("grid_search.sh", *words, FAKE_FAILURE="TNEWS")
-    assert status == 1 and out.count("[1/1]") == 1 and len(place.done()) == 3
+    words = "m --cpu_slots 1 --retries 1 --tasks TNEWS --learning_rates 1e-5 --batch_sizes 16".split()
+    status, out, _ = place.call(grid_search, *words, FAKE_FAILURE="TNEWS")
+    assert status == 1 and out.count("[1/1]") == 1 and len(place.done()) == 2
 
 
 @needs_parallel
 def test_gpus_are_given_in_groups_and_never_to_two_trials(place):
-    words = ["m", "--gpus", "0,1,2,3,6", "--tasks", "TNEWS", "CMRC2018", "C3", *NARROW]
+    words = ["m", "--gpus", "0,1,2,3,6", "--tasks", "CMRC2018", "C3", *NARROW]
     # That the two of CMRC2018 end at all shows that pairs of GPUs are in use side by side.
-    status, out, err = place.run("grid_search.sh", *words, FAKE_SECONDS="0.3", FAKE_MEETING="CMRC2018")
-    assert status == 0 and "trials of m: 6, GPUs 0,1,2,3,6; results in results/m\n" in out, out + err
+    status, out, err = place.call(grid_search, *words, FAKE_SECONDS="0.1", FAKE_MEETING="CMRC2018")
+    assert status == 0 and "trials of m: 4, GPUs 0,1,2,3,6; results in results/m\n" in out, out + err
     calls = place.done()
-    sizes = [len(call["cards"].split(",")) for call in calls]
-    assert sizes == [4, 4, 2, 2, 1, 1]
+    sizes = [len(call["gpus"].split(",")) for call in calls]
+    assert sizes == [4, 4, 2, 2]
     for i, one in enumerate(calls):
         for other in calls[:i]:
             if one["begin"] < other["end"]:
-                assert not set(one["cards"].split(",")) & set(other["cards"].split(","))
+                assert not set(one["gpus"].split(",")) & set(other["gpus"].split(","))
 
 
 @needs_parallel
@@ -489,14 +500,14 @@ def test_hosts_run_trials_as_this_machine_does(place, tmp_path):
     path = f"{ssh.parent}:{os.environ['PATH']}"
     (place.folder / "hosts").write_text("one\ntwo\n")
     words = ["m", "--cpu_slots", "1", "--hosts", "hosts", "--results", "all results", "--tasks", "TNEWS", *NARROW]
-    status, out, err = place.run("grid_search.sh", *words, "--", "--data_dir", "the  data's {1}", PATH=path)
+    status, out, err = place.call(grid_search, *words, "--", "--data_dir", "the  data's {1}", PATH=path)
     assert status == 0 and "2 finished, 0 failed" in out, out + err
     assert "trials of m: 2, 1 at a time on the CPU of each of the hosts in hosts; results in all results/m" in out
     assert {value_of(call["words"], "--data_dir") for call in place.done()} == {"the  data's {1}"}
     hosts = [line.split("\t")[1] for line in (place.folder / "all results/m/joblog").read_text().splitlines()]
     assert sorted(hosts) == ["Host", "one", "two"]
     (place.folder / "hosts").write_text("one\ndown\n")
-    status, out, err = place.run("grid_search.sh", *words, PATH=path)
+    status, out, err = place.call(grid_search, *words, PATH=path)
     assert status == 2 and out == "" and err.endswith("lacks this folder, the project or its Python: down\n")
 
 
@@ -560,6 +571,7 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
         ("m --hosts /dev/null", "what each of them has"),
         ("m --task TNEWS", "did you mean --tasks?"),
         ("m n", "n is no flag's value"),
+        ("-n m", "unknown argument '-n'"),
         ("m --tasks AFQMC -- --max_step 4", "classifier.py: unknown argument '--max_step': did you mean --max_steps?"),
         ("m --tasks C3 AFQMC -- --doc_stride 9", "error: mrc/run_c3.py: unknown argument '--doc_stride'"),
         ("m --tasks AFQMC -- --device cpu", "error: --device is set by the trial itself: leave it out after --\n"),
@@ -614,6 +626,9 @@ def test_a_job_of_a_slurm_array_runs_its_trial(place):
     assert value_of(call["words"], "--batch_size") == "6" and value_of(call["words"], "--data_dir") == "the data"
     status, out, _ = place.call(slurm_job, *words, **slurm, SLURM_ARRAY_TASK_ID="2", CARDS="4")
     assert status == 0 and out == "no trial 2 among 2\n"
+    slurm_0 = slurm | {"SLURM_ARRAY_TASK_ID": "0", "RESULTS_DIR": "others"}
+    assert place.call(slurm_job, *words, "--seed", "1", **slurm_0)[0] == 2
+    assert place.call(slurm_job, *words, **slurm_0, DRY_RUN="1")[0] == 0 and not (place.folder / "others").exists()
     assert "no array" in place.call(slurm_job, *words, **slurm)[2]
     assert "no model given" in place.call(slurm_job, *words, SLURM_ARRAY_TASK_ID="2")[2]
     status, _, err = place.run("grid_search.slurm", **(slurm | {"SLURM_SUBMIT_DIR": str(place.folder)}))

@@ -43,8 +43,6 @@ TASK_NAMES = ("TNEWS", "C3", "CMRC2018")
 NO_HEAD = {(family, "C3") for family in ("skep", "distilbert", "mobilebert", "squeezebert")} | {("skep", "CMRC2018")}
 # PaddleNLP's own computation lets the rows of a batch depend on each other.
 WRONG = {("gau_alpha", name) for name in TASK_NAMES} | {("squeezebert", "CMRC2018")}
-
-
 CANNOT_BE_EXPORTED = {"roformer", "roformerv2", "convbert"}
 
 

@@ -136,7 +136,6 @@ def span(context: str, rng: random.Random) -> str:
 
 LATIN = (" St. John's U.S. team ", '"C. e. furvus", ', "don't (3.5%)", " no. 7.", "iPhone 4s...", " 1,234 m² ")
 MARKS = ("、", "……", "—", "-", "《", "·", ".", " ", "!", "：", "'")
-
 PERTURBATIONS: dict[str, Callable[[Question, random.Random], str]] = {
     "gold": lambda q, rng: q.golds[0],
     "another annotator's gold": lambda q, rng: q.golds[-1],

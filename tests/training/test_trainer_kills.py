@@ -19,7 +19,6 @@ from typing import Any
 from killing import in_a_process
 
 TOP = Path(__file__).parents[2]
-
 # Log lines, evaluations and checkpoints fall on different steps; an epoch has a batch too many for its steps.
 FLAGS = "--dataset tnews --do_train --do_eval --do_predict --max_steps 7 --save_steps 2 --logging_steps 3"
 FLAGS += " --save_total_limit 2 --per_device_train_batch_size 4 --gradient_accumulation_steps 2 --max_seq_length 16"
