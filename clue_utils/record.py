@@ -258,6 +258,24 @@ def _start_of(pid: int) -> int | None:
     return None if state in "ZX" else int(rest[18])
 
 
+def _sign_of_life() -> dict[str, Any]:
+    return {"last_seen": datetime.now(timezone.utc).isoformat(timespec="seconds"), "process": _this_process()}
+
+
+def write_start(folder: Path, **described: Any) -> None:
+    """Record that a run is about to begin, and until it does that this process is at work on it.
+
+    What has finished stays as it is, and so does advice, until the run has taken it. Arguments and errors as of
+    ``write_failure``.
+    """
+    record = Record.read(folder) or Record(folder)
+    if not record.is_finished:
+        fields = {**record.fields, **({} if record.holds_training else described)}
+        kept = {name: value for name, value in fields.items() if name not in ("progress", "reason", "exit_status")}
+        kept |= {"is_trained": True} if _is_trained(fields) else {}
+        _write(folder, kept | {"status": "running"} | _sign_of_life())
+
+
 def write_failure(
     folder: Path, reason: str, exit_status: int, advice: Mapping[str, Any] | None = None, **described: Any
 ) -> None:
@@ -508,8 +526,7 @@ class Run:
         self._begin = self._seen = time.monotonic()
         self._is_told = self._is_told or self._is_new
         if self._is_told and self.fields["status"] != "finished":
-            self.fields["last_seen"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            self.fields["process"] = _this_process()
+            self.fields |= _sign_of_life()
         if ranks.is_first():
             _write(self.folder, self.fields)
 

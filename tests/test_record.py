@@ -319,6 +319,19 @@ def test_the_rank_that_failed_first_says_why(tmp_path, monkeypatch):
     assert (found.status, found.advice) == ("failed", {"gradient_accumulation_steps": 2})
 
 
+@pytest.mark.parametrize("status", [None, "failed", "stopped", "finished"])
+def test_a_run_that_is_about_to_begin_is_at_work(tmp_path, status):
+    history = [{"step": 2, "accuracy": 0.5}]
+    if status:
+        put(tmp_path, status=status, metric="accuracy", history=history, reason="x", advice={"a": 2}, exit_status=2)
+    record.write_start(tmp_path, task="TNEWS", model="m")
+    found = Record.read(tmp_path)
+    assert found.status == ("finished" if status == "finished" else "running")
+    assert (found.task, found.history) == ((None, ((2, 0.5),)) if status else ("TNEWS", ()))
+    if status in ("failed", "stopped"):
+        assert "reason" not in found.fields and found.advice == {"a": 2}
+
+
 def test_a_failure_is_written_from_outside(tmp_path):
     write_failure(tmp_path / "new", "no room\nleft", 137, {"a": 1}, task="TNEWS", model="m")
     expected = {"task": "TNEWS", "model": "m", "status": "failed", "reason": "no room\\nleft", "exit_status": 137}

@@ -20,7 +20,6 @@ from pathlib import Path
 from clue_utils.errors import UserError
 from clue_utils.files import locked, write_text_atomically
 from clue_utils.grid import search_space
-from clue_utils.grid.trial import is_at_work
 from clue_utils.record import RESULT_FILE, WEIGHTS_FILE, Record
 from clue_utils.tasks import TASKS, Task
 
@@ -115,8 +114,6 @@ def _read_outcome(task: Task, folder: Path, damages: list[str]) -> Outcome | Non
     named = trial_of_folder(label)
     try:
         record = Record.read(folder)
-        if (record is None or record.status in ("killed", "stopped", "failed")) and is_at_work(folder):
-            return Outcome(task, label, "running", folder, named, "starting", record or Record())
         if record is not None:
             trial = _trial_of(task, record)
             return Outcome(task, label, record.status, folder, trial, clean(record.remark)[:_LONGEST_REASON], record)

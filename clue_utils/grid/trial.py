@@ -25,7 +25,7 @@ from clue_utils.errors import UserError
 from clue_utils.files import Busy, locked_folder
 from clue_utils.grid import search_space
 from clue_utils.grid.search_space import Trial
-from clue_utils.record import Record, trained_with, write_failure
+from clue_utils.record import Record, trained_with, write_failure, write_start
 from clue_utils.tasks import TASKS, Task
 
 TOP = Path(__file__).resolve().parents[2]
@@ -255,18 +255,6 @@ def lock(file: IO[Any], wait: bool = True) -> bool:
     return True
 
 
-def is_at_work(folder: Path) -> bool:
-    """Whether a process holds the lock of a trial's log, whatever its record says by now or still tells of before."""
-    try:
-        with open(folder / search_space.LOG_FILE, encoding="utf-8") as log:
-            fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
 def _num_micro_batches(plan: Plan) -> int:
     """Micro-batches that the flags ask for, or more where an earlier run of the trial needed them to fit memory."""
     earlier = Record.read(plan.folder) or Record()
@@ -278,6 +266,8 @@ def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
     """Run a trial, again with more micro-batches as long as that is advised; return the last exit status."""
     micro_batches = _num_micro_batches(plan)
     while True:
+        with contextlib.suppress(Busy), locked_folder(plan.folder):  # not over the record of another run
+            write_start(plan.folder, **_described(plan, micro_batches))
         before = Record.read(plan.folder)
         status = _run_once(plan, micro_batches, log)
         after = Record.read(plan.folder) or Record()
@@ -289,7 +279,7 @@ def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
             *_, said = filter(str.strip, last_lines(plan.log, 5))
             if status and not is_killed and said not in shlex.join(command(plan, micro_batches)):
                 reason = said.removeprefix("error: ")  # such as of a flag that the script does not take
-            with contextlib.suppress(Busy), locked_folder(plan.folder):  # not over the record of another run
+            with contextlib.suppress(Busy), locked_folder(plan.folder):
                 write_failure(plan.folder, reason, status or 1, **_described(plan, micro_batches))
             return status or 1
         advised = int(after.advice.get(_MICRO_BATCHES, 0))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import predict_and_zip
-from clue_utils.grid import pruning, trial
+from clue_utils.grid import pruning
 from clue_utils.grid.outcomes import read_trials, winner
 from clue_utils.report import collect
 from clue_utils.tasks import TASKS
@@ -109,17 +109,3 @@ def test_report_zip_and_pruning_go_by_one_reading(tmp_path, capsys, case):
     assert said in err if said else not err
     if zipped:
         assert predict_and_zip.describe(folder / zipped).startswith(f"{folder / zipped} (accuracy 0.")
-
-
-@pytest.mark.parametrize("status", [None, "failed", "stopped"])
-def test_a_trial_whose_log_is_held_is_running_whatever_its_record_says(tmp_path, status):
-    folder = tmp_path / "TNEWS" / BEST
-    folder.mkdir(parents=True)
-    if status:
-        put(tmp_path, SECOND, 0.9, status=status)
-        (folder / "result.json").write_bytes((tmp_path / "TNEWS" / SECOND / "result.json").read_bytes())
-    with open(folder / "trial.log", "w", encoding="utf-8") as log:
-        assert trial.lock(log)
-        found, _ = read_trials(tmp_path / "TNEWS", TASKS["TNEWS"])
-        assert (found[0].path, found[0].status, found[0].reason) == (folder, "running", "starting")
-    assert read_trials(tmp_path / "TNEWS", TASKS["TNEWS"])[0][0].status == (status or "failed")
