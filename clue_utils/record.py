@@ -21,8 +21,11 @@ from clue_utils import environment, ranks, tasks
 from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
 from clue_utils.files import write_text_atomically
 from clue_utils.settings import Settings, differences
+from clue_utils.strict_json import JsonObject
 
 T = TypeVar("T")
+# What a record says, or a part of it: name -> value, as JSON has it.
+Fields = Mapping[str, Any]
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
 WEIGHTS_FILE = "model.safetensors"
@@ -62,23 +65,23 @@ class Record:
     """
 
     folder: Path = Path()
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Fields = field(default_factory=dict)
     status: str = ""
     remark: str = ""
     is_trained: bool = False
     task: str | None = None
     model: str | None = None
     metric: str | None = None
-    hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
+    hyper_parameters: Fields = field(default_factory=dict)
     num_processes: int = 1
     score: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     history: tuple[tuple[int, float], ...] = ()
     num_steps: int | None = None
     num_dev: int | None = None
-    data_sha256: Mapping[str, Any] = field(default_factory=dict)
+    data_sha256: Fields = field(default_factory=dict)
     wall_time: float = 0.0
-    advice: Mapping[str, Any] = field(default_factory=dict)
+    advice: Fields = field(default_factory=dict)
 
     @property
     def is_finished(self) -> bool:
@@ -162,22 +165,22 @@ class _Impossible(ValueError):
     """What the scripts never write."""
 
 
-def _typed(holder: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+def _typed(holder: Fields, name: str, kind: type[T]) -> T | None:
     value = holder.get(name)
     if not (value is None or isinstance(value, kind)):
         raise _Impossible(f"{name} is {shorten(value, 40)}")
     return value
 
 
-def _text(holder: Mapping[str, Any], name: str) -> str | None:
+def _text(holder: Fields, name: str) -> str | None:
     return _typed(holder, name, str)
 
 
-def _object(holder: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _object(holder: Fields, name: str) -> JsonObject:
     return _typed(holder, name, dict) or {}
 
 
-def _number(holder: Mapping[str, Any], name: str, default: float | None = None) -> Any:
+def _number(holder: Fields, name: str, default: float | None = None) -> Any:
     value = holder.get(name, default)
     if not _is_number(value) or value < 0:
         raise _Impossible(f"{name} is {shorten(value, 40)}")
@@ -198,7 +201,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
 
 
-def _status(fields: Mapping[str, Any], stage: str | None) -> tuple[str, str]:
+def _status(fields: Fields, stage: str | None) -> tuple[str, str]:
     """Status and remark of a record, from where its run was when it wrote last."""
     if stage == "finished":
         pruned = fields.get("pruned")
@@ -226,18 +229,18 @@ def _status(fields: Mapping[str, Any], stage: str | None) -> tuple[str, str]:
     return "killed", f"{step}, last seen {seen}{where}; the same command goes on"
 
 
-def _is_trained(fields: Mapping[str, Any]) -> bool:
+def _is_trained(fields: Fields) -> bool:
     return fields.get("status") in ("trained", "finished") or fields.get("is_trained") is True
 
 
-def _is_alive(process: Mapping[str, Any], silence: float) -> bool:
+def _is_alive(process: Fields, silence: float) -> bool:
     here, started = _this_process(), process.get("started")
     if started is not None and all(process.get(name) == here[name] for name in ("host", "namespace")):
         return _start_of(int(_number(process, "pid"))) == started
     return silence < LONGEST_SILENCE
 
 
-def _this_process() -> dict[str, Any]:
+def _this_process() -> JsonObject:
     """What tells this process from others; its number alone does not within containers of the same host name."""
     namespace = None
     with contextlib.suppress(OSError):
@@ -258,7 +261,7 @@ def _start_of(pid: int) -> int | None:
     return None if state in "ZX" else int(rest[18])
 
 
-def _sign_of_life() -> dict[str, Any]:
+def _sign_of_life() -> JsonObject:
     return {"last_seen": datetime.now(timezone.utc).isoformat(timespec="seconds"), "process": _this_process()}
 
 
@@ -276,9 +279,7 @@ def write_start(folder: Path, **described: Any) -> None:
         _write(folder, kept | {"status": "running"} | _sign_of_life())
 
 
-def write_failure(
-    folder: Path, reason: str, exit_status: int, advice: Mapping[str, Any] | None = None, **described: Any
-) -> None:
+def write_failure(folder: Path, reason: str, exit_status: int, advice: Fields | None = None, **described: Any) -> None:
     """Record that a run failed which cannot do so itself any more; one that has finished stays as it is.
 
     Args:
@@ -295,7 +296,7 @@ def write_failure(
         _write(folder, fields | _failure(fields, Ending(reason, exit_status, advice=advice or {})))
 
 
-def _failure(fields: Mapping[str, Any], ending: Ending) -> dict[str, Any]:
+def _failure(fields: Fields, ending: Ending) -> JsonObject:
     """The fields that say how a run ended that did not finish."""
     found = {
         "status": "stopped" if ending.is_stop else "failed",
@@ -306,12 +307,12 @@ def _failure(fields: Mapping[str, Any], ending: Ending) -> dict[str, Any]:
     return found | ({"is_trained": True} if _is_trained(fields) else {})
 
 
-def _write(folder: Path, fields: Mapping[str, Any]) -> None:
+def _write(folder: Path, fields: Fields) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(folder / RESULT_FILE, json.dumps(fields, ensure_ascii=False, indent=2) + "\n")
 
 
-def trained_with(name_or_path: str, task: tasks.Task) -> Mapping[str, Any]:
+def trained_with(name_or_path: str, task: tasks.Task) -> Fields:
     """The hyper-parameters that a checkpoint was trained with; none where it was not trained on this task here."""
     found = Record.read(name_or_path)
     return found.hyper_parameters if found and found.task == task.name else {}
@@ -319,8 +320,8 @@ def trained_with(name_or_path: str, task: tasks.Task) -> Mapping[str, Any]:
 
 def _require_same_run(
     folder: Path,
-    earlier: dict[str, Any],
-    described: dict[str, Any],
+    earlier: JsonObject,
+    described: JsonObject,
     remedy: str = "choose another --output_dir, or start anew with --overwrite_output_dir",
 ) -> None:
     """Refuse to go on with a run that was started with other settings, be it with more or fewer of them."""
@@ -334,7 +335,7 @@ def _require_same_run(
         raise UserError(f"{folder} holds a run with other settings ({shorten(shown, 160)}): {remedy}")
 
 
-def _is_same_checkpoint(folder: Path, earlier: dict[str, Any], described: dict[str, Any]) -> bool:
+def _is_same_checkpoint(folder: Path, earlier: JsonObject, described: JsonObject) -> bool:
     """Whether what a run without training finds in its output folder is of the same task and model.
 
     A record of evaluation or prediction alone may be replaced by another one's; that of a training run may not.
@@ -395,7 +396,7 @@ class Run:
         self._is_told = args.do_train and not is_kept and not in_place  # whether the record tells of this run
         variables = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE") if name in os.environ}
         here = {"device": device, "environment": variables, "versions": environment.versions(), **described}
-        self.fields: dict[str, Any] = {"status": "running", "metric": metric, "num_examples": {}, "data_sha256": {}}
+        self.fields: JsonObject = {"status": "running", "metric": metric, "num_examples": {}, "data_sha256": {}}
         self.fields |= here | (earlier or {})
         if self._trains:
             self.fields |= here
@@ -432,7 +433,7 @@ class Run:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
 
-    def resume(self, fields: dict[str, Any], step: int, checkpoint: Path | None = None) -> None:
+    def resume(self, fields: JsonObject, step: int, checkpoint: Path | None = None) -> None:
         """Go back to the evaluations recorded at a step: later lines of the metrics log are dropped.
 
         Args:
@@ -461,7 +462,7 @@ class Run:
                     continue
             write_text_atomically(path, "".join(kept))
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         """What ``resume`` takes to come back to this moment."""
         return {"settings": self._settings} | {name: self.fields[name] for name in ("history", *NO_EVALUATION)}
 

@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from typing import Any
 
+JsonObject = dict[str, Any]
+
 
 class NotJson(Exception):
     """Text that cannot be taken as JSON; ``line`` is where it stops being that, from 1, if that is known."""
@@ -29,7 +31,7 @@ def parse(content: bytes, what: str = "JSON that can be read", allow_nan: bool =
     """
     repeated: list[str] = []
 
-    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def build(pairs: list[tuple[str, Any]]) -> JsonObject:
         value = dict(pairs)
         if len(value) < len(pairs):
             repeated.extend(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)

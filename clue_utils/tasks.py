@@ -16,6 +16,9 @@ from typing import Any
 
 from clue_utils.errors import UserError, show
 
+# One example, by the fields that its task has, see ``Task.fields``.
+Example = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Split:

@@ -16,7 +16,7 @@ from clue_utils.leaderboard.write import Answers
 from clue_utils.record import trained_with
 from clue_utils.scores.accuracy import accuracy
 from clue_utils.settings import Settings
-from clue_utils.tasks import MAX_CHOICES
+from clue_utils.tasks import MAX_CHOICES, Example
 
 # What official code puts in the place of choices that a question does not have.
 MISSING_CHOICE = "无效答案"
@@ -53,7 +53,7 @@ class C3(Method):
             raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a question: pass at least 8")
         super().__init__(tokenizer, max_seq_length)
 
-    def encode(self, example: dict[str, Any]) -> list[Feature]:
+    def encode(self, example: Example) -> list[Feature]:
         """One feature: ``input_ids`` and ``token_type_ids`` of four rows, ``label``, ``num_choices``.
 
         Every choice is cut to fit on its own. Ids are built from word pieces, which are never tokenised again.

@@ -20,7 +20,7 @@ from clue_utils.leaderboard.write import Answers
 from clue_utils.record import trained_with
 from clue_utils.scores.chid import assign_candidates
 from clue_utils.settings import Settings, recorded
-from clue_utils.tasks import ASSIGNMENT_RULES, BLANK, NUM_CANDIDATES
+from clue_utils.tasks import ASSIGNMENT_RULES, BLANK, NUM_CANDIDATES, Example
 
 logger = logging.getLogger("clue_utils.chid")
 # Idioms have four characters nearly always; the window leaves room for one of them and the blank's mark.
@@ -56,7 +56,7 @@ class Chid(Method):
         if self.mark == tokenizer.unk_token_id:
             logger.warning("the vocabulary has no %s: blanks are marked with %s", BLANK_MARK, tokenizer.unk_token)
 
-    def encode(self, example: dict[str, Any]) -> list[Feature]:
+    def encode(self, example: Example) -> list[Feature]:
         """One feature for each blank: ``input_ids`` of ten rows and ``label``."""
         candidates = [self._ids(idiom) for idiom in example["candidates"]]
         answers = example.get("answers", {})

@@ -21,6 +21,7 @@ from clue_utils.record import trained_with
 from clue_utils.scores.accuracy import cross_entropy
 from clue_utils.scores.cmrc2018 import cmrc2018_scores, squad_scores
 from clue_utils.settings import Settings, recorded
+from clue_utils.tasks import Example
 
 # Some gold starts of the official files are late by up to this many characters.
 START_REPAIR = 3
@@ -127,7 +128,7 @@ class Cmrc2018(Method):
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"doc_stride": self.doc_stride, "max_query_length": self.max_query_length}
 
-    def encode(self, example: dict[str, Any]) -> list[Feature]:
+    def encode(self, example: Example) -> list[Feature]:
         """The windows of one question.
 
         Besides ``input_ids`` and ``token_type_ids``: ``start`` and ``end``, the answer's first and last token in the
@@ -171,7 +172,7 @@ class Cmrc2018(Method):
                 return
             begin += min(size, self.doc_stride)
 
-    def _answer_tokens(self, example: dict[str, Any], spans: list[Span]) -> Span | None:
+    def _answer_tokens(self, example: Example, spans: list[Span]) -> Span | None:
         """First and last context token of the first gold answer."""
         if not example["answers"]:
             return None

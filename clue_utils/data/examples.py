@@ -18,13 +18,13 @@ from clue_utils.data.download import MACOS_FOLDER, fetch
 from clue_utils.data.packed_rows import PackedRows
 from clue_utils.data.readers import READERS, Reader
 from clue_utils.errors import UserError
-from clue_utils.tasks import NO_LABEL, TASKS, Task
+from clue_utils.tasks import NO_LABEL, TASKS, Example, Task
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Examples(Sequence[dict[str, Any]]):
+class Examples(Sequence[Example]):
     """The checked examples of one split, see :func:`load_examples`.
 
     Attributes:
@@ -35,7 +35,7 @@ class Examples(Sequence[dict[str, Any]]):
 
     task: Task
     split: str
-    rows: Sequence[dict[str, Any]] = field(repr=False)
+    rows: Sequence[Example] = field(repr=False)
     files: tuple[Path, ...]
     sha256: str
     num_dropped: int
@@ -46,7 +46,7 @@ class Examples(Sequence[dict[str, Any]]):
     def __getitem__(self, index: Any) -> Any:
         return self.rows[index]
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Example]:
         return iter(self.rows)
 
 
@@ -92,7 +92,7 @@ def load_examples(task: Task, split: str, data_dir: str | os.PathLike[str] | Non
     has_answers = split not in task.test_splits
     num_dropped = 0
 
-    def labelled() -> Iterator[dict[str, Any]]:
+    def labelled() -> Iterator[Example]:
         nonlocal num_dropped
         for row in READERS[task.kind](reader, task, has_answers, files):
             if row is None:

@@ -7,15 +7,17 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from clue_utils.tasks import Example
 
-class PackedRows(Sequence[dict[str, Any]]):
+
+class PackedRows(Sequence[Example]):
     """Rows in one block of memory, each unpacked when it is read.
 
     They take a fraction of what as many dicts would, and none of it is copied in a process that is forked to encode
     them, which counting references to dicts would do page by page.
     """
 
-    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, rows: Iterable[Example]) -> None:
         self._block = bytearray()
         self._ends = array("q")
         for row in rows:

@@ -17,7 +17,7 @@ from typing import Any
 from clue_utils import strict_json
 from clue_utils.data.packed_rows import PackedRows
 from clue_utils.errors import UserError, shorten, show
-from clue_utils.tasks import BLANK, MAX_CHOICES, NO_LABEL, NUM_CANDIDATES, Task
+from clue_utils.tasks import BLANK, MAX_CHOICES, NO_LABEL, NUM_CANDIDATES, Example, Task
 
 logger = logging.getLogger(__name__)
 # Ids and numbers are kept as int64 further on.
@@ -154,7 +154,7 @@ class _Unique:
 
 
 # Rows, with None for an example without a gold label.
-Rows = Iterator[dict[str, Any] | None]
+Rows = Iterator[Example | None]
 
 
 def _read_classification(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
@@ -162,9 +162,9 @@ def _read_classification(reader: Reader, task: Task, has_answers: bool, files: t
     ids = _Unique("id")
     have_ids: bool | None = None
 
-    def convert(example: Any, position: int) -> dict[str, Any] | None:
+    def convert(example: Any, position: int) -> Example | None:
         nonlocal have_ids
-        row: dict[str, Any] = _check(example, task.fields, "")
+        row: Example = _check(example, task.fields, "")
         if "target" in row:
             _check_spans(row["text"], row["target"])
         have_id = "id" in example
@@ -197,8 +197,8 @@ def _check_spans(text: str, target: dict[str, Any]) -> None:
 
 
 def _convert_lines(
-    reader: Reader, path: Path, convert: Callable[[Any, int], dict[str, Any] | None]
-) -> Iterator[dict[str, Any] | None]:
+    reader: Reader, path: Path, convert: Callable[[Any, int], Example | None]
+) -> Iterator[Example | None]:
     """Rows of a file with one example a line; ``convert`` gets the example and its position from 0."""
     for number, example in reader.examples(path):
         try:
@@ -299,8 +299,8 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
     path = files[0]
     tags = _Unique("content")
 
-    def convert(example: Any, _: int) -> dict[str, Any]:
-        row: dict[str, Any] = _check(example, task.fields, "")
+    def convert(example: Any, _: int) -> Example:
+        row: Example = _check(example, task.fields, "")
         if len(row["candidates"]) != NUM_CANDIDATES:
             raise _FieldError("candidates", f"{len(row['candidates'])} idioms are not {NUM_CANDIDATES}")
         own = blanks(row)

@@ -24,9 +24,10 @@ from clue_utils.errors import USER_ERRNOS, UserError
 from clue_utils.features.method import Method
 from clue_utils.features.store import Feature, Features
 from clue_utils.files import digest_of, locked, put, scratch
+from clue_utils.tasks import Example
 
 logger = logging.getLogger(__name__)
-Encode = Callable[[dict[str, Any]], Sequence[Feature]]
+Encode = Callable[[Example], Sequence[Feature]]
 _ROWS_PER_CHUNK = 512
 # Part of every cache key: raise it when the meaning or layout of cached features changes.
 _CACHE_FORMAT = 3

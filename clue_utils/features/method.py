@@ -11,6 +11,7 @@ from clue_utils.features.store import Feature, Features
 from clue_utils.features.tokenization import PieceIds
 from clue_utils.leaderboard.write import Answers
 from clue_utils.scores.accuracy import accuracy, cross_entropy
+from clue_utils.tasks import Example
 
 
 class Method:
@@ -37,7 +38,7 @@ class Method:
         """What the features depend on besides examples and tokenizer: part of the cache's key."""
         return {"method": self.name, "max_seq_length": self.max_seq_length}
 
-    def encode(self, example: dict[str, Any]) -> list[Feature]:
+    def encode(self, example: Example) -> list[Feature]:
         """Turn an example into its features."""
         raise NotImplementedError
 

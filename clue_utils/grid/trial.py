@@ -26,6 +26,7 @@ from clue_utils.files import Busy, locked_folder
 from clue_utils.grid import search_space
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record, trained_with, write_failure, write_start
+from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import TASKS, Task
 
 TOP = Path(__file__).resolve().parents[2]
@@ -288,7 +289,7 @@ def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
         micro_batches = advised
 
 
-def _described(plan: Plan, micro_batches: int) -> dict[str, Any]:
+def _described(plan: Plan, micro_batches: int) -> JsonObject:
     """What the record of a trial says that had no time to begin one."""
     trial = plan.trial
     values = {"batch_size": plan.batch_size, "learning_rate": trial.learning_rate, "dropout": trial.dropout}

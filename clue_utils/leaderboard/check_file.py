@@ -20,7 +20,7 @@ from typing import IO, Any
 from clue_utils import strict_json
 from clue_utils.errors import show
 from clue_utils.leaderboard.file_names import known_files
-from clue_utils.strict_json import NotJson
+from clue_utils.strict_json import JsonObject, NotJson
 from clue_utils.tasks import BLANK, MAX_CHOICES, NUM_CANDIDATES, Task
 
 # Lines that are named for one kind of problem in one file; the rest is counted.
@@ -272,7 +272,7 @@ class _Object:
     problem: _ValueCheck
     several: bool = False
 
-    def read(self, task: Task, content: bytes, found: _Problems) -> dict[str, Any] | None:
+    def read(self, task: Task, content: bytes, found: _Problems) -> JsonObject | None:
         """Check the object and its values; None where it is none."""
         try:
             answers, repeated = _parse(content)

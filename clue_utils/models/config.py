@@ -10,6 +10,7 @@ from typing import Any
 from clue_utils.errors import UserError, show
 from clue_utils.models.families import FAMILIES, Family
 from clue_utils.models.vocabulary import read_object
+from clue_utils.strict_json import JsonObject
 
 # PaddleNLP and Hugging Face; PaddleNLP before 2.5; google-research/bert.
 CONFIG_FILES = ("config.json", "model_config.json", "bert_config.json")
@@ -42,7 +43,7 @@ class Config:
         values: the file's object, PaddleNLP's older nesting undone.
     """
 
-    def __init__(self, path: Path | str, values: dict[str, Any]) -> None:
+    def __init__(self, path: Path | str, values: JsonObject) -> None:
         self.path, self.values = path, values
 
     def error(self, message: str) -> UserError:
@@ -96,7 +97,7 @@ def read_config(folder: Path) -> Config:
     return config
 
 
-def _flattened(values: dict[str, Any]) -> dict[str, Any]:
+def _flattened(values: JsonObject) -> JsonObject:
     """Undo the nesting of PaddleNLP before 2.5: ``init_args`` holds the encoder's settings, ``init_class`` a class."""
     flat = {key: value for key, value in values.items() if key not in ("init_args", "init_class")}
     inner = values.get("init_args")
@@ -150,7 +151,7 @@ def _family_of_class(name: str) -> Family | None:
     return fitting[0] if fitting else None
 
 
-def encoder_settings(config: Config, family: Family) -> dict[str, Any]:
+def encoder_settings(config: Config, family: Family) -> JsonObject:
     """What PaddleNLP's configuration of the family is made with, each value held to what it can be.
 
     Raises:

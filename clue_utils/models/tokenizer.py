@@ -25,6 +25,7 @@ from clue_utils.errors import UserError
 from clue_utils.models.config import CONFIG_FILES
 from clue_utils.models.source import readable_errors, unshadowed
 from clue_utils.models.vocabulary import Added, added_tokens, read_object, read_tokenizer_json, read_vocabulary
+from clue_utils.strict_json import JsonObject
 
 VOCABULARY, SETTINGS, SPECIAL, FAST = "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json"
 # The tokenizers of the encoders that are supported: of word pieces (vocab.txt), and of sentencepiece.
@@ -138,7 +139,7 @@ class _Folder:
         given: settings that win over those of the files.
     """
 
-    def __init__(self, folder: Path, given: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, given: JsonObject) -> None:
         self.folder = folder
         self.given = given
         self.said = read_object(folder / SETTINGS)
@@ -181,7 +182,7 @@ class _Folder:
         return tokenizer
 
     @functools.cached_property
-    def model(self) -> dict[str, Any]:
+    def model(self) -> JsonObject:
         """The configuration of the model, read where tokenizer_config.json does not say enough."""
         return next((read_object(self.folder / name) for name in CONFIG_FILES if (self.folder / name).exists()), {})
 
@@ -221,7 +222,7 @@ class _Folder:
             return of_words
         return other if other in _SENTENCE_PIECES else None
 
-    def _vocabulary(self, class_: Any) -> tuple[list[str], list[Added], dict[str, Any]]:
+    def _vocabulary(self, class_: Any) -> tuple[list[str], list[Added], JsonObject]:
         """Pieces by id (none where a sentencepiece model alone has them), added tokens, tokenizer.json's settings."""
         added = added_tokens(self.folder, self.said)
         if VOCABULARY not in class_.resource_files_names.values():
@@ -250,7 +251,7 @@ class _Folder:
         named = next((name for name in self._names() if name is not None), "")
         return named.removesuffix("Fast") in _ANY
 
-    def _special_tokens(self, class_: Any, unk_token: Any) -> dict[str, Any]:
+    def _special_tokens(self, class_: Any, unk_token: Any) -> JsonObject:
         """Special tokens by name: the class's, those of tokenizer_config.json, and of special_tokens_map.json."""
         known = inspect.signature(class_.__init__).parameters
         tokens = {name: known[name].default for name in _SPECIAL if name in known}
@@ -275,7 +276,7 @@ class _Folder:
                     return [_special_token(self.folder / file, name, token) for token in tokens]
         return []
 
-    def _require_tokens(self, special: dict[str, Any], pieces: set[str], added: set[str]) -> None:
+    def _require_tokens(self, special: JsonObject, pieces: set[str], added: set[str]) -> None:
         vocabulary = self.folder / (VOCABULARY if (self.folder / VOCABULARY).exists() else FAST)
         for name, token in special.items():
             if token is None or str(token) in pieces or (name != "unk_token" and str(token) in added):
@@ -286,7 +287,7 @@ class _Folder:
                 f"{vocabulary}: {str(token)!r:.60} is not in it, the {name}{where}: use the files of one model"
             )
 
-    def _add_tokens(self, tokenizer: Any, special: dict[str, Any], added: list[Added], size: int) -> None:
+    def _add_tokens(self, tokenizer: Any, special: JsonObject, added: list[Added], size: int) -> None:
         """Give a tokenizer the tokens that it finds before it splits a text: special ones, and added ones."""
         for name, token in special.items():
             if isinstance(token, AddedToken):
@@ -322,7 +323,7 @@ class _Folder:
             )
 
 
-def _checked(said: dict[str, Any], path: Path) -> dict[str, Any]:
+def _checked(said: JsonObject, path: Path) -> JsonObject:
     """The known settings of a file that are not null.
 
     Raises:
@@ -349,7 +350,7 @@ def _special_token(path: Path, name: str, value: Any) -> Any:
     return AddedToken(text, **{flag: value.get(flag) is True for flag in ("single_word", "lstrip", "rstrip")})
 
 
-def _require_known(class_: Any, settings: dict[str, Any], path: Path) -> None:
+def _require_known(class_: Any, settings: JsonObject, path: Path) -> None:
     """Refuse a setting that would change ids but that the class does not know."""
     known = inspect.signature(class_.__init__).parameters
     neutral = _NEUTRAL | {"strip_accents": settings.get("do_lower_case", True)}
@@ -358,7 +359,7 @@ def _require_known(class_: Any, settings: dict[str, Any], path: Path) -> None:
             raise UserError(f"{path}: {class_.__name__} has no {name}, here {settings[name]}: take the setting out")
 
 
-def _use_words(settings: dict[str, Any], pieces: list[str]) -> None:
+def _use_words(settings: JsonObject, pieces: list[str]) -> None:
     """RoFormer's vocabularies are of words or of characters; Hugging Face's files do not say which."""
     words = (len(piece) > 1 and all("\u4e00" <= char <= "\u9fff" for char in piece) for piece in pieces)
     if "use_jieba" not in settings:

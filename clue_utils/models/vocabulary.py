@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from clue_utils import strict_json
 from clue_utils.errors import UserError
+from clue_utils.strict_json import JsonObject
 
 # Far above what any model has (a vocabulary of 250,000 pieces takes some 5 MB); what is larger is no vocabulary.
 _MAX_BYTES = 64 << 20
@@ -30,10 +31,10 @@ class TokenizerJson(NamedTuple):
 
     pieces: list[str]
     added: list[Added]
-    settings: dict[str, Any]
+    settings: JsonObject
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> JsonObject:
     """The object in a JSON file; empty where there is no such file.
 
     Raises:
@@ -129,7 +130,7 @@ def read_tokenizer_json(path: Path) -> TokenizerJson:
     return TokenizerJson(pieces, added, settings)
 
 
-def added_tokens(folder: Path, settings: dict[str, Any]) -> list[Added]:
+def added_tokens(folder: Path, settings: JsonObject) -> list[Added]:
     """Tokens that tokenizer_config.json, or else added_tokens.json, adds to the vocabulary.
 
     Raises:
@@ -189,7 +190,7 @@ def _require_word_pieces(pieces: list[str], path: Path) -> None:
         )
 
 
-def _list(path: Path, content: dict[str, Any], key: str) -> list[Any]:
+def _list(path: Path, content: JsonObject, key: str) -> list[Any]:
     value = content.get(key)
     if not isinstance(value, list | None):
         raise UserError(f"{path}: {key} is {value!r:.40}, expected a list")

@@ -19,6 +19,7 @@ import paddle
 from safetensors.numpy import load_file, save_file
 
 from clue_utils.files import atomically, digest_of, remove_folder
+from clue_utils.strict_json import JsonObject
 
 logger = logging.getLogger(__name__)
 _NAME = re.compile(r"checkpoint-([0-9]{1,18})")
@@ -28,7 +29,7 @@ _OPTIMIZER = "optimizer.safetensors"
 _NUM_KEPT = 2
 
 
-def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state: dict[str, Any]) -> None:
+def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state: JsonObject) -> None:
     """Write the checkpoint of a step; keep it and the one before."""
     target = folder / f"checkpoint-{step}"
     with atomically(target) as written:
@@ -46,7 +47,7 @@ def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state:
         remove_folder(path)
 
 
-def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def find_latest(folder: Path) -> tuple[Path, JsonObject] | None:
     """The newest undamaged checkpoint and its state; a damaged one is passed over with a warning."""
     for candidate in _folders(folder):
         try:

@@ -10,10 +10,10 @@ from clue_utils.data.examples import Examples
 from clue_utils.features.method import Method
 from clue_utils.features.store import Feature, Features
 from clue_utils.leaderboard.write import Answers
-from clue_utils.tasks import Task
+from clue_utils.tasks import Example, Task
 
 
-def text_and_pair(task_name: str, example: dict[str, Any]) -> tuple[str, str | None]:
+def text_and_pair(task_name: str, example: Example) -> tuple[str, str | None]:
     """The text, and the second text of a pair, that an example is judged by.
 
     As in CLUE's official processors: the keywords of CSL joined by blanks before the abstract; the noun of
@@ -55,7 +55,7 @@ class Classification(Method):
         self.task = task
         self.num_outputs = self.width = len(task.labels)
 
-    def encode(self, example: dict[str, Any]) -> list[Feature]:
+    def encode(self, example: Example) -> list[Feature]:
         text, text_pair = text_and_pair(self.task.name, example)
         ids, pair_ids = self._ids(text), None if text_pair is None else self._ids(text_pair)
         encoded = self.tokenizer.prepare_for_model(ids, pair_ids, max_length=self.max_seq_length, truncation=True)

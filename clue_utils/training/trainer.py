@@ -25,6 +25,7 @@ from clue_utils.features.batches import batches_per_epoch, shuffled_batches
 from clue_utils.features.store import Features
 from clue_utils.files import os_errors, put, remove_folder, write_text_atomically
 from clue_utils.record import NO_EVALUATION, Run
+from clue_utils.strict_json import JsonObject
 from clue_utils.training.checkpoints import step_of
 from clue_utils.training.loop import step_seed
 from clue_utils.training.session import Dataset, Session
@@ -88,7 +89,7 @@ class ClueTrainer(Trainer):
 
     def __init__(self, session: Session, dev: Dataset | None, **settings: Any) -> None:
         self.session, self.dev = session, dev
-        self._losses: dict[str, Any] | None = None  # of the checkpoint gone on from, until the first step
+        self._losses: JsonObject | None = None  # of the checkpoint gone on from, until the first step
         super().__init__(**settings)
 
     def fit(self, named: str | None, stop: StopRequest) -> dict[str, float]:
@@ -357,7 +358,7 @@ def _step_of(checkpoint: Path) -> int:
     return step
 
 
-def _read_json(checkpoint: Path, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
+def _read_json(checkpoint: Path, name: str, keys: tuple[str, ...]) -> JsonObject:
     """A file of a checkpoint.
 
     Raises:
