@@ -22,13 +22,13 @@ case "$*" in
 esac
 
 find_python() { # prints the path of the Python to take, or nothing where that is left to uv
-  local candidate version without_venv=""
+  local candidate version can_make path without_venv=""
   # 3.13 comes last: the wheel of fast-dataindex for it needs a glibc (2.34) newer than the others do.
   local candidates=(python3.12 python3.11 python3.10 python3.13 python3 python)
   [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
   for candidate in "${candidates[@]}"; do
     # Asked, not looked up: a name may lead to a version manager's stub that runs nothing.
-    version="$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || version=""
+    read -r version can_make path < <("$candidate" scripts/interpreter.py 2>/dev/null) || version=""
     case "$version" in
       3.10 | 3.11 | 3.12 | 3.13) ;;
       *)
@@ -36,9 +36,8 @@ find_python() { # prints the path of the Python to take, or nothing where that i
         continue
         ;;
     esac
-    if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
-      # Links are followed, for the name may be found in the very .venv that is about to be made anew.
-      "$candidate" -c 'import os, sys; print(os.path.realpath(sys.executable))'
+    if [ "$can_make" = venv ]; then
+      echo "$path"
       return
     fi
     without_venv="${without_venv:-$version}"

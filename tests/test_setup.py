@@ -18,10 +18,7 @@ TOOLS = "bash cat cksum cp dirname flock grep mkdir readlink rm rmdir sed sort t
 PYTHON = """#!{bash}
 echo "$*" >>{place}/calls
 case "$*" in
-  *version_info*) echo {version} ;;
-  *ensurepip,*) exit {no_venv} ;;
-  *realpath*) readlink -f "$0" ;;
-  *sys.executable*) echo "$0" ;;
+  scripts/interpreter.py) echo {version} {can_make} "$(readlink -f "$0")" ;;
   -V) echo "Python {version}.9" ;;
   "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
   "-m pip "* | "-m ensurepip") ;;
@@ -45,6 +42,7 @@ class Place:
         self.bin.mkdir()
         (self.project / "scripts").mkdir(parents=True)
         shutil.copy(TOP / "scripts/setup_env.sh", self.project / "scripts")
+        shutil.copy(TOP / "scripts/interpreter.py", self.project / "scripts")
         for name in ("requirements.txt", "requirements-dev.txt", "setup.cfg", "pyproject.toml"):
             shutil.copy(TOP / name, self.project)
         for name in TOOLS:
@@ -58,11 +56,11 @@ class Place:
         path.chmod(0o755)
         return path
 
-    def python(self, name: str, version: str, no_venv: int = 0) -> Path:
-        return self.program(f"bin/{name}", PYTHON, version=version, no_venv=no_venv)
+    def python(self, name: str, version: str, can_make: str = "venv") -> Path:
+        return self.program(f"bin/{name}", PYTHON, version=version, can_make=can_make)
 
     def uv(self, status: int = 0) -> None:
-        self.program("python-of-uv", PYTHON, version="3.12", no_venv=0)
+        self.program("python-of-uv", PYTHON, version="3.12", can_make="venv")
         self.program("bin/uv", UV, status=status)
 
     def set_up(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -153,7 +151,7 @@ def test_refusals_are_one_line_that_names_the_remedy(place):
     place.uv()
     assert refused(PYTHON=str(old)) == f"set-up: PYTHON={old} is Python 3.9; 3.10 to 3.13 is needed"
     assert refused(PYTHON="none") == "set-up: PYTHON=none is no Python; 3.10 to 3.13 is needed"
-    place.python("python3", "3.13", no_venv=1)
+    place.python("python3", "3.13", can_make="no-venv")
     assert refused().endswith("Python 3.13 has no venv module; on Debian or Ubuntu: apt-get install python3.13-venv")
     place.python("python3", "3.9")
     place.uv(status=1)
