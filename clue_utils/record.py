@@ -436,6 +436,9 @@ class Run:
     def resume(self, fields: JsonObject, step: int, checkpoint: Path | None = None) -> None:
         """Go back to the evaluations recorded at a step: later lines of the metrics log are dropped.
 
+        Where the best of all was a later one, the run has no best for now: the weights that are kept are that one's,
+        and it comes again.
+
         Args:
             fields: "history" and those of ``NO_EVALUATION``; "settings" of the run that recorded them, if known.
             checkpoint: what the user has named to go on from, if anything.
@@ -448,8 +451,11 @@ class Run:
             _require_same_run(checkpoint, recorded, self._settings, "give the same, or drop --resume_from_checkpoint")
         else:
             _require_same_run(self.folder, recorded, self._settings)
+        kept_step = self.fields.get("best_step")
         self.fields |= {name: fields[name] for name in ("history", *NO_EVALUATION)}
         evaluated = {entry["step"] for entry in self.fields["history"]}
+        if kept_step not in {None, *evaluated}:
+            self.fields |= NO_EVALUATION
         path = self.folder / METRICS_FILE
         if ranks.is_first() and path.is_file():
             kept = []

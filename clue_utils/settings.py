@@ -236,6 +236,12 @@ class Settings:
     save_best_model: bool = flag(
         OUTPUT, cli.boolean, "keep the checkpoint with the best development score (default: true)", True
     )
+    checkpoint_minutes: float = flag(
+        OUTPUT,
+        cli.non_negative_float,
+        "minutes of training between checkpoints to go on from, which is what a kill loses at most; 0: after each step",
+        10.0,
+    )
     log_level: str = flag(OUTPUT, ("debug", "info", "warning", "error"), "how much is logged", "info")
 
     sources: Mapping[str, str]

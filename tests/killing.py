@@ -46,7 +46,7 @@ SCRIPTS = (
     ("run_cmrc2018", "CMRC2018", "--max_seq_length 96 --eval_batch_size 256"),
 )
 FLAGS = "--do_train --do_eval --do_predict --device cpu --max_steps 6 --save_steps 2 --logging_steps 1 --batch_size 4 "
-FLAGS += "--learning_rate 1e-3 --num_proc 1"
+FLAGS += "--learning_rate 1e-3 --num_proc 1 --checkpoint_minutes 0"
 EXAMPLES = 48  # to train with, for each task
 ANY_TIME = "after a random time"
 LEFTOVERS = (".tmp", ".part")

@@ -141,7 +141,7 @@ def test_out_of_memory_is_on_record_with_advice_and_gone_on_from(train, tmp_path
     assert said == f"error: {found.fields['reason']}\n" and found.fields["exit_status"] == 2
     assert [step for step, _ in found.history] == [2, 4] and found.fields["progress"] == {"step": 5, "num_steps": 6}
     status, out, said = train(*(f"--{name}={value}" for name, value in found.advice.items()))
-    assert status == 0 and "checkpoint-4" in out, said
+    assert status == 0 and "checkpoint-5" in out, said
     assert Record.read(tmp_path).status == "finished" and not TEMPORARY & {*content(tmp_path)}
 
 

@@ -35,7 +35,7 @@ def reason_to_stop(own: Mapping[str, Any], others: Sequence[Record]) -> str:
     """Why a trial should end at its last evaluation, or "" if it should go on.
 
     Args:
-        own: fields of the trial's ``result.json``: metric, num_steps, history, best_metric.
+        own: fields of the trial's ``result.json``: metric, num_steps, history.
         others: records of the finished trials.
     """
     metric, share = own["metric"], own["history"][-1]["step"] / own["num_steps"]
@@ -47,7 +47,8 @@ def reason_to_stop(own: Mapping[str, Any], others: Sequence[Record]) -> str:
     if share < MIN_SHARE or len(averages) < MIN_TRIALS:
         return ""
     median = statistics.median(averages)
+    best = max(entry[metric] for entry in own["history"])
     # Means are rounded: an equal score is not behind.
-    if own["best_metric"] > median or math.isclose(own["best_metric"], median):
+    if best > median or math.isclose(best, median):
         return ""
-    return f"median rule: best {metric} {own['best_metric']:.4f}, median of {len(averages)} trials {median:.4f}"
+    return f"median rule: best {metric} {best:.4f}, median of {len(averages)} trials {median:.4f}"

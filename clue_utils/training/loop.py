@@ -69,6 +69,9 @@ def fit(job: Job, args: Settings, run: Run) -> None:
     units that dropout picks. Its random state is set at each step from seed, step and rank, so that a run that is
     stopped and started again goes on from its last checkpoint to the same end.
 
+    A checkpoint to go on from is written every ``checkpoint_minutes``, after the last step, and when the run is stopped
+    or memory runs out.
+
     Args:
         args: the settings of the run.
         run: where metrics and ``result.json`` go; ``run.fields["metric"]`` chooses the best checkpoint.
@@ -89,22 +92,31 @@ def fit(job: Job, args: Settings, run: Run) -> None:
     with StopRequest(state.save) as stop:
         while state.step < num_steps or state.is_due:
             stop.check()
+            if state.is_save_due():
+                with meter.paused():
+                    state.save()
             if state.is_due:
                 with meter.paused():
                     with stop.at_once():
                         metrics = job.evaluate()
                     state.is_due = False
                     run.log("eval", state.step, metrics)
-                    if run.add_evaluation(state.step, metrics) and args.save_best_model and ranks.is_first():
+                    is_best = run.add_evaluation(state.step, metrics)
+                    run.write()  # before the weights: see ``Run.resume``
+                    if is_best and args.save_best_model and ranks.is_first():
                         job.save_best()
                     if state.step == num_steps or _stops_here(run, state.step, job.reason_to_stop):
                         break
-                    state.save()
             epoch, index = divmod(state.step, steps_per_epoch)
             if index == 0 or not batches:
                 batches = _batches(job.train, args, epoch)
             paddle.seed(step_seed(args.seed, state.step, ranks.rank()))
-            loss = _backward(job, replica, batches[index], state.scaler, args)
+            try:
+                loss = _backward(job, replica, batches[index], state.scaler, args)
+            except UserError:  # memory ran out: the weights are as they were
+                with contextlib.suppress(Exception):  # what is left of the device may refuse
+                    state.save()
+                raise
             state.update()
             meter.advance()
             run.show_progress(state.step, num_steps)
@@ -130,6 +142,8 @@ class TrainingState:
 
     def __init__(self, model: paddle.nn.Layer, num_steps: int, args: Settings, run: Run) -> None:
         self.model, self.run, self.step, self.is_due = model, run, 0, False
+        self._num_steps, self._interval = num_steps, 60 * args.checkpoint_minutes
+        self._saved, self._saved_at = (0, False), time.monotonic()  # step and is_due of the newest checkpoint; when
         warmup = args.warmup_steps or args.warmup_proportion
         self.schedule = LinearDecayWithWarmup(args.learning_rate, num_steps, warmup)
         self.optimizer = build_optimizer(model, self.schedule, args)
@@ -143,13 +157,19 @@ class TrainingState:
         self.schedule.step()
         self.step += 1
 
+    def is_save_due(self) -> bool:
+        """Whether a checkpoint is due: by time, whatever the task, and after the last step, before its evaluation."""
+        is_last, passed = self.step == self._num_steps, time.monotonic() - self._saved_at
+        return self.step > self._saved[0] and (is_last or passed >= self._interval)
+
     def save(self) -> None:
-        """Write a checkpoint, and the record."""
-        if ranks.is_first():
+        """Write a checkpoint if anything has changed since the newest, and the record."""
+        if ranks.is_first() and self._saved != (self.step, self.is_due):
             # In JSON's types; empty where losses are not scaled.
             scaler = {k: getattr(v, "tolist", lambda v=v: v)() for k, v in self.scaler.state_dict().items()}
             state = {"is_due": self.is_due, "run": self.run.state(), "scaler": scaler}
             checkpoints.save(self.run.folder, self.step, self.model, self.optimizer, state)
+        self._saved, self._saved_at = (self.step, self.is_due), time.monotonic()
         self.run.write()
 
     def resume(self) -> None:
@@ -168,6 +188,7 @@ class TrainingState:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.is_due = bool(state["is_due"])
+        self._saved = self.step, self.is_due
         logger.info("going on from %s", path)
 
 

@@ -46,6 +46,7 @@ def test_behind_the_median_of_running_averages(others):
     # Half of the training: the averages of the others are 0.3, 0.4 and 0.15.
     assert pruning.reason_to_stop(partly([0.1, 0.29]), others).startswith("median rule: best accuracy 0.2900")
     assert pruning.reason_to_stop(partly([0.1, 0.3]), others) == ""
+    assert pruning.reason_to_stop(partly([0.3, 0.1]) | {"best_metric": 0.1}, others) == ""  # gone on with after a kill
 
 
 def test_no_rule_without_enough_trials_or_before_a_quarter(others):

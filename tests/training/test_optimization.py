@@ -21,9 +21,9 @@ from clue_utils import ranks, tasks
 from clue_utils.errors import Stopped, UserError
 from clue_utils.features.batches import length_grouped_batches
 from clue_utils.models.heads import HEADS
-from clue_utils.record import Run
+from clue_utils.record import Record, Run
 from clue_utils.settings import Settings
-from clue_utils.training import loop
+from clue_utils.training import checkpoints, loop
 from clue_utils.training.loop import Job, fit, step_seed
 from clue_utils.training.session import Session
 
@@ -134,6 +134,8 @@ def arguments_of(folder: Path, *words: str) -> Settings:
 
 # Six steps with evaluations at 2, 4 and 6.
 SIX = ("--num_train_epochs", "2", "--save_steps", "2", "--logging_steps", "1", "--warmup_steps", "2")
+# A checkpoint after each step: a kill loses nothing but the step that is being done.
+ALWAYS = ("--checkpoint_minutes", "0")
 
 
 class Killed(BaseException):
@@ -358,7 +360,7 @@ def test_speed_is_that_of_steps_alone(tmp_path, monkeypatch, caplog):
     def passes(seconds: float) -> Callable[[], None]:
         return lambda: now.__setitem__(0, now[0] + seconds)
 
-    words = "--num_train_epochs 3 --logging_steps 2 --save_steps 3".split()
+    words = [*"--num_train_epochs 3 --logging_steps 2 --save_steps 3".split(), *ALWAYS]
     clock = {"on_step": passes(2.0), "on_evaluation": passes(100.0)}
     with pytest.raises(Killed):
         train(tmp_path, *words, **clock, events={4: kill})
@@ -399,7 +401,7 @@ def test_scaled_losses_give_the_same_steps_and_their_state_is_kept(tmp_path, mon
             self.loaded = state
 
     monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
-    words = (*SIX, "--precision", "fp16")
+    words = (*SIX, *ALWAYS, "--precision", "fp16")
     with pytest.raises(Killed):
         train(tmp_path / "half", *words, events={5: kill})
     assert distance(train(tmp_path / "half", *words).weights, adamw(6, 2)[0]) < TOLERANCE
@@ -496,8 +498,8 @@ def test_the_mean_of_the_ranks_gradients_is_that_of_one(monkeypatch, num_rows, n
     ("event", "number", "error", "resumed"),
     [
         (kill, 1, Killed, 0),
-        (kill, 2, Killed, 0),
-        (kill, 4, Killed, 2),
+        (kill, 2, Killed, 1),
+        (kill, 4, Killed, 3),
         (terminate, 3, Stopped, 3),
         (terminate, 4, Stopped, 4),
     ],
@@ -507,7 +509,7 @@ def test_a_run_that_is_broken_off_ends_as_one_that_is_not(tmp_path, caplog, even
     accuracies = (0.25, 0.75, 0.5)
     whole = train(tmp_path / "whole", *SIX, accuracies=accuracies)
     with pytest.raises(error):
-        train(tmp_path / "broken", *SIX, accuracies=accuracies, events={number: event})
+        train(tmp_path / "broken", *SIX, *ALWAYS, accuracies=accuracies, events={number: event})
     left = json.loads((tmp_path / "broken/result.json").read_text())
     assert (left["status"], left["num_steps"]) == ("running", 6)
     assert [entry["step"] for entry in left.get("history", [])] == list(range(2, min(number, resumed + 1), 2))
@@ -515,7 +517,7 @@ def test_a_run_that_is_broken_off_ends_as_one_that_is_not(tmp_path, caplog, even
     assert f"checkpoint-{resumed}" in folders or (resumed == 0 and not folders)
     evaluated = (resumed - 1) // 2 if event is terminate else resumed // 2
     with caplog.at_level("INFO", logger="clue_utils"):
-        rest = train(tmp_path / "broken", *SIX, accuracies=accuracies[evaluated:])
+        rest = train(tmp_path / "broken", *SIX, *ALWAYS, accuracies=accuracies[evaluated:])
     assert f"going on from {tmp_path}/broken/checkpoint-{resumed}" in caplog.messages or resumed == 0
     assert rest.micro_batches == whole.micro_batches[resumed:] and rest.draws == whole.draws[resumed:]
     assert distance(rest.weights, whole.weights) < 1e-7 and distance(rest.weights, adamw(6, 2)[0]) < TOLERANCE
@@ -523,6 +525,48 @@ def test_a_run_that_is_broken_off_ends_as_one_that_is_not(tmp_path, caplog, even
     lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "broken")]
     kept = [[(e["kind"], e["step"], e["loss"], e.get("learning_rate")) for e in map(json.loads, log)] for log in lines]
     assert kept[0] == kept[1]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by hand, in minutes."""
+    minutes = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: 60 * minutes[0])
+    return lambda passed: lambda: minutes.__setitem__(0, minutes[0] + passed)
+
+
+@pytest.mark.parametrize(
+    ("words", "of_a_step", "of_an_evaluation", "expected"),
+    [
+        ("--save_steps 1", 1.0, 0.0, [*range(10, 61, 10)]),
+        ("--save_steps 0", 1.0, 0.0, [*range(10, 61, 10)]),
+        ("--save_steps 7 --checkpoint_minutes 25", 1.0, 0.0, [25, 50, 60]),
+        ("--save_steps 25", 0.0, 30.0, [26, 51, 60]),
+        ("--save_steps 1", 0.001, 0.0, [60]),
+    ],
+    ids=["one evaluation a step", "one an epoch", "other interval", "long evaluations", "a short run"],
+)
+def test_checkpoints_come_by_time_and_after_the_last_step(
+    tmp_path, monkeypatch, clock, words, of_a_step, of_an_evaluation, expected
+):
+    steps: list[int] = []
+    monkeypatch.setattr(checkpoints, "save", lambda folder, step, *rest: steps.append(step))
+    words += " --num_train_epochs 20"
+    train(tmp_path, *words.split(), on_step=clock(of_a_step), on_evaluation=clock(of_an_evaluation))
+    assert steps == expected
+
+
+def test_the_weights_that_are_kept_are_those_of_the_best_on_record(tmp_path, clock):
+    """A run was killed after its best evaluation and goes on from before that, whose weights are in the folder."""
+    words, minute = (*SIX, "--checkpoint_minutes", "3"), clock(1.0)
+    for reasons, accuracies, best, saved in ((("it is behind",), (0.4,), 4, [4]), ((), (0.4, 0.3), 4, [4])):
+        folder = tmp_path / str(len(reasons))
+        with pytest.raises(Killed):
+            train(folder, *words, accuracies=(0.5, 0.6), on_step=minute, events={6: kill})
+        assert Record.read(folder).score == 0.6 and checkpoints.find_latest(folder)[0].name == "checkpoint-3"
+        found = train(folder, *words, accuracies=accuracies, reasons=reasons, on_step=minute)
+        assert (found.run.fields["best_step"], found.saved) == (best, saved)
+        assert [entry["accuracy"] for entry in found.history] == [0.5, *accuracies]
 
 
 def test_a_run_ends_where_it_is_told_to(tmp_path, caplog):

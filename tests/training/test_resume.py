@@ -29,7 +29,7 @@ from killing import kill_before_change
 
 HEAD = HEADS["classification"]
 FLAGS = "--task_name TNEWS --do_train --max_steps 60 --save_steps 10 --logging_steps 5 --batch_size 8"
-FLAGS += " --max_seq_length 24 --learning_rate 1e-3"
+FLAGS += " --max_seq_length 24 --learning_rate 1e-3 --checkpoint_minutes 0"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def stopped(train, tmp_path, monkeypatch):
-    """An output folder whose run was killed just after the checkpoint of step 40."""
+    """An output folder whose run was killed just after the checkpoint of step 40, before its evaluation."""
     save = checkpoints.save
 
     def save_and_die(folder: Path, step, *rest):
@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(train, stopped, 
         path.unlink()
     status, out, err = train(stopped)
     assert status == 0, err
-    assert "checkpoint-40 is damaged" in out and "going on from" in out and "checkpoint-30" in out
+    assert "checkpoint-40 is damaged" in out and "going on from" in out and "checkpoint-39" in out
     assert outcome(stopped) == outcome(unbroken)
 
 
@@ -140,8 +140,8 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(
     status, out, err = train(tmp_path)
     assert status == 128 + number, err
     assert err == f"stopped by {number.name}; the same command goes on from where it was\n"
-    before = (step - 1) // 10 * 10  # the checkpoint before this one is kept too
-    assert names_of_checkpoints(tmp_path) == [f"checkpoint-{s}" for s in (before, step) if s]
+    # The checkpoint before this one is kept too.
+    assert names_of_checkpoints(tmp_path) == sorted(f"checkpoint-{s}" for s in (step - 1, step) if s)
     monkeypatch.undo()
     assert train(tmp_path)[0] == 0
     assert outcome(tmp_path) == outcome(unbroken)
@@ -152,7 +152,7 @@ def test_a_second_ctrl_c_ends_at_once(train, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "HEADS", {"classification": replace(HEAD, loss=loss)})
     status, _, err = train(tmp_path)
     assert status == 130 and err == "interrupted\n"
-    assert names_of_checkpoints(tmp_path) == ["checkpoint-10"]
+    assert names_of_checkpoints(tmp_path) == ["checkpoint-15", "checkpoint-16"]
 
 
 def test_a_clock_that_jumps_back_changes_nothing(train, unbroken, tmp_path, monkeypatch):
@@ -320,7 +320,7 @@ def test_rotation_leaves_other_checkpoints_and_drops_damaged_ones(train, stopped
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "save", save_and_look)
         assert train(stopped)[0] == 0
-    assert seen[0] == ["checkpoint-30", "checkpoint-40", "checkpoint-900"]
+    assert seen[0] == ["checkpoint-39", "checkpoint-40", "checkpoint-900"]
     assert outcome(stopped) == outcome(unbroken) and names_of_checkpoints(stopped) == ["checkpoint-900"]
 
 
