@@ -21,7 +21,7 @@ from clue_utils import environment, ranks, tasks
 from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
 from clue_utils.files import write_text_atomically
 from clue_utils.settings import Settings, differences
-from clue_utils.strict_json import JsonObject
+from clue_utils.strict_json import JsonObject, NotJson, parse
 
 T = TypeVar("T")
 # What a record says, or a part of it: name -> value, as JSON has it.
@@ -103,10 +103,10 @@ class Record:
         if not os.path.isfile(path):  # false also for what can be no path
             return None
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields, _ = parse(path.read_bytes(), allow_nan=True)
         except FileNotFoundError:
             return None
-        except (ValueError, RecursionError) as error:
+        except NotJson as error:
             raise UserError(f"{path} is damaged ({error}); remove it or choose another folder") from None
         try:
             return cls._of(path.parent, fields)
@@ -234,18 +234,18 @@ def _is_trained(fields: Fields) -> bool:
 
 
 def _is_alive(process: Fields, silence: float) -> bool:
-    here, started = _this_process(), process.get("started")
-    if started is not None and all(process.get(name) == here[name] for name in ("host", "namespace")):
+    started = process.get("started")
+    if started is not None and {name: process.get(name) for name in ("host", "namespace")} == _this_machine():
         return _start_of(int(_number(process, "pid"))) == started
     return silence < LONGEST_SILENCE
 
 
-def _this_process() -> JsonObject:
-    """What tells this process from others; its number alone does not within containers of the same host name."""
+def _this_machine() -> JsonObject:
+    """Where the number of a process is that of one; a host's name alone does not tell its containers apart."""
     namespace = None
     with contextlib.suppress(OSError):
         namespace = os.stat("/proc/self/ns/pid").st_ino
-    return {"host": platform.node(), "namespace": namespace, "pid": os.getpid(), "started": _start_of(os.getpid())}
+    return {"host": platform.node(), "namespace": namespace}
 
 
 def _start_of(pid: int) -> int | None:
@@ -262,7 +262,8 @@ def _start_of(pid: int) -> int | None:
 
 
 def _sign_of_life() -> JsonObject:
-    return {"last_seen": datetime.now(timezone.utc).isoformat(timespec="seconds"), "process": _this_process()}
+    process = {**_this_machine(), "pid": os.getpid(), "started": _start_of(os.getpid())}
+    return {"last_seen": datetime.now(timezone.utc).isoformat(timespec="seconds"), "process": process}
 
 
 def write_start(folder: Path, **described: Any) -> None:
@@ -271,12 +272,9 @@ def write_start(folder: Path, **described: Any) -> None:
     What has finished stays as it is, and so does advice, until the run has taken it. Arguments and errors as of
     ``write_failure``.
     """
-    record = Record.read(folder) or Record(folder)
-    if not record.is_finished:
-        fields = {**record.fields, **({} if record.holds_training else described)}
+    if (fields := _unfinished(folder, described)) is not None:
         kept = {name: value for name, value in fields.items() if name not in ("progress", "reason", "exit_status")}
-        kept |= {"is_trained": True} if _is_trained(fields) else {}
-        _write(folder, kept | {"status": "running"} | _sign_of_life())
+        _write(folder, kept | _done(fields) | {"status": "running"} | _sign_of_life())
 
 
 def write_failure(folder: Path, reason: str, exit_status: int, advice: Fields | None = None, **described: Any) -> None:
@@ -290,21 +288,29 @@ def write_failure(folder: Path, reason: str, exit_status: int, advice: Fields | 
     Raises:
         UserError: the record there is damaged.
     """
-    record = Record.read(folder) or Record(folder)
-    if not record.is_finished:
-        fields = {**record.fields, **({} if record.holds_training else described)}
+    if (fields := _unfinished(folder, described)) is not None:
         _write(folder, fields | _failure(fields, Ending(reason, exit_status, advice=advice or {})))
+
+
+def _unfinished(folder: Path, described: Fields) -> JsonObject | None:
+    """What the record of a folder says, with ``described`` where no training is in it; None of a finished run."""
+    record = Record.read(folder) or Record(folder)
+    return None if record.is_finished else {**record.fields, **({} if record.holds_training else described)}
+
+
+def _done(fields: Fields) -> JsonObject:
+    """The field that says of a run which is to end otherwise than finished that its training is done."""
+    return {"is_trained": True} if _is_trained(fields) else {}
 
 
 def _failure(fields: Fields, ending: Ending) -> JsonObject:
     """The fields that say how a run ended that did not finish."""
-    found = {
+    return {
         "status": "stopped" if ending.is_stop else "failed",
         "reason": one_line(ending.reason),
         "exit_status": ending.exit_status,
         "advice": dict(ending.advice),
-    }
-    return found | ({"is_trained": True} if _is_trained(fields) else {})
+    } | _done(fields)
 
 
 def _write(folder: Path, fields: Fields) -> None:

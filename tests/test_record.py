@@ -42,7 +42,7 @@ def ago(seconds):
 
 
 def process(**other):
-    return record._this_process() | other
+    return record._sign_of_life()["process"] | other
 
 
 # "last_seen" is so many seconds ago.

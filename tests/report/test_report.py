@@ -180,7 +180,7 @@ def test_statuses_and_costs(tmp_path: Path, run_script: Run) -> None:
     model = tmp_path / "m"
     put(model, trial_of("C3"), 0.5)
     put(model, trial_of("C3", 1e-5), 0.4, pruned={"step": 200, "rule": "below the median"})
-    here = record._this_process()
+    here = record._sign_of_life()["process"]
     seen = {"last_seen": "2026-01-02T03:04:05+00:00", "progress": {"step": 120, "num_steps": 500}}
     put(model, trial_of("C3", 2e-5), None, status="running", process=here, **seen)
     put(model, trial_of("C3", 1e-5, 24), 0.3, status="running", process=here | {"started": 0}, **seen)
