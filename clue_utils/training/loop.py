@@ -27,6 +27,7 @@ from clue_utils.models.heads import Head, to_tensors
 from clue_utils.record import NO_EVALUATION, Run
 from clue_utils.settings import Settings
 from clue_utils.training import checkpoints
+from clue_utils.training.optimizer import build_optimizer
 from clue_utils.training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -247,21 +248,6 @@ def _require_finite(loss: float, step: int, run: Run) -> None:
     best = run.fields["best_step"]
     kept = f"the best checkpoint, of step {best}, is kept" if best else "no checkpoint has been kept yet"
     raise UserError(f"the loss is {loss} at step {step}: lower --learning_rate or raise --warmup_proportion; {kept}")
-
-
-def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Settings) -> paddle.optimizer.Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019) without decay of biases and of layer normalisation's weights."""
-    decayed = {
-        p.name for name, p in model.named_parameters() if not name.endswith("bias") and "norm" not in name.lower()
-    }
-    return paddle.optimizer.AdamW(
-        learning_rate=schedule,
-        epsilon=args.adam_epsilon,
-        parameters=model.parameters(),
-        weight_decay=args.weight_decay,
-        apply_decay_param_fun=lambda name: name in decayed,
-        grad_clip=paddle.nn.ClipGradByGlobalNorm(args.max_grad_norm) if args.max_grad_norm else None,
-    )
 
 
 class _Meter:

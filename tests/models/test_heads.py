@@ -12,7 +12,7 @@ from paddlenlp import transformers
 
 from clue_utils import models
 from clue_utils.tasks import TASKS
-from clue_utils.training.loop import build_optimizer
+from clue_utils.training.optimizer import build_optimizer
 
 FAMILIES = ("Ernie", "ErnieGram", "Bert", "Roberta")
 SIZES = {
