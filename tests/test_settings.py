@@ -203,7 +203,9 @@ def test_a_new_flag_is_one_field(tmp_path, caplog):
 def test_what_is_recorded_keeps_its_names():
     """Checkpoints of every version go by them."""
     names = "max_seq_length batch_size learning_rate num_train_epochs warmup_proportion warmup_steps weight_decay "
-    names += "adam_epsilon max_grad_norm dropout gradient_accumulation_steps group_by_length precision seed "
+    names += (
+        "adam_epsilon max_grad_norm dropout gradient_accumulation_steps group_by_length fused_attention precision seed "
+    )
     names += "logging_steps save_steps"
     recorded = resolved("--do_train").hyper_parameters()
     assert [*recorded] == names.split()

@@ -23,7 +23,7 @@ from clue_utils import cli, device, ranks
 from clue_utils.errors import UserError
 from clue_utils.features.batches import Collate, batches_per_epoch, length_grouped_batches, shuffled_batches
 from clue_utils.features.store import Features
-from clue_utils.models.heads import Head, to_tensors
+from clue_utils.models.heads import Head, freeze_unused, to_tensors
 from clue_utils.record import NO_EVALUATION, Run
 from clue_utils.settings import Settings
 from clue_utils.training import checkpoints
@@ -83,7 +83,10 @@ def fit(job: Job, args: Settings, run: Run) -> None:
     state = TrainingState(job.model, num_steps, args, run)
     state.resume()
     run.write(num_steps=num_steps)
-    replica = paddle.DataParallel(job.model, find_unused_parameters=True) if ranks.world_size() > 1 else job.model
+    replica = job.model
+    if ranks.world_size() > 1:
+        freeze_unused(job.model, job.head, to_tensors(job.collate([job.train[0]])))
+        replica = paddle.DataParallel(job.model, find_unused_parameters=False)  # True has the host wait in each step
     meter = _Meter(run, state.step, num_steps)
     batches: list[np.ndarray] = []
     job.model.train()

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import _C_ops
 
 from clue_utils.settings import Settings
 
 logger = logging.getLogger(__name__)
+_C_ops: Any = paddle._C_ops
 Pairs = list[tuple[paddle.Tensor, paddle.Tensor]]
 # Elements of a parameter that a block of a card's threads takes at a time.
 _CHUNK_SIZE = 1 << 16
@@ -25,18 +25,21 @@ _CHUNK_SIZE = 1 << 16
 
 def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Settings) -> paddle.optimizer.Optimizer:
     """AdamW (Loshchilov and Hutter, 2019) without decay of biases and of layer normalisation's weights."""
-    decayed = {
-        p.name for name, p in model.named_parameters() if not name.endswith("bias") and "norm" not in name.lower()
-    }
     optimizer, clip = quickest_classes(str(paddle.get_device()), args.max_grad_norm)
     return optimizer(
         learning_rate=schedule,
         epsilon=args.adam_epsilon,
         parameters=model.parameters(),
         weight_decay=args.weight_decay,
-        apply_decay_param_fun=lambda name: name in decayed,
+        apply_decay_param_fun=decayed_parameters(model).__contains__,
         grad_clip=clip(args.max_grad_norm) if args.max_grad_norm else None,
     )
+
+
+def decayed_parameters(model: paddle.nn.Layer) -> set[str]:
+    """Paddle's names of all parameters but biases and the weights of layer normalisation."""
+    named = model.named_parameters()
+    return {p.name for name, p in named if not name.endswith("bias") and "norm" not in name.lower()}
 
 
 class AdamW(paddle.optimizer.AdamW):
@@ -79,14 +82,14 @@ class ClipGradByGlobalNorm(paddle.nn.ClipGradByGlobalNorm):
         """Whether 1 / (norm / max_norm) is max_norm / norm to the bit: division by a power of two does not round."""
         return max_norm >= 1 and math.frexp(max_norm)[0] == 0.5
 
-    @paddle.no_grad()
     def _dygraph_clip(self, params_grads: Pairs) -> Pairs:
         gradients = [gradient for _, gradient in params_grads]
         if gradients:
-            # Added up as Paddle's clip does it: the norm of each, then the sum.
-            norm = paddle.stack([_C_ops.squared_l2_norm(gradient) for gradient in gradients]).sum().sqrt()
-            limit = paddle.full([1], self.clip_norm)
-            _C_ops.check_finite_and_unscale_(gradients, paddle.maximum(norm, limit) / limit)
+            with paddle.no_grad():
+                # Added up as Paddle's clip does it: the squares of each, then their sums.
+                norm = paddle.stack([_C_ops.squared_l2_norm(gradient) for gradient in gradients]).sum().sqrt()
+                limit = paddle.full([1], self.clip_norm)
+                _C_ops.check_finite_and_unscale_(gradients, paddle.maximum(norm, limit) / limit)
         return params_grads
 
 
