@@ -83,10 +83,7 @@ def fit(job: Job, args: Settings, run: Run) -> None:
     state = TrainingState(job.model, num_steps, args, run)
     state.resume()
     run.write(num_steps=num_steps)
-    replica = job.model
-    if ranks.world_size() > 1:
-        freeze_unused(job.model, job.head, to_tensors(job.collate([job.train[0]])))
-        replica = paddle.DataParallel(job.model, find_unused_parameters=False)  # True has the host wait in each step
+    replica = _replica(job)
     meter = _Meter(run, state.step, num_steps)
     batches: list[np.ndarray] = []
     job.model.train()
@@ -173,6 +170,15 @@ class TrainingState:
             self.scaler.load_state_dict(state["scaler"])
         self.is_due = bool(state["is_due"])
         logger.info("going on from %s", path)
+
+
+def _replica(job: Job) -> paddle.nn.Layer:
+    """The model, which with several ranks averages its gradients over them."""
+    if ranks.world_size() == 1:
+        return job.model
+    # Parameters without gradient are known beforehand: to look for them has the host wait for the card in each step.
+    freeze_unused(job.model, job.head, to_tensors(job.collate([job.train[0]])))
+    return paddle.DataParallel(job.model, find_unused_parameters=False)
 
 
 def _batches(train: Features, args: Settings, epoch: int) -> list[np.ndarray]:
