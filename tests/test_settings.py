@@ -220,6 +220,14 @@ def test_settings_that_differ():
     assert differences(now, recorded, ignoring={"status", "model"}) == {"b": (3, 2), "c": (4, None)}
 
 
+@pytest.mark.parametrize("name", ["group_by_length", "fused_attention"])
+def test_a_switch_that_a_record_does_not_know_was_off(name):
+    """A run of an earlier version can be gone on with."""
+    recorded, off, on = ({"hyper_parameters": {"a": 1} | more} for more in ({}, {name: False}, {name: True}))
+    assert differences(recorded, off) == differences(off, recorded) == {}
+    assert differences(recorded, on) == {name: (False, True)} and differences(on, recorded) == {name: (True, False)}
+
+
 @pytest.mark.parametrize("words", ["--dropout 0", "--seed=0", "--do_train", "--device cpu", "--output_dir o"])
 def test_a_trial_sets_some_flags_itself(words):
     with pytest.raises(UserError, match=f"{words.split('=')[0].split()[0]} is set by the trial itself"):
