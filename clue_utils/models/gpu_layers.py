@@ -71,7 +71,6 @@ def fuse_attention(model: paddle.nn.Layer) -> None:
     for layer in layers:
         if type(layer) is paddle.nn.MultiHeadAttention:
             layer.__class__ = MultiHeadAttention
-            layer.masks = {}
         elif type(layer) is paddle.nn.TransformerEncoder:
             layer.__class__ = TransformerEncoder
     logger.info("attention: one operation in each of %d layers (--fused_attention)", len(attentions))
@@ -81,23 +80,25 @@ class TransformerEncoder(paddle.nn.TransformerEncoder):
     """An encoder whose layers share the masks that the kernels of the attention take."""
 
     def forward(self, *inputs: Any, **more: Any) -> Any:
+        attentions = [layer.self_attn for layer in self.layers]
         masks: dict[Any, paddle.Tensor] = {}
-        for layer in self.layers:
-            layer.self_attn.masks = masks
+        for attention in attentions:
+            attention.masks = masks
         try:
             return super().forward(*inputs, **more)
         finally:
-            masks.clear()
+            for attention in attentions:
+                attention.masks = None
 
 
 class MultiHeadAttention(paddle.nn.MultiHeadAttention):
     """Attention in one operation, ``F.scaled_dot_product_attention``.
 
     Attributes:
-        masks: of this pass through the encoder, by type: what is to be added to the scores.
+        masks: of this pass through the encoder, by type: what is to be added to the scores; None between passes.
     """
 
-    masks: dict[Any, paddle.Tensor]
+    masks: dict[Any, paddle.Tensor] | None = None
 
     def forward(
         self,
@@ -121,12 +122,13 @@ class MultiHeadAttention(paddle.nn.MultiHeadAttention):
 
     def _mask(self, mask: paddle.Tensor, query: paddle.Tensor, key: paddle.Tensor) -> paddle.Tensor:
         """The mask [batch, heads or 1, length, length] in the queries' type."""
-        if query.dtype not in self.masks:
+        masks = {} if self.masks is None else self.masks
+        if query.dtype not in masks:
             # Only the memory-efficient kernel wants it for each head, and Paddle would copy it anew in each layer.
             heads = 1 if query.dtype != paddle.float32 and _has_flash_attention() else self.num_heads
             shape = [query.shape[0], heads, query.shape[1], key.shape[1]]
-            self.masks[query.dtype] = mask.astype(query.dtype).expand(shape).contiguous()
-        return self.masks[query.dtype]
+            masks[query.dtype] = mask.astype(query.dtype).expand(shape).contiguous()
+        return masks[query.dtype]
 
 
 @functools.cache

@@ -151,7 +151,19 @@ def test_the_layers_of_a_pass_share_one_mask(monkeypatch, is_half, has_flash, he
     assert masks[0].shape == [3, heads, 16, 16]
     logits(model, batch())
     assert len(masks) == 6 and masks[3] is masks[5] is not masks[0]
-    assert not model.ernie.encoder.layers[0].self_attn.masks  # none is held between passes
+    assert model.ernie.encoder.layers[0].self_attn.masks is None  # none is held between passes
+
+
+def test_an_attention_by_itself_keeps_no_mask():
+    layer = paddle.nn.MultiHeadAttention(8, 2)
+    layer.eval()
+    x = paddle.rand([2, 4, 8])
+    masks = [paddle.zeros([2, 1, 1, 4]), paddle.to_tensor([[[[0.0, 0.0, -1e4, -1e4]]]] * 2)]
+    expected = [layer(x, x, x, mask).numpy() for mask in masks]
+    model = paddle.nn.Sequential(layer)
+    gpu_layers.fuse_attention(model)
+    for mask, theirs in zip(masks, expected, strict=True):
+        np.testing.assert_allclose(layer(x, x, x, mask).numpy(), theirs, atol=1e-6)
 
 
 def test_a_model_with_the_layers_of_a_card_is_exported(tmp_path):
