@@ -191,6 +191,12 @@ class Settings:
     group_by_length: bool = recorded(
         TRAINING, bool, "train on batches of similar length, which has less padding but another order of examples"
     )
+    fused_attention: bool = recorded(
+        TRAINING,
+        bool,
+        "attention in one operation, which takes less memory but draws other units for dropout, and has not been tried "
+        "on a card",
+    )
     prune: bool = flag(
         TRAINING, bool, "end the run when it is clearly behind the finished runs beside --output_dir (median rule)"
     )
@@ -399,7 +405,9 @@ def differences(
     Returns:
         name -> value there and value now, None where it has none.
     """
-    before, after = ({**fields, **fields.get("hyper_parameters", {})} for fields in (recorded, now))
+    # A run of a version that did not know a switch ran without it.
+    off = {name: False for name, flag in Settings.flags().items() if flag.is_recorded and flag.takes is bool}
+    before, after = ({**off, **fields, **fields.get("hyper_parameters", {})} for fields in (recorded, now))
     names = dict.fromkeys([*after, *recorded.get("hyper_parameters", {})])
     return {
         name: (before.get(name), after.get(name))

@@ -203,7 +203,9 @@ def test_a_new_flag_is_one_field(tmp_path, caplog):
 def test_what_is_recorded_keeps_its_names():
     """Checkpoints of every version go by them."""
     names = "max_seq_length batch_size learning_rate num_train_epochs warmup_proportion warmup_steps weight_decay "
-    names += "adam_epsilon max_grad_norm dropout gradient_accumulation_steps group_by_length precision seed "
+    names += (
+        "adam_epsilon max_grad_norm dropout gradient_accumulation_steps group_by_length fused_attention precision seed "
+    )
     names += "logging_steps save_steps"
     recorded = resolved("--do_train").hyper_parameters()
     assert [*recorded] == names.split()
@@ -216,6 +218,14 @@ def test_settings_that_differ():
     now = {"model": "y", "hyper_parameters": {"a": 1, "b": 3, "c": 4, "logging_steps": 6}}
     assert differences(recorded, now) == {"model": ("x", "y"), "b": (2, 3), "c": (None, 4)}
     assert differences(now, recorded, ignoring={"status", "model"}) == {"b": (3, 2), "c": (4, None)}
+
+
+@pytest.mark.parametrize("name", ["group_by_length", "fused_attention"])
+def test_a_switch_that_a_record_does_not_know_was_off(name):
+    """A run of an earlier version can be gone on with."""
+    recorded, off, on = ({"hyper_parameters": {"a": 1} | more} for more in ({}, {name: False}, {name: True}))
+    assert differences(recorded, off) == differences(off, recorded) == {}
+    assert differences(recorded, on) == {name: (False, True)} and differences(on, recorded) == {name: (True, False)}
 
 
 @pytest.mark.parametrize("words", ["--dropout 0", "--seed=0", "--do_train", "--device cpu", "--output_dir o"])

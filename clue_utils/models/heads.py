@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 
@@ -18,7 +19,18 @@ _MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
 
 def to_tensors(batch: Batch) -> Tensors:
-    return {name: paddle.to_tensor(array) for name, array in batch.items()}
+    """The arrays on the device, in one copy for all of one shape and type: at each the host waits for a card."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name, array in batch.items():
+        groups.setdefault((array.shape, array.dtype), []).append(name)
+    tensors: Tensors = {}
+    for names in groups.values():
+        if len(names) == 1:
+            tensors[names[0]] = paddle.to_tensor(batch[names[0]])
+        else:
+            together = paddle.to_tensor(np.stack([batch[name] for name in names]))
+            tensors.update(zip(names, paddle.unbind(together), strict=True))
+    return tensors
 
 
 @functools.cache
@@ -104,3 +116,17 @@ HEADS = {
     "cloze": CHOICES,
     "span": Head("ForQuestionAnswering", paired_span_logits, span_loss, num_distributions=2),
 }
+
+
+def freeze_unused(model: paddle.nn.Layer, head: Head, batch: Tensors) -> list[str]:
+    """Ask no gradients of the parameters that the loss of a batch does not depend on; return their names.
+
+    They are such as a pooler below a head for spans: no step changes them with or without this. But processes that
+    average their gradients would have to tell each other at every step which of them have none.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if not parameter.stop_gradient]
+    gradients = paddle.grad(head.loss(model, batch).sum(), [p for _, p in named], allow_unused=True)
+    unused = [pair for pair, gradient in zip(named, gradients, strict=True) if gradient is None]
+    for _, parameter in unused:
+        parameter.stop_gradient = True
+    return [name for name, _ in unused]

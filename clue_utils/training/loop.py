@@ -23,10 +23,11 @@ from clue_utils import cli, device, ranks
 from clue_utils.errors import UserError
 from clue_utils.features.batches import Collate, batches_per_epoch, length_grouped_batches, shuffled_batches
 from clue_utils.features.store import Features
-from clue_utils.models.heads import Head, to_tensors
+from clue_utils.models.heads import Head, freeze_unused, to_tensors
 from clue_utils.record import NO_EVALUATION, Run
 from clue_utils.settings import Settings
 from clue_utils.training import checkpoints
+from clue_utils.training.optimizer import build_optimizer
 from clue_utils.training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def fit(job: Job, args: Settings, run: Run) -> None:
     state = TrainingState(job.model, num_steps, args, run)
     state.resume()
     run.write(num_steps=num_steps)
-    replica = paddle.DataParallel(job.model, find_unused_parameters=True) if ranks.world_size() > 1 else job.model
+    replica = _replica(job)
     meter = _Meter(run, state.step, num_steps)
     batches: list[np.ndarray] = []
     job.model.train()
@@ -192,6 +193,15 @@ class TrainingState:
         logger.info("going on from %s", path)
 
 
+def _replica(job: Job) -> paddle.nn.Layer:
+    """The model, which with several ranks averages its gradients over them."""
+    if ranks.world_size() == 1:
+        return job.model
+    # Parameters without gradient are known beforehand: to look for them has the host wait for the card in each step.
+    freeze_unused(job.model, job.head, to_tensors(job.collate([job.train[0]])))
+    return paddle.DataParallel(job.model, find_unused_parameters=False)
+
+
 def _batches(train: Features, args: Settings, epoch: int) -> list[np.ndarray]:
     """Row numbers of each step of an epoch, for all ranks together."""
     batch_size = args.batch_size * ranks.world_size()
@@ -268,21 +278,6 @@ def _require_finite(loss: float, step: int, run: Run) -> None:
     best = run.fields["best_step"]
     kept = f"the best checkpoint, of step {best}, is kept" if best else "no checkpoint has been kept yet"
     raise UserError(f"the loss is {loss} at step {step}: lower --learning_rate or raise --warmup_proportion; {kept}")
-
-
-def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Settings) -> paddle.optimizer.Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019) without decay of biases and of layer normalisation's weights."""
-    decayed = {
-        p.name for name, p in model.named_parameters() if not name.endswith("bias") and "norm" not in name.lower()
-    }
-    return paddle.optimizer.AdamW(
-        learning_rate=schedule,
-        epsilon=args.adam_epsilon,
-        parameters=model.parameters(),
-        weight_decay=args.weight_decay,
-        apply_decay_param_fun=lambda name: name in decayed,
-        grad_clip=paddle.nn.ClipGradByGlobalNorm(args.max_grad_norm) if args.max_grad_norm else None,
-    )
 
 
 class _Meter:

@@ -23,7 +23,7 @@ from clue_utils.features.store import Features
 from clue_utils.files import locked_folder
 from clue_utils.grid import pruning
 from clue_utils.leaderboard import write
-from clue_utils.models import cpu_layers
+from clue_utils.models import cpu_layers, gpu_layers
 from clue_utils.models.heads import HEADS
 from clue_utils.record import Run
 from clue_utils.settings import Settings
@@ -73,8 +73,8 @@ class Session:
         self.collate = functools.partial(
             collate,
             pad_token_id=self.tokenizer.pad_token_id,
-            # The matrix units of GPUs take half precision in multiples of 8.
-            pad_to_multiple_of=1 if args.precision == "fp32" else 8,
+            # The matrix units of GPUs take half precision in multiples of 8, as a kernel of the attention does masks.
+            pad_to_multiple_of=1 if args.precision == "fp32" and not args.fused_attention else 8,
             max_length=args.max_seq_length,
         )
         run.begin()
@@ -102,8 +102,12 @@ class Session:
         """Load the encoder with the task's head, see ``models.load_model``, and see that it takes the inputs."""
         model = models.load_model(name_or_path, self.task, self.args.dropout, self.method.num_outputs, training)
         models.check_fit(model, self.tokenizer, self.args.max_seq_length)
+        if self.args.fused_attention:
+            gpu_layers.fuse_attention(model)
         if paddle.get_device() == "cpu" and self.args.precision == "fp32":
             cpu_layers.speed_up(model)
+        else:
+            gpu_layers.speed_up(model)
         return model
 
     def evaluate(self, members: Sequence[paddle.nn.Layer], dev: Dataset) -> dict[str, float]:

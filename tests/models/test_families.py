@@ -21,6 +21,7 @@ environment.import_libraries()
 from clue_utils.models.config import Config, encoder_settings  # noqa: E402
 from clue_utils.models.export import export  # noqa: E402
 from clue_utils.models.families import FAMILIES, Family  # noqa: E402
+from clue_utils.models.gpu_layers import fuse_attention  # noqa: E402
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60,
@@ -35,6 +36,7 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 EXTRAS: dict[str, dict[str, Any]] = {
+    "ernie_gram": {"rel_pos_size": 8},
     "nezha": {"use_relative_position": True, "max_relative_position": 8},
     "mobilebert": {"intra_bottleneck_size": 16, "num_feedforward_networks": 1},
     "nystromformer": {"num_landmarks": 4, "segment_means_seq_len": 4},
@@ -44,6 +46,12 @@ NO_HEAD = {(family, "C3") for family in ("skep", "distilbert", "mobilebert", "sq
 # PaddleNLP's own computation lets the rows of a batch depend on each other.
 WRONG = {("gau_alpha", name) for name in TASK_NAMES} | {("squeezebert", "CMRC2018")}
 CANNOT_BE_EXPORTED = {"roformer", "roformerv2", "convbert"}
+# What no loss depends on; a head for spans leaves the pooler out too, where there is one that others use.
+NEVER_USED = {"ernie_gram": "rel_pos_embeddings.", "tinybert": "fit_dense"}
+NO_POOLER = {"electra", "roformerv2", "distilbert", "mobilebert", "nystromformer"}
+# Whose attention is Paddle's own layer.
+CAN_BE_FUSED = {"bert", "ernie", "roberta", "electra", "ernie_gram", "ernie_m", "tinybert", "ppminilm", "skep"}
+CAN_BE_FUSED |= {"distilbert"}
 
 
 class Vocabulary:
@@ -106,6 +114,85 @@ def test_every_architecture_gives_again_what_it_gave(tmp_path, family, task_name
     model.save_pretrained(tmp_path / "saved", safe_serialization=True)
     again = models.load_model(str(tmp_path / "saved"), task, 0.1, num_outputs, training=False)
     np.testing.assert_array_equal(outputs(again, task_name), before)
+
+
+def load_for_training(family: Family, task_name: str, folder: Path, dropout: float = 0.0) -> Any:
+    """A model of an architecture, or a skipped test where there is none for the task."""
+    if (family.model_type, task_name) in NO_HEAD | WRONG:
+        pytest.skip("refused")
+    task = TASKS[task_name]
+    return models.load_model(str(make_encoder(family, folder)), task, dropout, len(task.labels) or 4, training=True)
+
+
+def batch_for(task_name: str) -> dict[str, Any]:
+    """Three rows of which two are padded."""
+    ids = np.arange(5, 41).reshape(3, 12) % 50
+    mask = (np.arange(12) < np.array([[12], [7], [1]])).astype(np.int64)
+    ids *= mask
+    if task_name == "C3":
+        ids, mask = np.stack([ids, ids + mask, ids, ids + mask], 1), np.stack([mask] * 4, 1)
+    answers = {"start": np.array([0, 2, 0]), "end": np.array([3, 2, 0])}
+    arrays = {"input_ids": ids, "token_type_ids": ids * 0, "attention_mask": mask}
+    return heads.to_tensors(arrays | (answers if task_name == "CMRC2018" else {"label": np.array([0, 1, 3])}))
+
+
+@pytest.mark.parametrize("task_name", TASK_NAMES)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+def test_the_parameters_that_no_loss_depends_on_are_known(tmp_path, family, task_name):
+    """They are those that get no gradient; a parameter left out would end training in several processes."""
+    model, batch = load_for_training(family, task_name, tmp_path), batch_for(task_name)
+    head = heads.HEADS[TASKS[task_name].kind]
+    head.loss(model, batch).sum().backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    model.clear_gradients()
+    assert heads.freeze_unused(model, head, batch) == without
+    ends = [NEVER_USED.get(family.model_type, "-")]
+    if task_name == "CMRC2018" and family.model_type not in NO_POOLER:
+        ends.append("pooler.")
+    named = [name for name, _ in model.named_parameters()]
+    assert without == [name for name in named if any(end in name for end in ends)]
+    assert {name for name, parameter in model.named_parameters() if parameter.stop_gradient} == {*without}
+    head.loss(model, batch).sum().backward()
+    assert all((parameter.grad is None) == (name in without) for name, parameter in model.named_parameters())
+    assert {*without} <= model.state_dict().keys()  # they are saved all the same
+    assert heads.freeze_unused(model, head, batch) == []
+
+
+@pytest.mark.parametrize("task_name", TASK_NAMES)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+def test_attention_in_one_operation_computes_the_same(tmp_path, family, task_name):
+    model, batch = load_for_training(family, task_name, tmp_path), batch_for(task_name)
+    if family.model_type not in CAN_BE_FUSED:
+        with pytest.raises(
+            UserError, match=f"^--fused_attention: a {family.model_type.replace('-', '')} has an attention of its own"
+        ):
+            fuse_attention(model)
+        return
+    head = heads.HEADS[TASKS[task_name].kind]
+
+    def run() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        model.eval()
+        head.loss(model, batch).sum().backward()
+        gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
+        model.clear_gradients(set_to_zero=False)
+        return head.forward(model, batch).numpy(), gradients
+
+    expected_logits, expected = run()
+    fuse_attention(model)
+    logits, gradients = run()
+    np.testing.assert_allclose(logits, expected_logits, atol=1e-5)
+    largest = max(float(np.abs(gradient).max()) for gradient in expected.values())
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, expected[name], atol=1e-5 * largest, err_msg=name)
+    # What lies beyond a row's mask does not count.
+    other = batch | {"input_ids": batch["input_ids"] * batch["attention_mask"] + 7 * (1 - batch["attention_mask"])}
+    changed = head.forward(model, other).numpy()
+    if task_name == "CMRC2018":
+        kept = np.repeat(batch["attention_mask"].numpy(), 2, 1).astype(bool)
+        np.testing.assert_allclose(changed[kept], logits[kept], atol=1e-5)
+    else:
+        np.testing.assert_allclose(changed, logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)

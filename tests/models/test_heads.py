@@ -11,8 +11,9 @@ import pytest
 from paddlenlp import transformers
 
 from clue_utils import models
+from clue_utils.models.heads import to_tensors
 from clue_utils.tasks import TASKS
-from clue_utils.training.loop import build_optimizer
+from clue_utils.training.optimizer import build_optimizer
 
 FAMILIES = ("Ernie", "ErnieGram", "Bert", "Roberta")
 SIZES = {
@@ -127,6 +128,23 @@ def test_matrices_decay_but_no_bias_and_no_layer_normalisation(encoders, family,
     assert found == {name: pytest.approx(0.95 if name in decayed else 1.0) for name in found}
     # Embeddings (3), six matrices of each of two layers, and those of pooler and head.
     assert len(decayed) in (3 + 12 + 1, 3 + 12 + 2)
+
+
+# --- tensors of a batch ---------------------------------------------------------------------------------------------
+
+
+def test_arrays_of_one_shape_and_type_go_to_the_device_together(monkeypatch):
+    arrays: dict[str, np.ndarray] = {name: np.arange(6).reshape(2, 3) + i for i, name in enumerate("abc")}
+    arrays |= {"start": np.array([4, 5]), "x": np.ones([2, 3], np.float32), "end": np.array([6, 7]), "one": np.array(3)}
+    copies = []
+    to_tensor = paddle.to_tensor
+    monkeypatch.setattr(paddle, "to_tensor", lambda array: copies.append(array.shape) or to_tensor(array))
+    tensors = to_tensors(arrays)
+    assert copies == [(3, 2, 3), (2, 2), (2, 3), ()]
+    assert tensors.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert tensors[name].numpy().dtype == array.dtype and tensors[name].shape == list(array.shape)
+        np.testing.assert_array_equal(tensors[name].numpy(), array)
 
 
 # --- what a head computes -------------------------------------------------------------------------------------------

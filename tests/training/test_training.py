@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import paddle
 import pytest
 
 import run_clue_classifier
-from clue_utils import device
+from clue_utils import device, ranks
 from clue_utils.models.heads import HEADS
-from clue_utils.training import session
+from clue_utils.training import loop, session
+from clue_utils.training.optimizer import quickest_classes
+from clue_utils.training.predict import compute_logits
 
 
 @pytest.fixture
@@ -51,21 +55,90 @@ def test_out_of_memory_says_what_to_try(train, change_head, words, advice, messa
     assert re.fullmatch(rf"error: out of memory .*shape \[\d+, \d+\].*: {advice}\n|error: .*{advice}\n", error), error
 
 
-def test_no_tensor_is_read_between_log_lines(run_on_demo, tmp_path, monkeypatch):
-    """Reading one makes the host wait for the GPU, so the number of reads must not grow with that of steps."""
-    reads = []
-    for name in ("__float__", "__int__", "__bool__", "item", "numpy", "tolist"):
-        read = getattr(paddle.Tensor, name)
-        monkeypatch.setattr(
-            paddle.Tensor, name, lambda tensor, *rest, read=read: reads.append(1) or read(tensor, *rest)
-        )
+@pytest.fixture
+def waits(monkeypatch):
+    """How often the host has read a tensor, written one, or waited for the device; each makes it wait for a GPU."""
+    counts = Counter()
+
+    def counted(kind, function):
+        return lambda *words, **more: counts.update([kind]) or function(*words, **more)
+
+    for name in ("__float__", "__int__", "__bool__", "__index__", "item", "numpy", "tolist"):
+        monkeypatch.setattr(paddle.Tensor, name, counted("read", getattr(paddle.Tensor, name)))
+    monkeypatch.setattr(paddle, "to_tensor", counted("written", paddle.to_tensor))
+    monkeypatch.setattr(paddle.device, "synchronize", counted("synchronized", paddle.device.synchronize))
+    return counts
+
+
+def test_no_tensor_is_read_between_log_lines(run_on_demo, tmp_path, waits):
+    """The number of reads must not grow with that of steps; a batch is written in two: its inputs, and its labels."""
+    quickest_classes("cpu", 1.0)  # tried once in a process
     counts = []
     for steps in (4, 12):
-        reads.clear()
+        waits.clear()
         flags = f"--task_name TNEWS --do_train --batch_size 8 --max_seq_length 16 --max_steps {steps} --save_steps 100"
         assert run_on_demo(run_clue_classifier.main, tmp_path / str(steps), *flags.split())[0] == 0
-        counts.append(len(reads))
-    assert counts[0] == counts[1] > 0
+        counts.append(waits.copy())
+    assert counts[0]["read"] == counts[1]["read"] > 0
+    assert counts[1]["written"] - counts[0]["written"] == 8 * 2
+    assert waits["synchronized"] == 0
+
+
+def test_evaluation_reads_a_batch_once(waits):
+    model = paddle.nn.Linear(4, 3)
+    head = replace(HEAD, forward=lambda layer, batch: layer(batch["x"]))
+
+    def collate(rows):
+        return {"x": np.ones([len(rows), 4], np.float32), "label": np.zeros(len(rows), np.int64)}
+
+    class Rows(list):
+        def sizes(self):
+            return np.ones(len(self), np.int64)
+
+    logits = compute_logits(model, head, Rows(range(10)), collate, batch_size=4, width=3, precision="fp32")
+    assert logits.shape == (10, 3) and waits == {"read": 3, "written": 6}
+
+
+def test_what_averages_gradients_does_not_look_for_parameters_without(monkeypatch):
+    """Those are known before the first step."""
+
+    class Model(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = paddle.nn.Linear(2, 2), paddle.nn.Linear(2, 2)
+
+    made = []
+    monkeypatch.setattr(paddle, "DataParallel", lambda model, **settings: made.append((model, settings)) or "replica")
+    head = replace(HEAD, loss=lambda model, batch: model.used(batch["x"]).sum(axis=1))
+    job = loop.Job(Model(), head, [0], lambda rows: {"x": np.ones([len(rows), 2], np.float32)}, dict, lambda: None)
+    assert loop._replica(job) is job.model and not made
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
+    assert loop._replica(job) == "replica"
+    assert made == [(job.model, {"find_unused_parameters": False})]
+    frozen = {name for name, parameter in job.model.named_parameters() if parameter.stop_gradient}
+    assert frozen == {"unused.weight", "unused.bias"}
+    assert all(parameter.grad is None for parameter in job.model.parameters())
+
+
+def test_attention_in_one_operation_is_a_setting_of_the_run(train, tmp_path, monkeypatch):
+    shapes = []
+    to_tensors = loop.to_tensors
+    monkeypatch.setattr(
+        loop, "to_tensors", lambda arrays: shapes.append(arrays["input_ids"].shape) or to_tensors(arrays)
+    )
+    status, out, error = train("--fused_attention", "--max_seq_length", 15, "--dropout", 0)
+    assert status == 0, error
+    assert "attention: one operation in each of 2 layers (--fused_attention)" in out
+    assert {width for _, width in shapes} <= {8, 15}  # padded to a multiple of eight, as far as the limit allows
+    fused = json.loads((tmp_path / "result.json").read_text())
+    assert fused["hyper_parameters"]["fused_attention"] is True
+    status, _, error = train("--max_seq_length", 15, "--dropout", 0)
+    assert status == 2 and "fused_attention True there, False now" in error
+    status, out, error = train("--max_seq_length", 15, "--dropout", 0, "--overwrite_output_dir")
+    assert status == 0 and "attention: one" not in out, error
+    plain = json.loads((tmp_path / "result.json").read_text())
+    for one, other in zip(fused["history"], plain["history"], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
 
 
 def limited_to(most):
