@@ -48,6 +48,12 @@ micro_batches = int(value.get("--" + accumulation, 1))
 call = {"words": words, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid(), "begin": time.time()}
 call["threads"], call["order"] = os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_DEVICE_ORDER")
 note = Path(os.environ["FAKE_CALLS"], f"{time.time_ns()}-{os.getpid()}")
+def save(*_):
+    time.sleep(1)
+    (note.parent.parent / "saved").touch()
+    os._exit(143)
+if "FAKE_SAVES" in os.environ:
+    signal.signal(signal.SIGTERM, save)
 def write_note():
     new = note.parent.with_name(note.name)
     new.write_text(json.dumps(call))
@@ -114,6 +120,15 @@ for number in range(2):
 for pid in ranks:
     os.waitpid(pid, 0)
 sys.exit(143)
+"""
+# Stands for ssh and the server of the other side, which ends with the client, and not what it has started.
+SSH = """\
+#!/bin/sh
+shift
+[ "$1" != -- ] || shift
+export WORDS="$*" CLIENT=$$
+setsid sh -c 'sh -c "$WORDS" & while kill -0 $CLIENT && kill -0 $!; do sleep 0.1; done 2>/dev/null' &
+wait
 """
 # Stands for the interpreter.
 PYTHON = """\
@@ -690,6 +705,27 @@ def test_hosts_run_trials_as_this_machine_does(place, tmp_path):
     (place.folder / "hosts").write_text("one\ndown\n")
     status, out, err = place.call(grid_search, *words, PATH=path)
     assert status == 2 and out == "" and err.endswith("lacks this folder, the project or its Python: down\n")
+
+
+@needs_parallel
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="needs setsid")
+def test_a_trial_on_another_host_has_time_to_write_a_checkpoint(place, tmp_path):
+    """The client of ssh dies at once; on the far side, in a session of its own, parallel's own program sees that."""
+    ssh = tmp_path / "tools/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(SSH)
+    ssh.chmod(0o755)
+    (place.folder / "hosts").write_text("far\n")
+    words = ["m", "--cpu_slots", "1", "--hosts", "hosts", "--tasks", "TNEWS", *NARROW]
+    here = {"PATH": f"{ssh.parent}:{os.environ['PATH']}", "FAKE_SECONDS": "3600", "FAKE_SAVES": "1"}
+    process = place.start("grid_search.sh", *words, **here)
+    (call,) = place.wait_for_calls(1, process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate()
+    assert process.returncode == 143 and "interrupted: the same command goes on" in out
+    while Path(f"/proc/{call['pid']}").exists():
+        time.sleep(0.05)
+    assert (place.calls.parent / "saved").exists()
 
 
 @needs_parallel
