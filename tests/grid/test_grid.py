@@ -702,6 +702,12 @@ def test_hosts_run_trials_as_this_machine_does(place, tmp_path):
     assert {value_of(call["words"], "--data_dir") for call in place.done()} == {"the  data's {1}"}
     hosts = [line.split("\t")[1] for line in (place.folder / "all results/m/joblog").read_text().splitlines()]
     assert sorted(hosts) == ["Host", "one", "two"]
+    on_gpus = ["m", "--gpus", "0,1", *words[3:]]
+    status, out, err = place.call(grid_search, *on_gpus, PATH=path, FAKE_REASON="no kernel for it")
+    assert (status, out) == (2, "") and re.fullmatch(
+        "error: --hosts hosts: no kernel for it: (one, two|two, one)\n", err
+    )
+    assert place.lines("asked") == ["0,1", "0,1"]
     (place.folder / "hosts").write_text("one\ndown\n")
     status, out, err = place.call(grid_search, *words, PATH=path)
     assert status == 2 and out == "" and err.endswith("lacks this folder, the project or its Python: down\n")
@@ -846,6 +852,11 @@ def test_a_job_of_a_slurm_array_runs_its_trial(place):
     slurm_0 = slurm | {"SLURM_ARRAY_TASK_ID": "0", "RESULTS_DIR": "others"}
     assert place.call(slurm_job, *words, "--seed", "1", **slurm_0)[0] == 2
     assert place.call(slurm_job, *words, **slurm_0, DRY_RUN="1")[0] == 0 and not (place.folder / "others").exists()
+    # Without GPUs in the allocation those of the node are not taken, nor hidden by what Paddle's launcher fails at.
+    smi = place.put_nvidia_smi(TWO)
+    assert place.call(slurm_job, *words, **slurm_0, **smi)[0] == 0
+    assert place.done()[-1]["gpus"] is None and value_of(place.done()[-1]["words"], "--device") == "cpu"
+    assert place.call(slurm_job, *words, **slurm_0, **smi, DEVICE="gpu")[2].startswith("error: DEVICE=gpu, but the job")
     assert "no array" in place.call(slurm_job, *words, **slurm)[2]
     assert "no model given" in place.call(slurm_job, *words, SLURM_ARRAY_TASK_ID="2")[2]
     status, _, err = place.run("grid_search.slurm", **(slurm | {"SLURM_SUBMIT_DIR": str(place.folder)}))
