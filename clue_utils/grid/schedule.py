@@ -106,7 +106,7 @@ def require_hosts(hosts: Path, gpus: Sequence[str]) -> None:
     check = f"cd {here} && test -f {runner} && command -v {python} >/dev/null"
     if gpus:
         variables = f"PYTHONPATH={shlex.quote(str(trial.TOP))} CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"
-        check += f" && {variables} {python} -m {trial.USE_GPU} 2>&1"
+        check += f" && {variables} {python} {shlex.quote(str(trial.USE_GPU))} 2>&1"
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as joblog:
         words = ["parallel", "--will-cite", "--nonall", "--sshloginfile", str(hosts), "--joblog", joblog.name]
         words += ["--timeout", "300" if gpus else "60", check]

@@ -37,7 +37,7 @@ _MICRO_BATCHES = "gradient_accumulation_steps"
 # What a batch of so many examples takes in memory goes by these, beside the model.
 _OF_MEMORY = ("batch_size", "max_seq_length", "precision")
 # Tells whether GPUs can be used.
-USE_GPU = "clue_utils.grid.use_gpu"
+USE_GPU = TOP / "scripts/use_gpu.py"
 # What CUDA_VISIBLE_DEVICES may hold where there is no GPU; the last as Slurm sets it.
 _NO_GPU = ("", "-1", "NoDevFiles")
 
@@ -136,7 +136,7 @@ def require_use(gpus: Sequence[str], remedy: str = "DEVICE=cpu") -> None:
         UserError: it cannot, or cannot be imported.
     """
     done = subprocess.run(
-        [interpreter(), "-m", USE_GPU],
+        [interpreter(), USE_GPU],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -144,7 +144,7 @@ def require_use(gpus: Sequence[str], remedy: str = "DEVICE=cpu") -> None:
         text=True,
     )
     if done.returncode:
-        reason = reason_of(done.stderr) or f"{USE_GPU} ends with status {done.returncode}"
+        reason = reason_of(done.stderr) or f"{USE_GPU.name} ends with status {done.returncode}"
         raise UserError(f"GPUs {','.join(gpus)} cannot be used: {reason}; or take the CPU: {remedy}")
 
 

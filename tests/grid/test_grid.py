@@ -134,7 +134,7 @@ wait
 PYTHON = """\
 #!/bin/sh
 case "$*" in
-*clue_utils.grid.use_gpu)
+*/scripts/use_gpu.py)
   echo "$CUDA_VISIBLE_DEVICES" >>"$FAKE_CALLS/../asked"
   [ -z "$FAKE_REASON" ] || {{ echo "error: --device gpu: $FAKE_REASON, or pass --device cpu" >&2; exit 2; }}
   ;;

@@ -1,6 +1,6 @@
-"""Take the first visible GPU as a training does, or say in one line why that is not possible: a program of its own.
+"""What a grid search asks the Python of its trials before them: to take the first visible GPU as a training does.
 
-A search has the Python of its trials run it before them, since importing PaddlePaddle is left to that.
+Why that is not possible is one line, as of a training; the exit status is 0 if it is.
 """
 
 from __future__ import annotations
