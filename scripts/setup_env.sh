@@ -78,7 +78,7 @@ choose_cuda() { # sets cuda, which may be what the user names, to a build that r
   local versions found capability version driver fits first="" runs_on_one=""
   versions="$(sed -n 's/^#   CUDA \([0-9.]*\) .*/\1/p' requirements-gpu.txt | tr '\n' ' ')"
   versions="${versions% }"
-  [ -z "$cuda" ] || is_among "$cuda" "$versions" || stop "--cuda $cuda: there is no such build; choose one of $versions"
+  [ -z "$cuda" ] || is_among "$cuda" "$versions" || stop "--cuda $cuda: no such build; choose one of $versions"
   found="$(capabilities)"
   for capability in $found; do
     fits="$(builds_for "$capability")"

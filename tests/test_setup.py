@@ -187,7 +187,7 @@ def test_a_build_that_cannot_run_is_refused(place):
     place.python("python3", "3.11")
     place.cards("7.0")
     unknown = place.set_up("--cuda", "12.5")
-    assert unknown.stderr == "set-up: --cuda 12.5: there is no such build; choose one of 11.8 12.6 12.9 13.0\n"
+    assert unknown.stderr == "set-up: --cuda 12.5: no such build; choose one of 11.8 12.6 12.9 13.0\n"
     newer = place.set_up("--dev", "--cuda", "13.0")
     assert newer.stderr == "set-up: --cuda 13.0 does not run on a card of compute capability 7.0: take 12.6 or 11.8\n"
     assert unknown.returncode == newer.returncode == 2 and place.calls() == []

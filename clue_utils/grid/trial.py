@@ -263,14 +263,8 @@ def command(plan: Plan, micro_batches: int = 1) -> list[str]:
     flags += [*plan.flags, *([f"--{_MICRO_BATCHES}", micro_batches] if micro_batches > 1 else [])]
     # The launcher starts a process on each visible GPU. Its log of them warns every five seconds where nvidia-smi
     # answers "[N/A]", as of a divided GPU.
-    launcher = [
-        "-m",
-        "paddle.distributed.launch",
-        "--log_dir",
-        str(plan.folder / "launch"),
-        "--enable_gpu_log",
-        "False",
-    ]
+    launcher = ["-m", "paddle.distributed.launch", "--log_dir", str(plan.folder / "launch")]
+    launcher += ["--enable_gpu_log", "False"]
     words = script_words(TASKS[plan.trial.task], plan.model, plan.folder, *flags)
     return [interpreter(), *(launcher if plan.num_processes > 1 else []), *words]
 

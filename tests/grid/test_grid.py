@@ -594,7 +594,7 @@ def test_who_stops_a_training_waits_longer_than_what_it_stops():
     words = schedule.Search("m", [], []).parallel(1)
     first, milliseconds, last, _ = value_of(words, "--termseq").split(",")
     assert (first, last) == ("TERM", "KILL")
-    assert int(milliseconds) / 1000 > stopping.SECONDS_TO_END + by_launcher > 10 * by_launcher
+    assert int(milliseconds) / 1000 > stopping.SECONDS_TO_END + by_launcher
     slurm = (TOP / "scripts/grid_search.slurm").read_text()
     (by_slurm,) = map(int, re.findall(r"^#SBATCH --signal=B:TERM@(\d+)$", slurm, re.MULTILINE))
     assert by_slurm > by_launcher
