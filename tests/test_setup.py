@@ -280,6 +280,16 @@ def test_the_gpu_lock_tells_which_build_is_for_which_card():
     assert set(indexes) == {version for some in cards.CARDS for version in some.builds}
 
 
+def test_the_readme_tells_the_same_in_brief():
+    text = (TOP / "README_en.md").read_text(encoding="utf-8")
+    told = re.search(r": (.*) for V100, P100 and GTX 10; (.*) for RTX 50 and B200; (.*) for others; the whole", text)
+    assert told
+    old, new, others = (tuple(builds.split(" or ")) for builds in told.groups())
+    for some in cards.CARDS:
+        expected = old if re.search("V100|P100", some.names) else new if "B200" in some.names else others
+        assert some.builds[: len(expected)] == expected
+
+
 def test_the_lock_holds_all_that_its_packages_ask_for():
     locked = pins("requirements.txt")
     installed = {canonicalize_name(found.name): found for found in importlib.metadata.distributions()}
