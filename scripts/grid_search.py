@@ -23,6 +23,7 @@ from clue_utils.grid import schedule, search_space, trial
 USAGE = "bash scripts/grid_search.sh MODEL [FLAG...] [-- FLAG OF EVERY TRIAL...]"
 MORE = """\
 MODEL is a name or the folder of a checkpoint. Flags behind -- go to the script of every trial, such as --data_dir.
+GPUs are those of nvidia-smi, under its numbers; there is no search on XPUs.
 
 Environment: PYTHON, as in scripts/run_trial.sh; PYTHON, CLUE_DATA_DIR, CLUE_CACHE_DIR and OMP_NUM_THREADS are passed
 on to the hosts. Exit status: 0 all finished, 1 some failed, 2 a wrong flag, 128 and the signal's number interrupted.
@@ -86,8 +87,12 @@ def main(argv: list[str] | None = None) -> None:
     trial.require_known_flags(rest[0], trials, flags)
     schedule.require_parallel()
     gpus = args.gpus or (() if args.cpu_slots else trial.visible_gpus())
+    if args.gpus:
+        trial.number_as_nvidia_smi_does()
     if args.hosts:
-        schedule.require_hosts(args.hosts)
+        schedule.require_hosts(args.hosts, gpus)
+    elif gpus and not trial.is_dry_run():
+        trial.require_use(gpus, "DEVICE=cpu, or --cpu_slots N")
     search = schedule.Search(rest[0], trials, flags, gpus, args.cpu_slots or 2, args.hosts, args.retries)
     sys.exit(schedule.run(search))
 

@@ -20,13 +20,23 @@ sed -i.tmp '2a\
 rm requirements.txt.tmp
 compile requirements-dev.in requirements-dev.txt "$@"
 
+cards() { # a line for each kind of card: compute capabilities, CUDA versions, names
+  python3 - <<'END'
+from clue_utils.cards import CARDS
+
+for names, capabilities, builds in CARDS:
+    numbers = " ".join(f"{major}.{minor}" for major, minor in capabilities)
+    print(f"#   compute capability {numbers}: CUDA {' '.join(builds)} ({names})")
+END
+}
+
 # The GPU lock is the same set with another Paddle wheel, so that the two cannot drift apart.
 {
   cat <<'END'
 # requirements.txt with the GPU wheel of Paddle; made by: bash scripts/lock.sh
 #
-# This wheel comes from Paddle's own index, one for each CUDA version. Take the newest that the driver supports
-# (nvidia-smi shows it at the top right) and name it to pip, for example for CUDA 12.6:
+# "bash scripts/setup_env.sh --cuda 12.6" installs it into .venv. By hand: this wheel comes from Paddle's own index, one
+# for each CUDA version, which pip is to be told, for example for CUDA 12.6:
 #
 #   index=https://www.paddlepaddle.org.cn/packages/stable/cu126/
 #   pip install --no-deps -r requirements-gpu.txt --extra-index-url "$index"
@@ -39,7 +49,13 @@ compile requirements-dev.in requirements-dev.txt "$@"
 #
 # The second command adds the NVIDIA libraries, which the wheel itself pins: they differ from one CUDA version to the
 # next, so they are not listed here.
+#
+# Which version goes by the card, whatever the driver supports: a build holds no code for older and newer ones. Take the
+# first; another one where the driver is older than its major version (nvidia-smi shows it at the top right).
+# "nvidia-smi --query-gpu=name,compute_cap --format=csv" tells the compute capability.
+#
 END
+  cards
   sed -e '1,/^[^#]/{/^#/d;}' -e "s/^paddlepaddle==/paddlepaddle-gpu==/" requirements.txt
 } >requirements-gpu.txt.tmp
 mv requirements-gpu.txt.tmp requirements-gpu.txt

@@ -3,7 +3,8 @@
 
 Output and trial.log go to <results>/<model>/<task>/<learning rate>_<batch size>_<dropout>_<seed>. One line on standard
 output says how the trial ended; the exit status is 0 only if it is finished. Where memory runs out, the trial goes on
-with the --gradient_accumulation_steps that the script advises: the batch stays the same.
+with the --gradient_accumulation_steps that the script advises: the batch stays the same. The next trial of the task
+with that batch begins with them. Told to stop, a trial writes a checkpoint first, for which it has five minutes.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ environment:
   RESULTS_DIR            folder of all models (default: results)
   CUDA_VISIBLE_DEVICES   the GPUs to use (default: those of the machine)
   DEVICE                 cpu: one process with the whole batch, as where there is no GPU; gpu: fail without one
+  CUDA_DEVICE_ORDER      how GPUs are numbered (default where all are taken: PCI_BUS_ID, as nvidia-smi does)
   PYTHON                 the interpreter (default: the project's .venv, else python3)
   DRY_RUN                1: print the command instead of running it
 
-A batch is the same examples however many processes share it; only the units that dropout picks depend on their number.
+A batch is the same examples however many processes share it, and however many micro-batches each computes it in; only
+the units that dropout picks depend on these numbers, and so on the memory of a GPU. result.json tells both.
 """
 
 
@@ -56,7 +59,8 @@ def main(argv: list[str] | None = None) -> None:
             os.environ |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "DEVICE": "gpu"}
         elif args.cpu_slots:
             os.environ |= schedule.share_of_cpu(args.cpu_slots)
-        sys.exit(trial.run(trial.make_plan(args.model, one, flags, trial.visible_gpus())))
+        plan = trial.make_plan(args.model, one, flags, trial.visible_gpus())
+        sys.exit(trial.run(plan, asks=not args.gpu_groups))
 
 
 if __name__ == "__main__":

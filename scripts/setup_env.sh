@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Makes .venv at the project's top: Python 3.10 to 3.13, the packages of requirements.txt, and the project itself.
-# Usage: bash scripts/setup_env.sh [--dev]     --dev adds the packages of requirements-dev.txt
+# Usage: bash scripts/setup_env.sh [--dev] [--cuda [VERSION]]
+#   --dev              adds the packages of requirements-dev.txt
+#   --cuda [VERSION]   takes the GPU build of PaddlePaddle, for a CUDA version that requirements-gpu.txt names (without:
+#                      the one to take for this machine's cards). It is kept from then on; to have the CPU build back,
+#                      remove .venv.
 # PYTHON=/path/to/python chooses the interpreter; where there is none that will do, uv supplies one if it is there.
 # What is already in place is left alone, so a second run ends at once.
 set -euo pipefail
@@ -16,10 +20,21 @@ stop() {
   exit 2
 }
 
-case "$*" in
-  "" | --dev) ;;
-  *) stop "unknown argument $1: bash scripts/setup_env.sh [--dev]" ;;
-esac
+dev="" cuda="" names_cuda=""
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --dev) dev=yes ;;
+    --cuda)
+      names_cuda=yes
+      case "${2:-}" in
+        "" | --*) ;;
+        *) cuda="$2" && shift ;;
+      esac
+      ;;
+    *) stop "unknown argument $1: bash scripts/setup_env.sh [--dev] [--cuda [VERSION]]" ;;
+  esac
+  shift
+done
 
 find_python() { # prints the path of the Python to take, or nothing where that is left to uv
   local candidate version can_make path without_venv=""
@@ -47,8 +62,50 @@ find_python() { # prints the path of the Python to take, or nothing where that i
   command -v uv >/dev/null || stop "no Python from 3.10 to 3.13 found; $install_python"
 }
 
+capabilities() { # of the cards in this machine, one a line
+  nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sed -n '/^[0-9]*\.[0-9]*$/p' | sort -u || true
+}
+
+builds_for() { # CAPABILITY: prints the CUDA versions for such a card, the one to take first; nothing if it is unknown
+  sed -n "s/^#   compute capability\( .*\)\{0,1\} ${1//./\\.}\( .*\)\{0,1\}: CUDA \(.*\) (.*/\3/p" requirements-gpu.txt
+}
+
+is_among() { # WORD WORDS
+  case " $2 " in *" $1 "*) ;; *) return 1 ;; esac
+}
+
+choose_cuda() { # sets cuda, which may be what the user names, to a build that runs on a card of this machine, if any
+  local versions found capability version driver fits first="" runs_on_one=""
+  versions="$(sed -n 's/^#   CUDA \([0-9.]*\) .*/\1/p' requirements-gpu.txt | tr '\n' ' ')"
+  versions="${versions% }"
+  [ -z "$cuda" ] || is_among "$cuda" "$versions" || stop "--cuda $cuda: no such build; choose one of $versions"
+  found="$(capabilities)"
+  for capability in $found; do
+    fits="$(builds_for "$capability")"
+    first="${first:-$fits}"
+    [ -n "$fits" ] && ! is_among "$cuda" "$fits" || runs_on_one=yes # or it is not known
+  done
+  if [ -n "$cuda" ]; then
+    [ -z "$found" ] || [ -n "$runs_on_one" ] ||
+      stop "--cuda $cuda does not run on a card of compute capability ${found//$'\n'/, }: take ${first// / or }"
+    return
+  fi
+  [ -n "$found" ] || stop "--cuda: nvidia-smi shows no card; name the version, one of $versions"
+  driver="$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\)\..*/\1/p')" || driver=""
+  for version in $first; do
+    [ "${version%.*}" -le "${driver:-99}" ] || continue
+    for capability in $found; do
+      is_among "$version" "$(builds_for "$capability")" || continue 2
+    done
+    cuda="$version"
+    return
+  done
+  stop "--cuda: no build is known for the driver and all cards of this machine; name the version, one of $versions"
+}
+
 key() { # FILE...: what a stamp must hold for these inputs to be in place
   echo "$venv"
+  [ -z "$cuda" ] || echo "CUDA $cuda"
   cksum "$@"
 }
 
@@ -88,17 +145,29 @@ if command -v flock >/dev/null; then
   }
 fi
 
-if [ -e "$unfinished" ] || ! in_place set-up.packages requirements.txt; then
+lock=requirements.txt
+if [ -n "$names_cuda" ]; then
+  choose_cuda
+elif [ -e .venv/set-up.cuda ]; then
+  cuda="$(cat .venv/set-up.cuda)"
+fi
+if [ -n "$cuda" ]; then
+  lock=requirements-gpu.txt
+  index="$(sed -n "s/^#   CUDA ${cuda//./\\.} *//p" "$lock")"
+fi
+
+if [ -e "$unfinished" ] || ! in_place set-up.packages "$lock"; then
   rmdir .venv 2>/dev/null || true # empty
   if [ -e .venv ] && [ ! -e "$unfinished" ] && [ ! -e .venv/set-up.packages ]; then
     stop "$venv was not made by this script; move it away"
   fi
   # Made anew rather than mended: pip may take a package that was cut off half-way for installed.
   python="$(find_python)"
-  echo "set-up: .venv with $([ -z "$python" ] && echo "Python 3.12 of uv" || echo "$("$python" -V) of $python")"
+  echo "set-up: .venv with $([ -z "$python" ] && echo "Python 3.12 of uv" || echo "$("$python" -V) of $python")${cuda:+, PaddlePaddle for CUDA $cuda}"
   rm -rf .venv
   mkdir .venv
   touch "$unfinished"
+  [ -z "$cuda" ] || echo "$cuda" >.venv/set-up.cuda
   if [ -n "$python" ]; then
     "$python" -m venv .venv
   else
@@ -106,12 +175,17 @@ if [ -e "$unfinished" ] || ! in_place set-up.packages requirements.txt; then
       stop "no Python from 3.10 to 3.13 found, and uv supplies none; $install_python"
     .venv/bin/python -m ensurepip >/dev/null # uv leaves pip out
   fi
-  locked() { sed -n "s/^$1==\([^ ]*\).*/$1==\1/p" requirements.txt; }
+  locked() { sed -n "s/^$1==\([^ ]*\).*/$1==\1/p" "$lock"; }
   pip_install "pip and setuptools" "$(locked pip)" "$(locked setuptools)"
   # --no-deps: see requirements-override.in. The locked setuptools also builds what is published as source only.
-  pip_install "$(sed -n 's/==.*//p' requirements.txt | sort -u | wc -l | tr -d ' ') locked packages (2 GB, some minutes)" \
-    --no-deps --build-constraint requirements.txt -r requirements.txt
-  key requirements.txt >.venv/set-up.packages
+  pip_install "$(sed -n 's/==.*//p' "$lock" | sort -u | wc -l | tr -d ' ') locked packages (2 GB, some minutes)" \
+    --no-deps --build-constraint "$lock" -r "$lock" ${cuda:+--extra-index-url "$index"}
+  # The GPU build names NVIDIA's libraries itself: others for each CUDA version.
+  [ -z "$cuda" ] || pip_install "NVIDIA's libraries for CUDA $cuda (some GB)" \
+    -c "$lock" paddlepaddle-gpu --extra-index-url "$index"
+  key "$lock" >.venv/set-up.packages
+  [ -n "$cuda" ] || [ -z "$(capabilities)" ] ||
+    echo "set-up: this is the CPU build of PaddlePaddle; for the GPU of this machine: bash scripts/setup_env.sh --cuda"
   rm "$unfinished"
 fi
 
@@ -120,7 +194,7 @@ if ! in_place set-up.project setup.cfg pyproject.toml; then
   key setup.cfg pyproject.toml >.venv/set-up.project
 fi
 
-if [ "${1:-}" = --dev ] && ! in_place set-up.dev requirements-dev.txt; then
+if [ -n "$dev" ] && ! in_place set-up.dev requirements-dev.txt; then
   pip_install "the tools for tests" --no-deps -r requirements-dev.txt
   key requirements-dev.txt >.venv/set-up.dev
 fi

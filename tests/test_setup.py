@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from clue_utils import cards
 
 TOP = Path(__file__).parents[1]
 TOOLS = "bash cat cksum cp dirname flock grep mkdir readlink rm rmdir sed sort tail tee touch tr wc".split()
@@ -23,6 +26,12 @@ case "$*" in
   "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
   "-m pip "* | "-m ensurepip") ;;
   *) exit 1 ;;
+esac
+"""
+NVIDIA_SMI = """#!{bash}
+case "$*" in
+  *compute_cap*) printf '{capabilities}\\n' ;;
+  *) echo "| NVIDIA-SMI 580.65.06    Driver Version: 580.65.06    CUDA Version: {driver}     |" ;;
 esac
 """
 UV = """#!{bash}
@@ -43,7 +52,7 @@ class Place:
         (self.project / "scripts").mkdir(parents=True)
         shutil.copy(TOP / "scripts/setup_env.sh", self.project / "scripts")
         shutil.copy(TOP / "scripts/interpreter.py", self.project / "scripts")
-        for name in ("requirements.txt", "requirements-dev.txt", "setup.cfg", "pyproject.toml"):
+        for name in ("requirements.txt", "requirements-gpu.txt", "requirements-dev.txt", "setup.cfg", "pyproject.toml"):
             shutil.copy(TOP / name, self.project)
         for name in TOOLS:
             if program := shutil.which(name):  # flock is not everywhere
@@ -62,6 +71,15 @@ class Place:
     def uv(self, status: int = 0) -> None:
         self.program("python-of-uv", PYTHON, version="3.12", can_make="venv")
         self.program("bin/uv", UV, status=status)
+
+    def cards(self, *capabilities: str, driver: str = "13.0") -> None:
+        """Have nvidia-smi show cards of these compute capabilities."""
+        self.program("bin/nvidia-smi", NVIDIA_SMI, capabilities="\\n".join(capabilities), driver=driver)
+
+    def installs(self) -> list[str]:
+        """What pip was called with since the last time, but for pip itself and the project."""
+        installs = [call.partition(" off ")[2] for call in self.calls() if call.startswith("-m pip")]
+        return [words for words in installs if " -r " in words or words.startswith("-c")]
 
     def set_up(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         kept = {key: value for key, value in os.environ.items() if key != "PYTHON"} | {"PATH": self.path}
@@ -106,6 +124,79 @@ def test_the_lock_is_installed_without_dependencies_and_once(place):
     assert len(installs) == 4 and all("--no-deps" in call for call in installs[1:])
     again = place.set_up("--dev")
     assert (again.returncode, again.stdout, again.stderr, place.calls()) == (0, "", "", [])
+
+
+GPU_LOCK = (TOP / "requirements-gpu.txt").read_text(encoding="utf-8")
+(INDEX,) = set(re.findall(r"^#   CUDA .* (\S+/cu)\d+/$", GPU_LOCK, re.MULTILINE))
+GPU_INSTALLS = [
+    "--no-deps --build-constraint requirements-gpu.txt -r requirements-gpu.txt --extra-index-url " + INDEX,
+    "-c requirements-gpu.txt paddlepaddle-gpu --extra-index-url " + INDEX,
+]
+
+
+def gpu_installs(cuda: str) -> list[str]:
+    return [f"{words}{cuda.replace('.', '')}/" for words in GPU_INSTALLS]
+
+
+def test_the_gpu_build_is_installed_and_kept(place):
+    python = place.python("python3", "3.11")
+    assert place.set_up().returncode == 0 and len(place.installs()) == 1
+    done = place.set_up("--cuda", "12.6", "--dev")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f".venv with Python 3.11.9 of {python}, PaddlePaddle for CUDA 12.6\n" in done.stdout
+    assert place.installs() == [*gpu_installs("12.6"), "--no-deps -r requirements-dev.txt"]
+    # It stays what it is, whatever is not said; what the lock holds anew comes from the same index.
+    for words in ((), ("--dev",), ("--dev", "--cuda", "12.6")):
+        assert (place.set_up(*words).stdout, place.calls()) == ("", [])
+    with open(place.project / "requirements-gpu.txt", "a") as lock:
+        lock.write("another==1\n")
+    assert place.set_up().returncode == 0 and place.installs() == gpu_installs("12.6")
+    (place.project / ".venv/set-up.unfinished").touch()
+    assert place.set_up().returncode == 0 and place.installs() == gpu_installs("12.6")
+    assert place.set_up("--cuda", "11.8").returncode == 0 and place.installs() == gpu_installs("11.8")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "driver", "cuda"),
+    [
+        (["7.0"], "13.0", "12.6"),
+        (["7.0", "7.0"], "12.4", "12.6"),
+        (["7.0"], "11.4", "11.8"),
+        (["12.0"], "13.0", "12.9"),
+        (["8.0", "12.0"], "13.0", "12.9"),
+        (["8.6", "[N/A]"], "13.0", "12.6"),
+        (["99.0"], "13.0", "no build is known for the driver and all cards of this machine; name the version"),
+        (["7.0", "12.0"], "13.0", "no build is known for the driver and all cards of this machine; name the version"),
+        (["12.0"], "11.8", "no build is known for the driver and all cards of this machine; name the version"),
+        (["[N/A]"], "13.0", "nvidia-smi shows no card; name the version, one of 11.8 12.6 12.9 13.0"),
+        (["Field compute_cap is not a valid field to query."], "11.0", "nvidia-smi shows no card"),
+    ],
+)
+def test_the_build_goes_by_the_cards(place, capabilities, driver, cuda):
+    place.python("python3", "3.11")
+    place.cards(*capabilities, driver=driver)
+    done = place.set_up("--cuda")
+    if " " in cuda:
+        assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith(f"set-up: --cuda: {cuda}")
+        assert done.stderr.count("\n") == 1 and not (place.project / ".venv").exists()
+    else:
+        assert done.returncode == 0 and place.installs() == gpu_installs(cuda), done.stderr
+
+
+def test_a_build_that_cannot_run_is_refused(place):
+    place.python("python3", "3.11")
+    place.cards("7.0")
+    unknown = place.set_up("--cuda", "12.5")
+    assert unknown.stderr == "set-up: --cuda 12.5: no such build; choose one of 11.8 12.6 12.9 13.0\n"
+    newer = place.set_up("--dev", "--cuda", "13.0")
+    assert newer.stderr == "set-up: --cuda 13.0 does not run on a card of compute capability 7.0: take 12.6 or 11.8\n"
+    assert unknown.returncode == newer.returncode == 2 and place.calls() == []
+    # One of several cards will do; without --cuda a GPU is only pointed out.
+    place.cards("6.1", "12.0")
+    assert place.set_up("--cuda", "13.0").returncode == 0 and place.installs() == gpu_installs("13.0")
+    shutil.rmtree(place.project / ".venv")
+    done = place.set_up()
+    assert done.returncode == 0 and "bash scripts/setup_env.sh --cuda\n" in done.stdout and len(place.installs()) == 1
 
 
 def test_the_venv_that_is_active_is_made_anew(place):
@@ -176,6 +267,27 @@ def test_the_gpu_lock_is_the_lock_with_another_wheel():
     locked, gpu = pins("requirements.txt"), pins("requirements-gpu.txt")
     locked["paddlepaddle-gpu"] = locked.pop("paddlepaddle")
     assert gpu == locked
+
+
+def test_the_gpu_lock_tells_which_build_is_for_which_card():
+    told = re.findall(r"^#   compute capability ([0-9. ]+): CUDA ([0-9. ]+) \((.*)\)$", GPU_LOCK, re.MULTILINE)
+    assert told == [
+        (" ".join(f"{major}.{minor}" for major, minor in some.capabilities), " ".join(some.builds), some.names)
+        for some in cards.CARDS
+    ]
+    indexes = dict(re.findall(rf"^#   CUDA ([0-9.]+) +{re.escape(INDEX)}(\d+)/$", GPU_LOCK, re.MULTILINE))
+    assert indexes == {version: version.replace(".", "") for version in indexes}
+    assert set(indexes) == {version for some in cards.CARDS for version in some.builds}
+
+
+def test_the_readme_tells_the_same_in_brief():
+    text = (TOP / "README_en.md").read_text(encoding="utf-8")
+    told = re.search(r": (.*) for V100, P100 and GTX 10; (.*) for RTX 50 and B200; (.*) for others; the whole", text)
+    assert told
+    old, new, others = (tuple(builds.split(" or ")) for builds in told.groups())
+    for some in cards.CARDS:
+        expected = old if re.search("V100|P100", some.names) else new if "B200" in some.names else others
+        assert some.builds[: len(expected)] == expected
 
 
 def test_the_lock_holds_all_that_its_packages_ask_for():

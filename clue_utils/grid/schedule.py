@@ -18,16 +18,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clue_utils import environment
 from clue_utils.errors import UserError
 from clue_utils.grid import outcomes, search_space, trial
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record
+from clue_utils.training.stopping import SECONDS_TO_END
 
 RUN_TRIAL = trial.TOP / "scripts/run_trial.sh"
 # What other machines are told of the environment.
-_PASSED_ON = "PYTHON RESULTS_DIR CLUE_DATA_DIR CLUE_CACHE_DIR OMP_NUM_THREADS".split()
+_PASSED_ON = "PYTHON RESULTS_DIR CLUE_DATA_DIR CLUE_CACHE_DIR OMP_NUM_THREADS CUDA_DEVICE_ORDER".split()
+# Longer than run_trial.sh gives a training, and then the launcher its processes, which it kills after 30 s.
+_SECONDS_TO_END = SECONDS_TO_END + 60
 _INSTALL = "on Debian or Ubuntu: apt-get install parallel"
 _JOBLOG_COLUMNS = "Seq Host Starttime JobRuntime Send Receive Exitval Signal Command".split()
 
@@ -57,21 +61,24 @@ class Search:
 
     def groups(self, num_gpus: int) -> list[list[str]]:
         """Groups of so many GPUs, or of all there are; a GPU that is left over is not used."""
-        size = min(num_gpus, len(self.gpus))
+        size = min(num_gpus, 1 if any(map(trial.is_part, self.gpus)) else len(self.gpus))
         return [list(self.gpus[i : i + size]) for i in range(0, len(self.gpus) - size + 1, size)] if size else []
 
     def job(self, one: Trial) -> list[str]:
-        """The words of the job that runs a trial in whatever slot it gets."""
+        """The words of the job that runs a trial in whatever slot it gets.
+
+        Of a host, parallel signals what it starts there and kills the rest when that has gone: it has to be the trial
+        itself, not a shell that waits for it.
+        """
         slot = ["--gpu_groups", ":".join(map(",".join, self.groups(one.num_gpus)))]
         slot = slot if self.gpus else ["--cpu_slots", str(self.cpu_slots)]
-        return ["bash", str(RUN_TRIAL), *slot, self.model, *one.words, "--", *self.flags]
+        return ["exec", "bash", str(RUN_TRIAL), *slot, self.model, *one.words, "--", *self.flags]
 
     def parallel(self, num_gpus: int) -> list[str]:
         """The words of GNU parallel for the trials that take so many GPUs; jobs are read from its standard input."""
         slots = len(self.groups(num_gpus)) or self.cpu_slots
         words = ["parallel", "--will-cite", "--null", "-j", str(slots), "--joblog", f"+{self.folder / 'joblog'}"]
-        # A trial's processes get ten seconds to end before they are killed.
-        words += ["--retries", str(self.retries + 1), "--termseq", "TERM,10000,KILL,100"]
+        words += ["--retries", str(self.retries + 1), "--termseq", f"TERM,{_SECONDS_TO_END * 1000},KILL,100"]
         if self.hosts:
             words += ["--sshloginfile", str(self.hosts), "--workdir", os.getcwd()]
             words += [word for name in _PASSED_ON if name in os.environ for word in ("--env", name)]
@@ -93,17 +100,22 @@ def require_parallel() -> None:
         raise UserError(f"the program parallel is another one (moreutils?); {_INSTALL}")
 
 
-def require_hosts(hosts: Path) -> None:
-    """Raise UserError where a host cannot work: it would fail trials as fast as they come."""
+def require_hosts(hosts: Path, gpus: Sequence[str]) -> None:
+    """Raise UserError where a host cannot work, on its GPUs if any: it would fail trials as fast as they come."""
     here, runner, python = map(shlex.quote, (os.getcwd(), str(RUN_TRIAL), trial.interpreter()))
     check = f"cd {here} && test -f {runner} && command -v {python} >/dev/null"
+    if gpus:
+        variables = f"PYTHONPATH={shlex.quote(str(trial.TOP))} CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"
+        check += f" && {variables} {python} {shlex.quote(str(trial.USE_GPU))} 2>&1"
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as joblog:
-        words = ["parallel", "--will-cite", "--nonall", "--sshloginfile", str(hosts), "--timeout", "60"]
-        done = subprocess.run([*words, "--joblog", joblog.name, check], stdin=subprocess.DEVNULL)
+        words = ["parallel", "--will-cite", "--nonall", "--sshloginfile", str(hosts), "--joblog", joblog.name]
+        words += ["--timeout", "300" if gpus else "60", check]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         rows = list(csv.DictReader(joblog, delimiter="\t", quoting=csv.QUOTE_NONE))
     if done.returncode:
         bad = ", ".join(row["Host"] for row in rows if (row["Exitval"], row["Signal"]) != ("0", "0"))
-        raise UserError(f"--hosts {hosts}: cannot be reached, or lacks this folder, the project or its Python: {bad}")
+        lacks = "cannot be reached, or lacks this folder, the project or its Python"
+        raise UserError(f"--hosts {hosts}: {trial.reason_of(done.stdout) or lacks}: {bad}")
 
 
 def run(search: Search) -> int:
@@ -139,8 +151,8 @@ def _run_jobs(words: list[str], jobs: Sequence[list[str]], progress: _Progress) 
     with tempfile.TemporaryFile("w+") as file:
         file.write("".join(f"{shlex.join(job)}\0" for job in jobs))
         file.seek(0)
-        streams = {"stdin": file, "stdout": subprocess.PIPE, "env": variables}
-        with trial.child(words, signal.SIGINT, **streams) as (process, signals):
+        streams: dict[str, Any] = {"stdin": file, "stdout": subprocess.PIPE, "env": variables}
+        with trial.child(words, lambda process: process.send_signal(signal.SIGINT), **streams) as (process, signals):
             for line in process.stdout or ():
                 progress.show(line.rstrip("\n"))
     return signals

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,14 +25,21 @@ from typing import IO, Any
 from clue_utils import settings
 from clue_utils.errors import UserError
 from clue_utils.files import Busy, locked_folder
-from clue_utils.grid import search_space
+from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record, trained_with, write_failure, write_start
 from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import TASKS, Task
+from clue_utils.training.stopping import SECONDS_TO_END
 
 TOP = Path(__file__).resolve().parents[2]
 _MICRO_BATCHES = "gradient_accumulation_steps"
+# What a batch of so many examples takes in memory goes by these, beside the model.
+_OF_MEMORY = ("batch_size", "max_seq_length", "precision")
+# Tells whether GPUs can be used.
+USE_GPU = TOP / "scripts/use_gpu.py"
+# What CUDA_VISIBLE_DEVICES may hold where there is no GPU; the last as Slurm sets it.
+_NO_GPU = ("", "-1", "NoDevFiles")
 
 
 def interpreter() -> str:
@@ -78,24 +87,76 @@ def visible_gpus() -> tuple[str, ...]:
         UserError: ``DEVICE`` is neither gpu nor cpu, or gpu where no GPU is visible.
     """
     device, named = os.environ.get("DEVICE", ""), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if device == "xpu":
+        raise UserError("DEVICE=xpu: a grid search knows GPUs and the CPU only; train by the tasks' scripts on an XPU")
     if device not in ("", "cpu", "gpu"):
         raise UserError(f"DEVICE={device}: choose gpu or cpu")
     if device == "cpu":
         return ()
-    hidden = ("", "-1")
-    gpus = _gpus_of_the_machine() if named is None else tuple(i for i in named.split(",") if i not in hidden)
+    gpus = _gpus_of_the_machine() if named is None else tuple(i for i in named.split(",") if i not in _NO_GPU)
     if device == "gpu" and not gpus:
         raise UserError("DEVICE=gpu, but no GPU is visible")
     return gpus
 
 
 def _gpus_of_the_machine() -> tuple[str, ...]:
-    ask = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    """The numbers of the GPUs as nvidia-smi lists them; of one that is divided (MIG), the names of its parts."""
     try:
+        ask = ["nvidia-smi", "-L"]
         shown = subprocess.run(ask, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
     except OSError:
         return ()
-    return tuple(line for line in shown.splitlines() if line.isdecimal())
+    gpus: list[str] = []
+    for gpu, part in re.findall(r"^GPU (\d+):|^\s+MIG .*\(UUID: (MIG-[^)]+)\)", shown, re.MULTILINE):
+        if part and gpus[-1:] and not is_part(gpus[-1]):
+            gpus.pop()
+        gpus.append(gpu or part)
+    if gpus:
+        number_as_nvidia_smi_does()
+    return tuple(gpus)
+
+
+def is_part(gpu: str) -> bool:
+    """Whether an id is of a part of a divided GPU (MIG), of which a process sees one alone, and NCCL joins none."""
+    return gpu.startswith("MIG-")
+
+
+def number_as_nvidia_smi_does() -> None:
+    """Have CUDA number the GPUs as nvidia-smi does, by their bus; it would begin with the fastest."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+
+def require_use(gpus: Sequence[str], remedy: str = "DEVICE=cpu") -> None:
+    """Ask the PaddlePaddle that trials run with to use GPUs: rather one line than a failure of each trial.
+
+    Args:
+        remedy: what has trials run on the CPU.
+
+    Raises:
+        UserError: it cannot, or cannot be imported.
+    """
+    done = subprocess.run(
+        [interpreter(), USE_GPU],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=_with_modules() | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)},
+        text=True,
+    )
+    if done.returncode:
+        reason = reason_of(done.stderr) or f"{USE_GPU.name} ends with status {done.returncode}"
+        raise UserError(f"GPUs {','.join(gpus)} cannot be used: {reason}; or take the CPU: {remedy}")
+
+
+def reason_of(said: str) -> str:
+    """Why GPUs cannot be used, from what ``USE_GPU`` has said; "" where that is nothing."""
+    *_, last = ["", *filter(str.strip, said.splitlines())]
+    return last.removeprefix("error: ").removeprefix("--device gpu: ").removesuffix(", or pass --device cpu")
+
+
+def _with_modules() -> dict[str, str]:
+    """The environment, and where the project's modules are."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])}
 
 
 @dataclass(frozen=True)
@@ -139,7 +200,8 @@ def make_plan(model: str, trial: Trial, flags: Sequence[str], gpus: Sequence[str
         SystemExit: a mistyped flag, which is said.
     """
     given = settings.flags_of_trials(flags)
-    number = settings.num_processes(trial.batch_size, max(1, min(trial.num_gpus, len(gpus))))
+    most = 1 if any(map(is_part, gpus)) else len(gpus)
+    number = settings.num_processes(trial.batch_size, max(1, min(trial.num_gpus, most)))
     note = ""
     if gpus and number < trial.num_gpus:
         shares = f"{number} of them with {trial.batch_size // number} examples each, {trial.batch_size} in all"
@@ -154,7 +216,7 @@ def require_known_flags(model: str, trials: Sequence[Trial], flags: Sequence[str
     Raises:
         UserError: a script has no such flag.
     """
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])}
+    variables = _with_modules()
     for task in {TASKS[one.task].script: TASKS[one.task] for one in trials}.values() if flags else ():
         words = [sys.executable, *script_words(task, model, "output", *flags, "--help")]
         done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=variables, text=True)
@@ -172,10 +234,7 @@ def ending(plan: Plan) -> str:
     earlier = Record.read(plan.folder)
     if not earlier or not earlier.is_finished:
         return ""
-    flags = {"model_name_or_path": plan.model, "do_train": True, "batch_size": plan.batch_size}
-    task = TASKS[plan.trial.task]
-    trained = trained_with(plan.model, task)
-    now = settings.Settings.resolve({**plan.given, **flags}, task, plan.num_processes, trained)
+    now = _settings(plan)
     named = {*settings.SET_BY_TRIAL} - {"model_name_or_path"}
     one_sided = earlier.hyper_parameters.keys() ^ now.hyper_parameters().keys()
     for name, (there, here) in settings.differences(earlier.fields, now.description(), {*named, *one_sided}).items():
@@ -188,28 +247,43 @@ def ending(plan: Plan) -> str:
     return f"{earlier.metric} {earlier.score:.4f}{pruned}"
 
 
+def _settings(plan: Plan) -> settings.Settings:
+    """The settings of a trial, given or by default, but for those that its folder is named by."""
+    flags = {"model_name_or_path": plan.model, "do_train": True, "batch_size": plan.batch_size}
+    task = TASKS[plan.trial.task]
+    trained = trained_with(plan.model, task)
+    return settings.Settings.resolve({**plan.given, **flags}, task, plan.num_processes, trained)
+
+
 def command(plan: Plan, micro_batches: int = 1) -> list[str]:
     """The words that run a trial, or go on with it, with its batch computed in so many micro-batches."""
     trial = plan.trial
     flags = ["--do_train", "--do_eval", "--learning_rate", trial.learning_rate, "--batch_size", plan.batch_size]
     flags += ["--dropout", trial.dropout, "--seed", trial.seed, "--device", "gpu" if plan.gpus else "cpu"]
     flags += [*plan.flags, *([f"--{_MICRO_BATCHES}", micro_batches] if micro_batches > 1 else [])]
-    # The launcher starts a process on each visible GPU.
+    # The launcher starts a process on each visible GPU. Its log of them warns every five seconds where nvidia-smi
+    # answers "[N/A]", as of a divided GPU.
     launcher = ["-m", "paddle.distributed.launch", "--log_dir", str(plan.folder / "launch")]
+    launcher += ["--enable_gpu_log", "False"]
     words = script_words(TASKS[plan.trial.task], plan.model, plan.folder, *flags)
     return [interpreter(), *(launcher if plan.num_processes > 1 else []), *words]
 
 
-def run(plan: Plan) -> int:
+def run(plan: Plan, asks: bool = True) -> int:
     """Run a trial to its end, or go on with it, and print the line that says how it ended.
 
     Another process that runs it is waited for. Where memory runs out, the trial goes on with as many
-    micro-batches as its record advises. With ``DRY_RUN=1`` its command is printed instead.
+    micro-batches as its record advises; it begins with as many as a trial beside it needed for the same batch. With
+    ``DRY_RUN=1`` its command is printed instead.
+
+    Args:
+        asks: ask first whether its GPUs can be used; a search has done so.
 
     Returns:
         Exit status: 0 only if it is finished.
 
     Raises:
+        UserError: they cannot.
         SystemExit: after a signal, with 128 and its number.
     """
     begin, name = time.monotonic(), plan.trial.folder
@@ -221,6 +295,8 @@ def run(plan: Plan) -> int:
         return 0
     status = 0
     if not ended:
+        if plan.gpus and asks:
+            require_use(plan.gpus)
         try:
             plan.folder.mkdir(parents=True, exist_ok=True)
             log = open(plan.log, "a", encoding="utf-8")  # noqa: SIM115
@@ -257,10 +333,26 @@ def lock(file: IO[Any], wait: bool = True) -> bool:
 
 
 def _num_micro_batches(plan: Plan) -> int:
-    """Micro-batches that the flags ask for, or more where an earlier run of the trial needed them to fit memory."""
+    """Micro-batches that the flags ask for, or more where the trial or one beside it needed them to fit memory."""
     earlier = Record.read(plan.folder) or Record()
-    needed = earlier.hyper_parameters.get(_MICRO_BATCHES), earlier.advice.get(_MICRO_BATCHES)
-    return max(int(micro_batches or 1) for micro_batches in (plan.given[_MICRO_BATCHES], *needed))
+    needed = [plan.given[_MICRO_BATCHES], *_micro_batches_of(earlier)]
+    beside, _ = outcomes.read_trials(plan.folder.parent, TASKS[plan.trial.task])
+    for record in (outcome.record for outcome in beside if outcome.path != plan.folder):
+        if _is_as_large(record, plan):
+            needed += _micro_batches_of(record)
+    return max(int(micro_batches or 1) for micro_batches in needed)
+
+
+def _micro_batches_of(record: Record) -> list[Any]:
+    return [fields.get(_MICRO_BATCHES) for fields in (record.hyper_parameters, record.advice)]
+
+
+def _is_as_large(record: Record, plan: Plan) -> bool:
+    """Whether a process of a trial beside this one holds as much in memory at a time."""
+    own, there = _settings(plan).hyper_parameters(), record.hyper_parameters
+    same = all(there.get(name, own[name]) == own[name] for name in _OF_MEMORY)
+    on_gpu = str(record.fields.get("device", "gpu" if plan.gpus else "cpu")).startswith("gpu")
+    return record.model == plan.model and same and on_gpu == bool(plan.gpus)
 
 
 def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
@@ -311,7 +403,9 @@ def _run_once(plan: Plan, micro_batches: int, log: IO[str]) -> int:
     print(f"== {where}\n{shlex.join(words)}", file=log, flush=True)
     output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "env": environment}
     # Not close_fds: what trains on GPUs holds their locks, see schedule.free_group.
-    with child(words, signal.SIGTERM, **output, close_fds=False) as (process, signals):
+    # The launcher is kept from the signals that a terminal or GNU parallel sends to all: see _stop.
+    group = os.setpgrp if plan.num_processes > 1 else None
+    with child(words, functools.partial(_stop, plan), group, **output, close_fds=False) as (process, signals):
         status = process.wait()
     # The launcher shows what its first process prints; what stopped another one stands in that one's own log.
     for path in sorted(launch.glob("workerlog.[!0]*")) if status else ():
@@ -324,14 +418,52 @@ def _run_once(plan: Plan, micro_batches: int, log: IO[str]) -> int:
     return status if status >= 0 else 128 - status
 
 
+def _stop(plan: Plan, process: subprocess.Popen[str]) -> None:
+    """Have a training write a checkpoint and end.
+
+    The launcher would kill its processes half a minute after a signal. So they are told rather than the launcher, which
+    ends when they have; it is told where there are none yet, or if they do not end in time.
+    """
+    ranks = _children(process.pid) if plan.num_processes > 1 else []
+    if not ranks:
+        process.terminate()
+        return
+    for pid in ranks:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    signal.signal(signal.SIGALRM, lambda *_: process.terminate())
+    signal.alarm(SECONDS_TO_END)
+
+
+def _children(parent: int) -> list[int]:
+    """The processes that a process has started; none where there is no /proc."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            _, parent_of_it, *_ = path.read_text(errors="replace").rpartition(")")[2].split()
+            if int(parent_of_it) == parent:
+                found.append(int(path.parent.name))
+    return found
+
+
 def last_lines(path: Path, number: int) -> list[str]:
     """The last lines of a log, to be shown."""
     return path.read_text(encoding="utf-8", errors="replace").splitlines()[-number:] if path.is_file() else []
 
 
 @contextlib.contextmanager
-def child(words: Sequence[str], passed_on: int, **options: Any) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """Start a program; a hang-up, Ctrl-C or SIGTERM is passed on to it as the signal given, and its end waited for.
+def child(
+    words: Sequence[str],
+    stop: Callable[[subprocess.Popen[str]], None],
+    prepare: Callable[[], None] | None = None,
+    **options: Any,
+) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Start a program; at a hang-up, Ctrl-C or SIGTERM it is stopped, and its end waited for.
+
+    Args:
+        stop: has it end; called for each signal.
+        prepare: called in the new process before the program begins.
+        options: of ``subprocess.Popen``.
 
     Yields:
         The process; the numbers of the signals that came.
@@ -339,26 +471,28 @@ def child(words: Sequence[str], passed_on: int, **options: Any) -> Iterator[tupl
     process: subprocess.Popen[str] | None = None
     came: list[int] = []
 
-    def pass_on(number: int, _: Any) -> None:
+    def note(number: int, _: Any) -> None:
         came.append(number)
         if process:
-            process.send_signal(passed_on)
+            stop(process)
+
+    def begin() -> None:
+        # Ctrl-C in a terminal reaches it through this process alone.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if prepare:
+            prepare()
 
     numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     # What a parent has made us ignore, such as a hang-up under nohup, stays ignored.
     heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    handlers = {number: signal.signal(number, pass_on) for number in heard}
+    handlers = {number: signal.signal(number, note) for number in heard}
     try:
-        # Ctrl-C in a terminal reaches it through this process alone.
-        process = subprocess.Popen(words, text=True, preexec_fn=_ignore_interrupts, **options)
+        process = subprocess.Popen(words, text=True, preexec_fn=begin, **options)
         if came:
-            process.send_signal(passed_on)
+            stop(process)
         with process:
             yield process, came
     finally:
+        signal.alarm(0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,12 +10,16 @@ from typing import Any
 from clue_utils import ranks
 from clue_utils.errors import Stopped
 
+# What a training that is told to stop may take, in seconds, before it is ended by force: the step it is at, and a
+# checkpoint of a large model (3.9 GB) on a slow network disk.
+SECONDS_TO_END = 300
+
 
 class StopRequest:
     """Keeps SIGTERM and Ctrl-C back while training, until it can end with a checkpoint.
 
-    Rank 0 decides. The other ranks go on until they lose it, since a step needs them all, but not for long. A second
-    Ctrl-C ends the process as it is.
+    Rank 0 decides. The other ranks go on until they lose it, since a step needs them all, but not longer than a
+    checkpoint takes: without it they may wait for it for ever. A second Ctrl-C ends the process as it is.
 
     Args:
         save: writes the checkpoint.
@@ -23,8 +27,6 @@ class StopRequest:
     Attributes:
         asked: the signal's number, 0 before one came.
     """
-
-    _SECONDS_WITHOUT_RANK_0 = 20
 
     def __init__(self, save: Callable[[], None] = lambda: None) -> None:
         self._save, self.asked, self._at_once = save, 0, False
@@ -43,7 +45,7 @@ class StopRequest:
         self.asked = number
         if not ranks.is_first():
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even where Python code cannot run
-            signal.alarm(self._SECONDS_WITHOUT_RANK_0)
+            signal.alarm(SECONDS_TO_END)
         elif self._at_once:
             raise Stopped(number)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,11 +25,13 @@ import list_trials
 import quickstart
 import run_trial
 import slurm_job
+from clue_utils import environment
 from clue_utils.errors import UserError
 from clue_utils.files import locked_folder
 from clue_utils.grid import outcomes, schedule, trial
 from clue_utils.grid.search_space import Trial
 from clue_utils.tasks import TASKS
+from clue_utils.training import stopping
 
 TOP = Path(__file__).parents[2]
 needs_parallel = pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")
@@ -42,8 +46,14 @@ value = dict(zip(words, words[1:]))
 accumulation = "gradient_accumulation_steps"
 micro_batches = int(value.get("--" + accumulation, 1))
 call = {"words": words, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid(), "begin": time.time()}
-call["threads"] = os.environ.get("OMP_NUM_THREADS")
+call["threads"], call["order"] = os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_DEVICE_ORDER")
 note = Path(os.environ["FAKE_CALLS"], f"{time.time_ns()}-{os.getpid()}")
+def save(*_):
+    time.sleep(1)
+    (note.parent.parent / "saved").touch()
+    os._exit(143)
+if "FAKE_SAVES" in os.environ:
+    signal.signal(signal.SIGTERM, save)
 def write_note():
     new = note.parent.with_name(note.name)
     new.write_text(json.dumps(call))
@@ -58,7 +68,11 @@ folder = Path(value["--output_dir"])
 folder.mkdir(parents=True, exist_ok=True)
 result = {"status": "running", "metric": "accuracy", "best_metric": 0.5, "model": value["--model_name_or_path"]}
 result["max_steps"] = int(value.get("--max_steps", -1))
-result["hyper_parameters"] = {"learning_rate": float(value["--learning_rate"]), accumulation: micro_batches}
+numbers = {name: float(value.get("--" + name, 0)) for name in ("learning_rate", "batch_size", "dropout", "seed")}
+result |= {"task": folder.parent.name, "device": value.get("--device"), "hyper_parameters": numbers}
+numbers[accumulation] = micro_batches
+if folder.parent.name == "AFQMC":
+    numbers["max_seq_length"] = int(value.get("--max_seq_length", 128))
 result |= {"wall_time": 1800.0, "num_processes": 2}
 def fail(reason, **advice):
     failed = {"status": "failed", "reason": reason, "exit_status": 2, "advice": advice}
@@ -79,12 +93,54 @@ if "FAKE_SIGNAL" in os.environ:
 call["end"] = time.time()
 write_note()
 """
+# Stands for the launcher of two processes: all three note the signals they get.
+LAUNCHER = r"""
+import os, signal, sys, time
+from pathlib import Path
+
+notes = Path(os.environ["FAKE_CALLS"]).parent
+rank = None
+def on_signal(number, _):
+    with open(notes / "signals", "a") as file:
+        print("launcher" if rank is None else rank, file=file)
+    if rank is None or "FAKE_HANG" not in os.environ:
+        for pid in ranks if rank is None else ():
+            os.kill(pid, signal.SIGKILL)
+        os._exit(143)
+ranks = []
+signal.signal(signal.SIGTERM, on_signal)
+for number in range(2):
+    if (pid := os.fork()) == 0:
+        os.setsid()
+        rank = number
+        (notes / f"rank-{number}").touch()
+        while True:
+            signal.pause()
+    ranks.append(pid)
+for pid in ranks:
+    os.waitpid(pid, 0)
+sys.exit(143)
+"""
+# Stands for ssh and the server of the other side, which ends with the client, and not what it has started.
+SSH = """\
+#!/bin/sh
+shift
+[ "$1" != -- ] || shift
+export WORDS="$*" CLIENT=$$
+setsid sh -c 'sh -c "$WORDS" & while kill -0 $CLIENT && kill -0 $!; do sleep 0.1; done 2>/dev/null' &
+wait
+"""
 # Stands for the interpreter.
 PYTHON = """\
 #!/bin/sh
 case "$*" in
+*/scripts/use_gpu.py)
+  echo "$CUDA_VISIBLE_DEVICES" >>"$FAKE_CALLS/../asked"
+  [ -z "$FAKE_REASON" ] || {{ echo "error: --device gpu: $FAKE_REASON, or pass --device cpu" >&2; exit 2; }}
+  ;;
+*paddle.distributed.launch*) exec "{python}" -IS "{fakes}/${{FAKE_LAUNCHER:-script}}.py" "$@" ;;
 */make_demo.py*) ;;
-*/classification/*|*/mrc/*) exec "{python}" -IS "{fake}" "$@" ;;
+*/classification/*|*/mrc/*) exec "{python}" -IS "{fakes}/script.py" "$@" ;;
 *) exec "{python}" "$@" ;;
 esac
 """
@@ -98,9 +154,10 @@ class Place:
         self.calls = folder / "calls"
         self.calls.mkdir()
         self.folder.mkdir()
-        (folder / "fake.py").write_text(SCRIPT)
+        (folder / "script.py").write_text(SCRIPT)
+        (folder / "launcher.py").write_text(LAUNCHER)
         python = folder / "python"
-        python.write_text(PYTHON.format(python=sys.executable, fake=folder / "fake.py"))
+        python.write_text(PYTHON.format(python=sys.executable, fakes=folder))
         python.chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not re.match("CUDA|OMP|SLURM|PARALLEL", name)}
         self.environment = kept | {"PYTHON": str(python), "FAKE_CALLS": str(self.calls)}
@@ -119,6 +176,7 @@ class Place:
             text=True,
             # Where nohup runs the tests it would be ignored.
             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+            start_new_session=True,
         )
 
     def run(self, script: str, *words: str, **environment: str) -> tuple[int, str, str]:
@@ -133,6 +191,19 @@ class Place:
         with pytest.MonkeyPatch.context() as patch, variables:  # what the script sets is undone too
             patch.chdir(self.folder)
             return self._run_script(script.main, *words)
+
+    def lines(self, name: str) -> list[str]:
+        """What the stubs have noted in a file."""
+        path = self.calls.parent / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def put_nvidia_smi(self, text: str) -> dict[str, str]:
+        """Have a program of that name list these GPUs; return the environment in which it is found."""
+        tool = self.calls.parent / "tools/nvidia-smi"
+        tool.parent.mkdir(exist_ok=True)
+        tool.write_text(f"#!/bin/sh\n[ $1 = -L ] || exit 6\ncat <<'END'\n{text}END\n")
+        tool.chmod(0o755)
+        return {"PATH": f"{tool.parent}:{os.environ['PATH']}"}
 
     def done(self) -> list[dict]:
         """The calls of the tasks' scripts, in their order."""
@@ -230,32 +301,53 @@ def test_the_numbers_of_a_trial_reach_the_script_as_they_are():
     assert words[-4:] == ["--max_steps", "5", "--gradient_accumulation_steps", "4"]
 
 
+TWO = """\
+GPU 0: Tesla V100-SXM2-16GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+GPU 1: Tesla V100-SXM2-16GB (UUID: GPU-6e5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+"""
+DIVIDED = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c7384736-a75d-5afc-978f-d2f1294409fd)
+  MIG 3g.20gb     Device  1: (UUID: MIG-GPU-5d5ba0d6/2/0)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-6e5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+"""
+PARTS = ("MIG-c7384736-a75d-5afc-978f-d2f1294409fd", "MIG-GPU-5d5ba0d6/2/0")
+
+
 @pytest.mark.parametrize(
     ("shown", "environment", "gpus"),
     [
-        ("echo 0; echo 1", {}, ("0", "1")),
-        ("echo 0; echo 1", {"CUDA_VISIBLE_DEVICES": "3,GPU-8"}, ("3", "GPU-8")),
-        ("echo 0; echo 1", {"CUDA_VISIBLE_DEVICES": "-1"}, ()),
-        ("echo 0; echo 1", {"DEVICE": "cpu"}, ()),
-        ("echo No devices were found; exit 6", {}, ()),
-        ("exit 1", {"DEVICE": "gpu"}, "no GPU is visible"),
-        ("exit 1", {"DEVICE": "tpu"}, "DEVICE=tpu: choose gpu or cpu"),
+        (TWO, {}, ("0", "1")),
+        (DIVIDED, {}, (*PARTS, "1")),
+        ("", {}, ()),
+        ("No devices were found\n", {}, ()),
+        ("[N/A]\n", {}, ()),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "3,GPU-8"}, ("3", "GPU-8")),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "-1"}, ()),
+        (TWO, {"CUDA_VISIBLE_DEVICES": ""}, ()),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, ()),
+        (TWO, {"DEVICE": "cpu"}, ()),
+        ("", {"DEVICE": "gpu"}, "no GPU is visible"),
+        ("", {"DEVICE": "tpu"}, "DEVICE=tpu: choose gpu or cpu"),
+        ("", {"DEVICE": "xpu"}, "DEVICE=xpu: a grid search knows GPUs and the CPU only"),
     ],
 )
-def test_the_gpus_of_the_machine_are_found(tmp_path, monkeypatch, shown, environment, gpus):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\n{shown}\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for name in ("CUDA_VISIBLE_DEVICES", "DEVICE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    if isinstance(gpus, str):
-        with pytest.raises(UserError, match=gpus):
-            trial.visible_gpus()
-    else:
+def test_the_gpus_of_the_machine_are_found(place, shown, environment, gpus):
+    with mock.patch.dict(os.environ, place.environment | place.put_nvidia_smi(shown) | environment, clear=True):
+        if isinstance(gpus, str):
+            with pytest.raises(UserError, match=gpus):
+                trial.visible_gpus()
+            return
         assert trial.visible_gpus() == gpus
+        # Numbers that nvidia-smi has given mean what it means by them; the user's own are left as they are.
+        asked = not environment and bool(gpus)
+        assert os.environ.get("CUDA_DEVICE_ORDER") == ("PCI_BUS_ID" if asked else None)
+
+
+def test_a_part_of_a_gpu_runs_a_trial_by_itself():
+    plan = trial.make_plan("m", Trial("C3", 1e-5, 24, 0.1, 42, 4), [], PARTS)
+    assert plan.gpus == PARTS[:1] and "4 GPUs wanted, 2 given: 1 of them with 24 examples each" in plan.note
+    assert schedule.Search("m", [plan.trial], [], PARTS).groups(4) == [[part] for part in PARTS]
 
 
 def test_a_trial_runs_once_in_its_own_folder(place):
@@ -325,6 +417,25 @@ def test_where_memory_runs_out_the_batch_is_split_as_advised(place):
     assert place.call(run_trial, *AFQMC, DEVICE="cpu", FAKE_MICRO_BATCHES="4")[0] == 0
     last = place.done()[-1]["words"]
     assert value_of(last, "--gradient_accumulation_steps") == "4"
+
+
+def test_a_trial_begins_with_the_micro_batches_that_one_beside_it_needed(place):
+    def micro_batches(*words, **environment) -> list[str]:
+        before = len(place.done())
+        assert place.call(run_trial, *words, **({"DEVICE": "cpu", "FAKE_MICRO_BATCHES": "4"} | environment))[0] == 0
+        calls = [call["words"] for call in place.done()[before:]]
+        flag = "--gradient_accumulation_steps"
+        return [value_of(call, flag) if flag in call else "1" for call in calls]
+
+    assert micro_batches(*AFQMC) == ["1", "2", "4"]
+    assert micro_batches("m", "AFQMC", "2e-5", "16", "0.1", "42", "1") == ["4"]
+    # Not where less is held in memory, or on another kind of device.
+    less = {"FAKE_MICRO_BATCHES": "1"}
+    assert micro_batches("m", "AFQMC", "2e-5", "8", "0.1", "42", "1", **less) == ["1"]
+    assert micro_batches("m", "AFQMC", "3e-5", "16", "0.1", "42", "1", "--", "--max_seq_length", "32", **less) == ["1"]
+    gpu = {"DEVICE": "gpu", "CUDA_VISIBLE_DEVICES": "0"}
+    assert micro_batches("m", "AFQMC", "5e-5", "16", "0.1", "42", "1", **gpu, **less) == ["1"]
+    assert micro_batches("m", "TNEWS", "3e-5", "16", "0.1", "42", "1", **less) == ["1"]
 
 
 def test_advice_that_was_followed_already_is_not_tried_again(place):
@@ -443,6 +554,91 @@ def test_a_training_that_outlives_its_grid_keeps_its_trial_and_its_gpus(place):
 
 # --- all trials --------------------------------------------------------------------------------------------------
 
+C3_ON_TWO = "m C3 1e-5 24 0.1 42 4".split()
+
+
+def test_the_processes_of_a_launcher_are_told_to_stop_and_it_is_not(place):
+    """It would kill them after half a minute, whatever the first of them still has to save."""
+    process = place.start("run_trial.sh", *C3_ON_TWO, CUDA_VISIBLE_DEVICES="0,1", FAKE_LAUNCHER="launcher")
+    ranks = [place.calls.parent / f"rank-{number}" for number in range(2)]
+    while not all(path.exists() for path in ranks):
+        assert process.poll() is None
+        time.sleep(0.05)
+    # As a terminal and GNU parallel do: to the whole group.
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 143 and sorted(place.lines("signals")) == ["0", "1"]
+
+
+def test_a_launcher_whose_processes_do_not_stop_is_told_in_the_end(place, monkeypatch):
+    monkeypatch.setattr(trial, "SECONDS_TO_END", 1)
+    previous = signal.getsignal(signal.SIGALRM)
+
+    def stop() -> None:
+        while not (place.calls.parent / "rank-1").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    hanging = {"FAKE_LAUNCHER": "launcher", "FAKE_HANG": "1"}
+    status, _, _ = place.call(run_trial, *C3_ON_TWO, CUDA_VISIBLE_DEVICES="0,1", **hanging)
+    assert status == 143 and sorted(place.lines("signals")) == ["0", "1", "launcher"]
+    signal.signal(signal.SIGALRM, previous)
+
+
+def test_who_stops_a_training_waits_longer_than_what_it_stops():
+    """From the outside in: GNU parallel, a trial, Paddle's launcher; and Slurm."""
+    (launcher,) = importlib.util.find_spec("paddle").submodule_search_locations
+    controller = (Path(launcher) / "distributed/launch/controllers/controller.py").read_text()
+    (by_launcher,) = map(int, re.findall(r"self\.master\.stop\(\)\n +self\.pod\.stop\(timeout=(\d+)\)", controller))
+    words = schedule.Search("m", [], []).parallel(1)
+    first, milliseconds, last, _ = value_of(words, "--termseq").split(",")
+    assert (first, last) == ("TERM", "KILL")
+    assert int(milliseconds) / 1000 > stopping.SECONDS_TO_END + by_launcher
+    slurm = (TOP / "scripts/grid_search.slurm").read_text()
+    (by_slurm,) = map(int, re.findall(r"^#SBATCH --signal=B:TERM@(\d+)$", slurm, re.MULTILINE))
+    assert by_slurm > by_launcher
+    # What Slurm signals is the shell: it has become the program.
+    assert slurm.splitlines()[-1].startswith("exec ")
+
+
+def test_gpus_that_paddle_cannot_use_are_refused_once(place):
+    reason = "the installed PaddlePaddle is built without gpu support; install it as README.md says"
+    smi = place.put_nvidia_smi(TWO) | {"FAKE_REASON": reason}
+    line = f"error: GPUs 0,1 cannot be used: {reason}; or take the CPU: DEVICE=cpu"
+    trial_0 = line.replace("0,1", "0") + "\n"
+    assert place.call(run_trial, *AFQMC, **smi) == (2, "", trial_0)
+    slurm = {"MODEL": "m", "SLURM_ARRAY_TASK_ID": "0", "CUDA_VISIBLE_DEVICES": "0"}
+    assert place.call(slurm_job, **smi, **slurm) == (2, "", trial_0)
+    assert place.lines("asked") == ["0", "0"] and not (place.folder / "results/m/AFQMC").exists()
+    # Nothing is asked where no GPU is used.
+    assert place.call(run_trial, *AFQMC, **smi, DEVICE="cpu")[0] == 0
+    assert place.call(run_trial, *AFQMC, **smi, DRY_RUN="1")[0] == 0
+    assert place.call(run_trial, *AFQMC, **smi)[0] == 0  # finished already
+    assert len(place.lines("asked")) == 2
+
+
+@needs_parallel
+def test_a_search_asks_once_whether_its_gpus_can_be_used(place):
+    smi = place.put_nvidia_smi(TWO)
+    words = ["m", "--tasks", "TNEWS", *NARROW]
+    status, out, err = place.call(grid_search, *words, **smi, FAKE_REASON="no kernel for it")
+    said = "error: GPUs 0,1 cannot be used: no kernel for it; or take the CPU: DEVICE=cpu, or --cpu_slots N\n"
+    assert (status, out, err) == (2, "", said) and not (place.folder / "results").exists()
+    assert place.call(grid_search, *words, **smi, FAKE_REASON="no", DRY_RUN="1")[0] == 0
+    status, out, err = place.call(grid_search, *words, **smi)
+    assert status == 0 and "2 finished" in out, err
+    assert place.lines("asked") == ["0,1", "0,1"]
+    assert all(call["order"] == "PCI_BUS_ID" for call in place.done())
+
+
+@pytest.mark.skipif("paddlepaddle-gpu" in environment.versions(), reason="this Paddle is built with gpu support")
+def test_the_cpu_build_says_that_it_can_use_no_gpu(warm_python, monkeypatch):
+    monkeypatch.setenv("PYTHON", str(warm_python))
+    with pytest.raises(UserError, match="^GPUs 0,1 cannot be used: .* built without gpu support; .*: DEVICE=cpu$"):
+        trial.require_use(("0", "1"))
+
+
 NARROW = "--learning_rates 1e-5 2e-5 --batch_sizes 24 --dropouts 0.1".split()
 
 
@@ -506,9 +702,36 @@ def test_hosts_run_trials_as_this_machine_does(place, tmp_path):
     assert {value_of(call["words"], "--data_dir") for call in place.done()} == {"the  data's {1}"}
     hosts = [line.split("\t")[1] for line in (place.folder / "all results/m/joblog").read_text().splitlines()]
     assert sorted(hosts) == ["Host", "one", "two"]
+    on_gpus = ["m", "--gpus", "0,1", *words[3:]]
+    status, out, err = place.call(grid_search, *on_gpus, PATH=path, FAKE_REASON="no kernel for it")
+    assert (status, out) == (2, "") and re.fullmatch(
+        "error: --hosts hosts: no kernel for it: (one, two|two, one)\n", err
+    )
+    assert place.lines("asked") == ["0,1", "0,1"]
     (place.folder / "hosts").write_text("one\ndown\n")
     status, out, err = place.call(grid_search, *words, PATH=path)
     assert status == 2 and out == "" and err.endswith("lacks this folder, the project or its Python: down\n")
+
+
+@needs_parallel
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="needs setsid")
+def test_a_trial_on_another_host_has_time_to_write_a_checkpoint(place, tmp_path):
+    """The client of ssh dies at once; on the far side, in a session of its own, parallel's own program sees that."""
+    ssh = tmp_path / "tools/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(SSH)
+    ssh.chmod(0o755)
+    (place.folder / "hosts").write_text("far\n")
+    words = ["m", "--cpu_slots", "1", "--hosts", "hosts", "--tasks", "TNEWS", *NARROW]
+    here = {"PATH": f"{ssh.parent}:{os.environ['PATH']}", "FAKE_SECONDS": "3600", "FAKE_SAVES": "1"}
+    process = place.start("grid_search.sh", *words, **here)
+    (call,) = place.wait_for_calls(1, process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate()
+    assert process.returncode == 143 and "interrupted: the same command goes on" in out
+    while Path(f"/proc/{call['pid']}").exists():
+        time.sleep(0.05)
+    assert (place.calls.parent / "saved").exists()
 
 
 @needs_parallel
@@ -629,6 +852,11 @@ def test_a_job_of_a_slurm_array_runs_its_trial(place):
     slurm_0 = slurm | {"SLURM_ARRAY_TASK_ID": "0", "RESULTS_DIR": "others"}
     assert place.call(slurm_job, *words, "--seed", "1", **slurm_0)[0] == 2
     assert place.call(slurm_job, *words, **slurm_0, DRY_RUN="1")[0] == 0 and not (place.folder / "others").exists()
+    # Without GPUs in the allocation those of the node are not taken, nor hidden by what Paddle's launcher fails at.
+    smi = place.put_nvidia_smi(TWO)
+    assert place.call(slurm_job, *words, **slurm_0, **smi)[0] == 0
+    assert place.done()[-1]["gpus"] is None and value_of(place.done()[-1]["words"], "--device") == "cpu"
+    assert place.call(slurm_job, *words, **slurm_0, **smi, DEVICE="gpu")[2].startswith("error: DEVICE=gpu, but the job")
     assert "no array" in place.call(slurm_job, *words, **slurm)[2]
     assert "no model given" in place.call(slurm_job, *words, SLURM_ARRAY_TASK_ID="2")[2]
     status, _, err = place.run("grid_search.slurm", **(slurm | {"SLURM_SUBMIT_DIR": str(place.folder)}))
