@@ -17,6 +17,9 @@ USER_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
     | {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOLCK}
 )
+# What a training that is told to stop may take, in seconds, before it is ended by force: the step it is at, and a
+# checkpoint of a large model (3.9 GB) on a slow network disk.
+SECONDS_TO_END = 300
 
 
 class UserError(Exception):

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from clue_utils import environment
-from clue_utils.errors import UserError
+from clue_utils.errors import SECONDS_TO_END, UserError
 from clue_utils.grid import outcomes, search_space, trial
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record
-from clue_utils.training.stopping import SECONDS_TO_END
 
 RUN_TRIAL = trial.TOP / "scripts/run_trial.sh"
 # What other machines are told of the environment.

@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from clue_utils import settings
-from clue_utils.errors import UserError
+from clue_utils.errors import SECONDS_TO_END, UserError
 from clue_utils.files import Busy, locked_folder
 from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record, trained_with, write_failure, write_start
 from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import TASKS, Task
-from clue_utils.training.stopping import SECONDS_TO_END
 
 TOP = Path(__file__).resolve().parents[2]
 _MICRO_BATCHES = "gradient_accumulation_steps"

@@ -8,11 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from clue_utils import ranks
-from clue_utils.errors import Stopped
-
-# What a training that is told to stop may take, in seconds, before it is ended by force: the step it is at, and a
-# checkpoint of a large model (3.9 GB) on a slow network disk.
-SECONDS_TO_END = 300
+from clue_utils.errors import SECONDS_TO_END, Stopped
 
 
 class StopRequest:

@@ -25,13 +25,12 @@ import list_trials
 import quickstart
 import run_trial
 import slurm_job
-from clue_utils import environment
+from clue_utils import environment, errors
 from clue_utils.errors import UserError
 from clue_utils.files import locked_folder
 from clue_utils.grid import outcomes, schedule, trial
 from clue_utils.grid.search_space import Trial
 from clue_utils.tasks import TASKS
-from clue_utils.training import stopping
 
 TOP = Path(__file__).parents[2]
 needs_parallel = pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")
@@ -594,7 +593,7 @@ def test_who_stops_a_training_waits_longer_than_what_it_stops():
     words = schedule.Search("m", [], []).parallel(1)
     first, milliseconds, last, _ = value_of(words, "--termseq").split(",")
     assert (first, last) == ("TERM", "KILL")
-    assert int(milliseconds) / 1000 > stopping.SECONDS_TO_END + by_launcher
+    assert int(milliseconds) / 1000 > errors.SECONDS_TO_END + by_launcher
     slurm = (TOP / "scripts/grid_search.slurm").read_text()
     (by_slurm,) = map(int, re.findall(r"^#SBATCH --signal=B:TERM@(\d+)$", slurm, re.MULTILINE))
     assert by_slurm > by_launcher
