@@ -400,6 +400,7 @@ class Run:
         self.fields: JsonObject = {"status": "running", "metric": metric, "num_examples": {}, "data_sha256": {}}
         self.fields |= here | (earlier or {})
         if self._trains:
+            self._forget("card")  # of where an earlier part was trained
             self.fields |= here
         if self._is_told:
             self._forget(*_OF_WORK, *_OF_FAILURE)
