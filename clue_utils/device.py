@@ -27,6 +27,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _TF32_SINCE = (8, 0)
 _TF32_FLAG = "FLAGS_cublas_allow_tf32"
 _TF32_FLAGS = {_TF32_FLAG: True, "FLAGS_use_legacy_linear": True}
+# What NVIDIA's libraries go by, whatever they are asked: 0 never, 1 always.
+_TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 
 
 def start(requested: str | None, precision: str) -> None:
@@ -183,6 +185,8 @@ def require_precision(precision: str) -> None:
     Raises:
         UserError: it cannot. That holds for every CPU: Paddle's AMP would go on with fp32 there.
     """
+    if precision == "tf32" and os.environ.get(_TF32_OVERRIDE) == "0":
+        raise UserError(f"--precision tf32: {_TF32_OVERRIDE}=0 turns it off; unset that")
     if not _computes_with(precision):
         others = " or ".join(name for name in PRECISIONS if _computes_with(name))
         raise UserError(f"--precision {precision}: {paddle.get_device()} cannot compute with it; pass {others}")
@@ -219,10 +223,12 @@ def _has_tf32_flags() -> bool:
 
 def _arithmetic(precision: str) -> str:
     """The precision as the log says it: TF32 may also be the environment's doing."""
-    in_force = precision == "fp32" and paddle.get_device().startswith("gpu") and _has_tf32_flags()
-    if in_force and paddle.get_flags(_TF32_FLAG)[_TF32_FLAG]:
-        return f"fp32 with products in TF32, as {_TF32_FLAG} says"
-    return precision
+    override = os.environ.get(_TF32_OVERRIDE)
+    if precision != "fp32" or override == "0" or not _computes_with("tf32"):
+        return precision
+    says_so = {_TF32_OVERRIDE: override == "1", _TF32_FLAG: paddle.get_flags(_TF32_FLAG)[_TF32_FLAG]}
+    name = next((name for name, is_so in says_so.items() if is_so), None)
+    return f"fp32 with products in TF32, as {name} says" if name else precision
 
 
 def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:

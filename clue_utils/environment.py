@@ -78,9 +78,8 @@ def tune_cpu() -> None:
 
 # Flags that PaddlePaddle takes from the environment when it is imported, for a run on a GPU.
 _GPU_FLAGS = {
-    # Without it the gradients of an embedding are added up in whatever order the threads come (phi's
-    # embedding_grad_kernel.cu). Nothing else here depends on the order; the flag for cuDNN alone would choose a kernel
-    # for embeddings that is deterministic by way of being slow.
+    # Otherwise the gradients of an embedding are added up in whatever order the threads come (phi's embedding_grad.h):
+    # a run that goes on would end with other bits. The second says the same to cuDNN and to attention's fused kernels.
     "FLAGS_embedding_deterministic": "1",
     "FLAGS_cudnn_deterministic": "1",
     # Milliseconds that the allocator waits for other threads to free memory before it says that it ran out. There are

@@ -88,7 +88,10 @@ class Tracer:
 @pytest.fixture
 def install(monkeypatch):
     """Have Paddle be a build for cards: the kind, what is special about it -> the build."""
-    for name in ("CUDA_VISIBLE_DEVICES", "FLAGS_selected_gpus", "FLAGS_selected_xpus", "PADDLE_DISTRI_BACKEND"):
+    for name in (
+        *("CUDA_VISIBLE_DEVICES", "FLAGS_selected_gpus", "FLAGS_selected_xpus", "PADDLE_DISTRI_BACKEND"),
+        "NVIDIA_TF32_OVERRIDE",
+    ):
         monkeypatch.delenv(name, raising=False)
 
     def install(kind: str, **more: Any) -> Build:
@@ -330,18 +333,48 @@ def test_a_build_without_the_flags_has_no_tf32(install, monkeypatch):
         device.require_precision("tf32")
 
 
-def test_the_log_says_which_arithmetic_is_in_force(install, caplog):
+def test_the_log_says_which_arithmetic_is_in_force(install, monkeypatch, caplog):
     caplog.set_level("INFO", "clue_utils")
     build = install("gpu")
     device.start("gpu", "fp32")
+    device.start("gpu", "tf32")
     build.flags["FLAGS_cublas_allow_tf32"] = True
     device.start(None, "fp32")
-    device.start("gpu", "tf32")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    device.start(None, "fp32")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    device.start(None, "fp32")
+    build.capability = (7, 0)  # knows no TF32
+    device.start(None, "fp32")
     assert [record.message for record in caplog.records] == [
         "device: gpu:0 (--device), fp32",
-        "device: gpu:0 (chosen), fp32 with products in TF32, as FLAGS_cublas_allow_tf32 says",
         "device: gpu:0 (--device), tf32",
+        "device: gpu:0 (chosen), fp32 with products in TF32, as FLAGS_cublas_allow_tf32 says",
+        "device: gpu:0 (chosen), fp32",
+        "device: gpu:0 (chosen), fp32 with products in TF32, as NVIDIA_TF32_OVERRIDE says",
+        "device: gpu:0 (chosen), fp32",
     ]
+
+
+def test_tf32_that_the_environment_turns_off_is_refused(install, monkeypatch):
+    install("gpu")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    with pytest.raises(UserError, match="^--precision tf32: NVIDIA_TF32_OVERRIDE=0 turns it off; unset that$"):
+        device.start("gpu", "tf32")
+
+
+def test_proxies_come_back_once_the_ranks_have_found_each_other(install, second_of_two_ranks, monkeypatch):
+    install("gpu")
+    second_of_two_ranks()
+    seen = []
+    monkeypatch.setattr(
+        parallel, "_new_process_group_impl", lambda *_, **__: seen.append(os.environ.get("https_proxy"))
+    )
+    monkeypatch.setenv("https_proxy_original", "http://proxy:1")
+    monkeypatch.setenv("https_proxy", "")  # for it to be as before after the test
+    del os.environ["https_proxy"]
+    device.start("gpu", "fp32")
+    assert seen == [None] and os.environ["https_proxy"] == "http://proxy:1"
 
 
 def test_a_gpu_that_the_installed_build_cannot_use_is_told_once(monkeypatch, caplog):
