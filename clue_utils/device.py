@@ -124,11 +124,12 @@ def _require_machine_code(index: int) -> None:
     capability, built_for = _capability(index), paddle.version.cuda_archs()
     if cards.runs_on(built_for, capability):
         return
-    builds = " or ".join(cards.builds_for(capability))
+    installed = str(paddle.version.cuda())
+    builds = " or ".join(build for build in cards.builds_for(capability) if build != installed)
     remedy = f"install the one for CUDA {builds} as README.md says" if builds else "it needs another build"
     raise UserError(
         f"--device gpu: {paddle.device.cuda.get_device_name(index)} has compute capability "
-        f"{_version(*capability)}, but the installed PaddlePaddle (CUDA {paddle.version.cuda()}) holds code for "
+        f"{_version(*capability)}, but the installed PaddlePaddle (CUDA {installed}) holds code for "
         f"{', '.join(_version(*divmod(n, 10)) for n in built_for)} only; {remedy}, or pass --device cpu"
     )
 

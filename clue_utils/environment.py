@@ -116,7 +116,7 @@ def restore_proxies() -> None:
 
 
 def hides_gpus() -> bool:
-    """Whether the environment says that there is no GPU for this process, by what Slurm writes for none too."""
+    """Whether the environment says that there is no GPU for this process; old releases of Slurm write NoDevFiles."""
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1", "NoDevFiles")
 
 
