@@ -1,4 +1,4 @@
-"""What must be settled before PaddlePaddle is imported: threads, the libraries' folders; and the import itself.
+"""What must be settled before PaddlePaddle is imported: threads, flags, the libraries' folders; and the import itself.
 
 PaddlePaddle is imported by ``import_libraries`` alone.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import importlib
 import io
 import logging
@@ -28,6 +29,12 @@ from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
 _LOCKED_SET = "install the locked set: pip install --no-deps -r requirements.txt"
+# The distribution of PaddlePaddle that can use NVIDIA GPUs.
+_GPU_BUILD = "paddlepaddle-gpu"
+# How the names of variables begin that Paddle and the libraries below it take settings of their arithmetic from. Which
+# card a process takes (FLAGS_selected_gpus, the launcher's) is none of them.
+_DECISIVE = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "FLAGS_", "NVIDIA_TF32_OVERRIDE", "CUBLAS_", "XPU_PADDLE_")
+_NOT_DECISIVE = "FLAGS_selected_"
 
 
 def num_processors() -> int:
@@ -67,6 +74,59 @@ def tune_cpu() -> None:
     for name, value in cpu_settings(cpuinfo, num_processors(), processes_on_this_machine()).items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side prints banners and hints below "error"
+
+
+# Flags that PaddlePaddle takes from the environment when it is imported, for a run on a GPU.
+_GPU_FLAGS = {
+    # Otherwise the gradients of an embedding are added up in whatever order the threads come (phi's embedding_grad.h):
+    # a run that goes on would end with other bits. The second says the same to cuDNN and to attention's fused kernels.
+    "FLAGS_embedding_deterministic": "1",
+    "FLAGS_cudnn_deterministic": "1",
+    # Milliseconds that the allocator waits for other threads to free memory before it says that it ran out. There are
+    # none; 0 leaves the waiting out (phi's allocator_facade.cc).
+    "FLAGS_gpu_allocator_retry_time": "0",
+}
+
+
+def tune_gpu(requested: str | None) -> None:
+    """Set Paddle's flags for a run that may be on a GPU; what the user has set stays as it is.
+
+    Args:
+        requested: the device, as of ``--device``.
+    """
+    if requested in (None, "gpu") and _GPU_BUILD in versions():
+        for name, value in _GPU_FLAGS.items():
+            os.environ.setdefault(name, value)
+
+
+def decisive_variables() -> dict[str, str]:
+    """The variables of the environment that decide the low bits of what a run computes: name -> value."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(_DECISIVE) and not name.startswith(_NOT_DECISIVE)
+    }
+
+
+def restore_proxies() -> None:
+    """Give back the proxies that Paddle's launcher keeps from its processes, for what they download."""
+    for name in ("http_proxy", "https_proxy"):
+        if original := os.environ.get(f"{name}_original"):
+            os.environ.setdefault(name, original)
+
+
+# What CUDA_VISIBLE_DEVICES may hold where there is no GPU; the last as old releases of Slurm set it.
+NO_GPU = ("", "-1", "NoDevFiles")
+
+
+def hides_gpus() -> bool:
+    """Whether the environment says that there is no GPU for this process."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in NO_GPU
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU with its driver that this process may use, whatever Paddle is built for."""
+    return not hides_gpus() and bool(glob.glob("/dev/nvidia[0-9]*"))
 
 
 # What importing the libraries makes in the home folder: PaddleNLP, unless PPNLP_HOME is set; then Paddle and VisualDL.
@@ -151,19 +211,24 @@ def start(args: Settings, task: Task) -> None:
     """Begin a run's log and load the libraries; what needs PaddlePaddle itself follows in ``device.start``."""
     configure_logging(args.log_level)
     args.log(task, world_size())
-    load_libraries()
+    load_libraries(args.device)
 
 
-def load_libraries() -> None:
-    """Settle the threads and import PaddlePaddle and PaddleNLP."""
+def load_libraries(device: str | None = None) -> None:
+    """Settle threads and flags and import PaddlePaddle and PaddleNLP.
+
+    Args:
+        device: as of ``--device``, where that is known already.
+    """
     tune_cpu()
+    tune_gpu(device)
     import_libraries()
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide the numbers."""
     found = {"python": platform.python_version()}
-    for package in ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "scipy"):
+    for package in ("paddlepaddle", _GPU_BUILD, "paddlepaddle-xpu", "paddlenlp", "numpy", "scipy"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

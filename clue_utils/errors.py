@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import reprlib
 import signal
 from collections.abc import Mapping
@@ -20,6 +21,18 @@ USER_ERRNOS = frozenset(
 # What a training that is told to stop may take, in seconds, before it is ended by force: the step it is at, and a
 # checkpoint of a large model (3.9 GB) on a slow network disk.
 SECONDS_TO_END = 300
+# What Paddle raises where a card's memory is used up: its allocator, the CUDA runtime, the libraries that get memory of
+# their own (which as often have none left to begin with), and the XPU's runtime.
+_OUT_OF_MEMORY = re.compile(
+    r"ResourceExhausted|out of memory|cudaErrorMemoryAllocation"
+    r"|(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)|CUBLAS error\([13]\)"
+    r"|ncclUnhandledCudaError|NCCL error\(1\)"
+    r"|XPUERR_NOMEM|device memory not enough|no enough (memory|workspace)",
+    re.IGNORECASE,
+)
+# The heading above what matters in a text of Paddle with a C++ traceback, and the line with the error's type below it.
+_SUMMARY = "Error Message Summary:"
+_IS_TYPE = re.compile(r"\w+:")
 
 
 class UserError(Exception):
@@ -71,16 +84,32 @@ def ending_of(error: BaseException) -> Ending | None:
         return Ending("the reader of its output has gone", 128 + signal.SIGPIPE, is_stop=True)
     if isinstance(error, UserError):
         return Ending(one_line(str(error)), 2, advice=error.advice)
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return Ending(f"out of memory ({one_line(first_line(error)) or 'no details'})", 2)
     if isinstance(error, OSError) and error.errno in USER_ERRNOS:
         return Ending(one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error)), 2)
     return None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, be it the host's or a card's.
+
+    Paddle has no type for that: MemoryError is its allocator's, libraries beside it (cuBLAS, cuDNN, NCCL) raise OSError
+    or RuntimeError with a text.
+    """
+    is_from_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    is_said = not isinstance(error, UserError) and _OUT_OF_MEMORY.search(str(error))
+    return isinstance(error, MemoryError) or is_from_system or bool(is_said)
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's text, "" where it has none."""
-    return next(iter(str(error).strip().splitlines()), "")
+    """The line of an exception's text that says what happened, "" where it has none.
+
+    That is the first, but for Paddle's texts with a C++ traceback, where it stands below a heading, after the type.
+    """
+    text = str(error).rpartition(_SUMMARY)[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip(" -")]
+    return " ".join(lines[: 2 if lines and _IS_TYPE.fullmatch(lines[0]) else 1])
 
 
 def show(value: Any) -> str:

@@ -376,7 +376,7 @@ class Run:
         UserError: training is asked for in a folder that holds a run with other settings.
     """
 
-    def __init__(self, task_name: str, metric: str, args: Settings, device: str) -> None:
+    def __init__(self, task_name: str, metric: str, args: Settings, device: str, card: Fields | None = None) -> None:
         self.folder = Path(args.output_dir)
         self._begin = time.monotonic()
         self._seen = -SIGN_INTERVAL
@@ -400,11 +400,13 @@ class Run:
         # In its model's folder a new run is told of when it trains: the model would be taken for trained as it says.
         in_place = self._is_new and _is_same_folder(args.model_name_or_path, self.folder)
         self._is_told = args.do_train and not is_kept and not in_place  # whether the record tells of this run
-        variables = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE") if name in os.environ}
+        variables = environment.decisive_variables()
         here = {"device": device, "environment": variables, "versions": environment.versions(), **described}
+        here |= {"card": card} if card else {}
         self.fields: JsonObject = {"status": "running", "metric": metric, "num_examples": {}, "data_sha256": {}}
         self.fields |= here | (earlier or {})
         if self._trains:
+            self._forget("card")  # of where an earlier part was trained
             self.fields |= here
         if self._is_told:
             self._forget(*_OF_WORK, *_OF_FAILURE)

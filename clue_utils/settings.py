@@ -21,8 +21,8 @@ from clue_utils.errors import UserError, show
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
-# --precision -> Paddle's name of the number type.
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+# --precision -> Paddle's name of the type that matrix products are cast to. TF32 is a way to multiply numbers of fp32.
+PRECISIONS = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 P = ParamSpec("P")
 S = TypeVar("S", bound="Settings")
 
@@ -208,14 +208,14 @@ class Settings:
         DEVICE,
         tuple(PRECISIONS),
         "of matrix products; weights and checkpoints stay fp32 (default: fp32, as published scores; "
-        "bf16 and fp16 need a GPU)",
+        "the others need a GPU, tf32 and bf16 one of Ampere or later)",
         "fp32",
     )
-    eval_batch_size: int = flag(
+    eval_batch_size: int | None = flag(
         DEVICE,
         cli.positive_int,
-        "examples at a time in evaluation and prediction, fewer of long ones; scores do not depend on it",
-        64,
+        "examples at a time in evaluation and prediction, fewer of long ones; scores do not depend on it "
+        "(default: 64 on the CPU, on a GPU as many as fit)",
     )
 
     seed: int = recorded(TRAINING, cli.seed, "of everything drawn at random", tasks.SEED, by_trial=True)

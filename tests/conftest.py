@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +94,37 @@ def warm_python() -> Iterator[Path]:
     server = WarmPython()
     yield server.path
     server.close()
+
+
+@pytest.fixture
+def scalers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Have Paddle's GradScaler take the CPU for a card, which has its kernels too; those that are made.
+
+    Each notes in ``taken`` which updates were not left out.
+    """
+    environment.import_libraries()
+    import paddle
+    from paddle.amp import grad_scaler
+
+    card = SimpleNamespace(is_gpu_place=lambda: True)
+    monkeypatch.setattr(grad_scaler, "_dygraph_tracer", lambda: SimpleNamespace(_expected_place=card))
+    made: list[Any] = []
+
+    class Noting(paddle.amp.GradScaler):  # type: ignore[misc]
+        def __init__(self, *words: Any, **settings: Any) -> None:
+            super().__init__(*words, **settings)
+            self.taken: list[bool] = []
+            made.append(self)
+
+        def step(self, optimizer: Any) -> None:
+            before = [parameter.numpy().copy() for parameter in optimizer._parameter_list]
+            super().step(optimizer)
+            self.taken.append(not getattr(self, "_cache_found_inf", False))
+            after = [parameter.numpy() for parameter in optimizer._parameter_list]
+            assert self.taken[-1] or all((one == other).all() for one, other in zip(before, after, strict=True))
+
+    monkeypatch.setattr(paddle.amp, "GradScaler", Noting)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -305,6 +305,23 @@ def new_run(folder, **other):
     return Run("TNEWS", "accuracy", settings_of(folder, **other), "cpu")
 
 
+def test_card_and_flags_are_those_of_where_the_run_was_last(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLAGS_cudnn_deterministic", "1")
+    monkeypatch.setenv("FLAGS_selected_gpus", "3")  # says nothing of what is computed
+    card = {"name": "NVIDIA Test", "compute_capability": "8.0", "memory_bytes": 24 << 30}
+    run = Run("TNEWS", "accuracy", settings_of(tmp_path, precision="tf32"), "gpu:3", card)
+    run.write(history=[], status="stopped")
+    found = content(tmp_path)
+    assert found["card"] == card and found["hyper_parameters"]["precision"] == "tf32"
+    assert found["environment"].keys() & {"FLAGS_cudnn_deterministic", "FLAGS_selected_gpus"} == {
+        "FLAGS_cudnn_deterministic"
+    }
+    monkeypatch.delenv("FLAGS_cudnn_deterministic")
+    Run("TNEWS", "accuracy", settings_of(tmp_path, precision="tf32"), "cpu").write()
+    found = content(tmp_path)
+    assert found["device"] == "cpu" and "card" not in found and "FLAGS_cudnn_deterministic" not in found["environment"]
+
+
 def test_the_rank_that_failed_first_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(ranks, "world_size", lambda: 2)
     first = new_run(tmp_path)

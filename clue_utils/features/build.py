@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -183,7 +184,10 @@ def _encode_chunks(examples: Examples, encode: Encode, num_proc: int) -> Iterato
             with ProcessPoolExecutor(
                 min(num_proc, len(begins)), multiprocessing.get_context("fork"), _begin_worker
             ) as pool:
-                yield from pool.map(_encode_chunk, begins)
+                gc.freeze()  # what the children collected might be memory of this process's GPU
+                chunks = pool.map(_encode_chunk, begins)
+                gc.unfreeze()
+                yield from chunks
     except BrokenProcessPool:
         raise UserError(
             "a process that builds features was killed, perhaps for want of memory: pass --num_proc 1 to use less"

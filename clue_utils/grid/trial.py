@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from clue_utils import settings
+from clue_utils import environment, settings
 from clue_utils.errors import SECONDS_TO_END, UserError
 from clue_utils.files import Busy, locked_folder
 from clue_utils.grid import outcomes, search_space
@@ -37,8 +37,6 @@ _MICRO_BATCHES = "gradient_accumulation_steps"
 _OF_MEMORY = ("batch_size", "max_seq_length", "precision")
 # Tells whether GPUs can be used.
 USE_GPU = TOP / "scripts/use_gpu.py"
-# What CUDA_VISIBLE_DEVICES may hold where there is no GPU; the last as Slurm sets it.
-_NO_GPU = ("", "-1", "NoDevFiles")
 
 
 def interpreter() -> str:
@@ -60,9 +58,9 @@ def run_script(words: Sequence[str], log: Path, name: str, **variables: str) -> 
         name: what is said to have failed.
         variables: of the environment, beside those that are there.
     """
-    words, environment = [interpreter(), *words], os.environ | variables
+    words = [interpreter(), *words]
     with open(log, "w") as file:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=os.environ | variables)
     status = done.returncode if done.returncode >= 0 else 128 - done.returncode
     if status and status - 128 not in (signal.SIGINT, signal.SIGTERM):
         print(f"{name} failed; the end of {log}:", *last_lines(log, 20), sep="\n", file=sys.stderr)
@@ -92,7 +90,9 @@ def visible_gpus() -> tuple[str, ...]:
         raise UserError(f"DEVICE={device}: choose gpu or cpu")
     if device == "cpu":
         return ()
-    gpus = _gpus_of_the_machine() if named is None else tuple(i for i in named.split(",") if i not in _NO_GPU)
+    gpus = (
+        _gpus_of_the_machine() if named is None else tuple(i for i in named.split(",") if i not in environment.NO_GPU)
+    )
     if device == "gpu" and not gpus:
         raise UserError("DEVICE=gpu, but no GPU is visible")
     return gpus
@@ -391,16 +391,16 @@ def _described(plan: Plan, micro_batches: int) -> JsonObject:
 
 def _run_once(plan: Plan, micro_batches: int, log: IO[str]) -> int:
     """Run the task's script, its output added to the log; return its exit status as a shell tells it."""
-    launch, words, environment = plan.folder / "launch", command(plan, micro_batches), dict(os.environ)
+    launch, words, variables = plan.folder / "launch", command(plan, micro_batches), dict(os.environ)
     shutil.rmtree(launch, ignore_errors=True)
     if plan.num_processes > 1:  # nobody else's business: the launcher writes down its whole environment there
         launch.mkdir(mode=0o700)
     where = f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}"
     if plan.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(plan.gpus)
-        where += f", GPUs {environment['CUDA_VISIBLE_DEVICES']}" + (f"; {plan.note}" if plan.note else "")
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(plan.gpus)
+        where += f", GPUs {variables['CUDA_VISIBLE_DEVICES']}" + (f"; {plan.note}" if plan.note else "")
     print(f"== {where}\n{shlex.join(words)}", file=log, flush=True)
-    output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "env": environment}
+    output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "env": variables}
     # Not close_fds: what trains on GPUs holds their locks, see schedule.free_group.
     # The launcher is kept from the signals that a terminal or GNU parallel sends to all: see _stop.
     group = os.setpgrp if plan.num_processes > 1 else None

@@ -20,7 +20,7 @@ from paddlenlp.transformers import LinearDecayWithWarmup
 from tqdm import tqdm
 
 from clue_utils import cli, device, ranks
-from clue_utils.errors import UserError
+from clue_utils.errors import UserError, is_out_of_memory
 from clue_utils.features.batches import Collate, batches_per_epoch, length_grouped_batches, shuffled_batches
 from clue_utils.features.store import Features
 from clue_utils.models.heads import Head, freeze_unused, to_tensors
@@ -230,15 +230,15 @@ def _backward(
         with contextlib.nullcontext() if exchanges or num_ranks == 1 else replica.no_sync():
             arrays = job.collate([job.train[i] for i in micro_batch])
             job.watch("batch", arrays)
-            batch = to_tensors(arrays)
             try:
+                batch = to_tensors(arrays)
                 with device.autocast(args.precision):
                     losses = job.head.loss(replica, batch)
                 loss = losses.sum() * weight
                 scaler.scale(loss).backward()
             except Exception as error:
-                if device.is_out_of_memory(error):
-                    raise _out_of_memory(len(share), len(micro_batches), list(batch["input_ids"].shape)) from error
+                if is_out_of_memory(error):
+                    raise _out_of_memory(len(share), len(micro_batches), list(arrays["input_ids"].shape)) from error
                 raise
         total += loss.detach()
     return total

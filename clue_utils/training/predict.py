@@ -3,27 +3,62 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import paddle
 from tqdm import tqdm
 
 from clue_utils import device, ranks
-from clue_utils.errors import UserError
-from clue_utils.features.batches import Collate, length_ordered_batches
+from clue_utils.errors import UserError, is_out_of_memory
+from clue_utils.features.batches import Batch, Collate, length_ordered_batches
 from clue_utils.features.store import Features
 from clue_utils.models.heads import Head, to_tensors
 
 logger = logging.getLogger(__name__)
 # Tokens of a batch in evaluation: what a processor's caches hold is quickest (three times as quick on C3 as sixty-four
-# examples at a time, in a tenth of the memory); a GPU wants more, and its memory allows it.
-_MAX_TOKENS_CPU, _MAX_TOKENS_GPU = 1 << 12, 1 << 16
+# examples at a time, in a tenth of the memory); a GPU wants more, as its memory allows: 2^16 tokens in sequences of 512
+# take 8 to 9 GB in a model of 24 layers, 16 heads and 1024 hidden units, three copies of the attention's scores
+# (2^16 x 512 x 16 x 4 bytes) above all; beside them are weights and the optimizer's state, of 4 GB.
+_MAX_TOKENS_CPU, _MAX_TOKENS_GPU, _MAX_TOKENS_SMALL_GPU = 1 << 12, 1 << 16, 1 << 14
+# Bytes of a GPU that is sold as one of 24 GB, or more.
+_LARGE_GPU = 22 << 30
+# Rows of a batch where there is no card. There, what a batch costs beside the arithmetic is little.
+_MAX_ROWS_CPU = 64
 
 
 def max_tokens() -> int:
     """Tokens of a batch in evaluation and prediction at the most, padding included."""
-    return _MAX_TOKENS_CPU if paddle.get_device() == "cpu" else _MAX_TOKENS_GPU
+    if paddle.get_device() == "cpu":
+        return _MAX_TOKENS_CPU
+    return _MAX_TOKENS_GPU if device.card_memory_bytes() >= _LARGE_GPU else _MAX_TOKENS_SMALL_GPU
+
+
+@dataclass
+class BatchLimit:
+    """How large a batch in evaluation and prediction may be, throughout a run.
+
+    Attributes:
+        rows, tokens: at the most, padding included; the same on all ranks, which form the batches together.
+        fitting: tokens that this process takes of a batch at a time: fewer than ``tokens`` once memory ran out.
+    """
+
+    rows: int
+    tokens: int
+    fitting: int
+
+    @classmethod
+    def of(cls, eval_batch_size: int | None) -> BatchLimit:
+        """The limit for this device; to be called by all ranks.
+
+        Args:
+            eval_batch_size: rows at the most; None: 64 on the CPU, any number on a card.
+        """
+        rows = eval_batch_size or (_MAX_ROWS_CPU if paddle.get_device() == "cpu" else sys.maxsize)
+        tokens = min(int(of_rank[0]) for of_rank in device.gather(np.array([max_tokens()])))
+        return cls(rows, tokens, tokens)
 
 
 def compute_logits(
@@ -31,7 +66,7 @@ def compute_logits(
     head: Head,
     features: Features,
     collate: Collate,
-    batch_size: int,
+    limit: BatchLimit,
     width: int,
     precision: str,
     on_batch: Callable[[], None] = lambda: None,
@@ -42,7 +77,7 @@ def compute_logits(
     numbers do not depend on how many ranks there are.
 
     Args:
-        batch_size: rows of a batch at the most; fewer where they are long.
+        limit: how large a batch may be; lowered for good where memory does not suffice.
         width: columns of the result; shorter rows are filled with -inf.
         on_batch: called after each batch.
 
@@ -52,7 +87,8 @@ def compute_logits(
     Raises:
         UserError: a score is not a number, or memory does not suffice for a single row.
     """
-    batches = length_ordered_batches(features.sizes(), batch_size, max_tokens())
+    sizes = features.sizes()
+    batches = length_ordered_batches(sizes, limit.rows, limit.tokens)
     mine = batches[ranks.rank() :: ranks.world_size()]
     local = np.full((sum(map(len, mine)), width), -np.inf, np.float32)
     was_training = model.training
@@ -62,7 +98,7 @@ def compute_logits(
         with paddle.no_grad():
             quiet = None if ranks.is_first() else True
             for rows in tqdm(mine, desc="evaluating", unit="batch", disable=quiet, leave=False):
-                for output in _outputs(model, head, features, rows, collate, precision):
+                for output in _outputs(model, head, features, rows, int(sizes[rows].max()), collate, precision, limit):
                     local[begin : begin + len(output), : output.shape[1]] = output
                     begin += len(output)
                 on_batch()
@@ -79,30 +115,50 @@ def compute_logits(
 
 
 def _outputs(
-    model: paddle.nn.Layer, head: Head, features: Features, rows: np.ndarray, collate: Collate, precision: str
+    model: paddle.nn.Layer,
+    head: Head,
+    features: Features,
+    rows: np.ndarray,
+    longest: int,
+    collate: Collate,
+    precision: str,
+    limit: BatchLimit,
 ) -> Iterator[np.ndarray]:
-    """Outputs of a batch, float32 [rows, ...]; in several pieces where memory does not suffice for all at once."""
-    batch = to_tensors(collate([features[i] for i in rows]))
-    try:
-        with device.autocast(precision):
-            logits = head.forward(model, batch)
-        output = logits.astype("float32").numpy()
-    except Exception as error:
-        if not device.is_out_of_memory(error):
-            raise
+    """Outputs of a batch, float32 [rows, ...]; in several pieces where memory has not sufficed for all at once.
+
+    Args:
+        longest: tokens of the longest of the rows.
+    """
+    while len(rows):
+        piece = rows[: max(1, limit.fitting // max(1, longest))]
+        batch = collate([features[i] for i in piece])
+        output = _output(model, head, batch, precision)
+        if output is not None:
+            yield output
+            rows = rows[len(piece) :]
+            continue
         shape = list(batch["input_ids"].shape)
-        if len(rows) == 1:
+        if len(piece) == 1:
             raise UserError(
                 f"out of memory in evaluation with one example of shape {shape}: "
                 "lower --max_seq_length or take a smaller model"
-            ) from error
-    else:
-        yield output
-        return
-    logger.warning("out of memory in evaluation with a batch of shape %s: taking it in halves", shape)
-    del batch
-    for half in np.array_split(rows, 2):
-        yield from _outputs(model, head, features, half, collate, precision)
+            )
+        limit.fitting = len(piece) // 2 * longest
+        logger.warning("out of memory in evaluation with a batch of shape %s: taking it in halves", shape)
+
+
+def _output(model: paddle.nn.Layer, head: Head, batch: Batch, precision: str) -> np.ndarray | None:
+    """Output of a batch, float32 [rows, ...], or None where memory does not suffice: what was computed is let go."""
+    try:
+        tensors = to_tensors(batch)
+        with device.autocast(precision):
+            logits = head.forward(model, tensors)
+        output: np.ndarray = logits.astype("float32").numpy()
+    except Exception as error:
+        if is_out_of_memory(error):
+            return None
+        raise
+    return output
 
 
 def _gather(local: np.ndarray, batches: list[np.ndarray]) -> np.ndarray:

@@ -30,7 +30,7 @@ from clue_utils.settings import Settings
 from clue_utils.tasks import DIAGNOSTICS, DIAGNOSTICS_MODEL, TEST, Task
 from clue_utils.training import checkpoints, ensemble
 from clue_utils.training.loop import Job, Watch, fit, no_watch
-from clue_utils.training.predict import compute_logits
+from clue_utils.training.predict import BatchLimit, compute_logits
 
 logger = logging.getLogger(__name__)
 # Names of metrics in log lines, where they differ from those in result.json.
@@ -64,6 +64,7 @@ class Session:
         self, args: Settings, task: Task, run: Run, build_method: Callable[[Any], Method], watch: Watch = no_watch
     ) -> None:
         self.args, self.task, self.run, self.head, self.watch = args, task, run, HEADS[task.kind], watch
+        self._limit = BatchLimit.of(args.eval_batch_size)
         # Read before anything is trained: rather refused now than after hours.
         self._tests = _load_tests(task, args.data_dir) if args.do_predict else []
         models.require_architecture(args.model_name_or_path)
@@ -134,7 +135,7 @@ class Session:
 
     def _logits(self, members: Sequence[paddle.nn.Layer], data: Dataset) -> np.ndarray:
         """Logits float32 [len(data.features), width]."""
-        how = (self.collate, self.args.eval_batch_size, self.method.width, self.args.precision, self.run.sign_of_life)
+        how = (self.collate, self._limit, self.method.width, self.args.precision, self.run.sign_of_life)
         logits = [compute_logits(model, self.head, data.features, *how) for model in members]
         return logits[0] if len(logits) == 1 else ensemble.average_logits(logits, self.head.num_distributions)
 
@@ -180,7 +181,7 @@ def recorded_run(args: Settings, task: Task) -> Iterator[Run]:
     """
     with locked_folder(Path(args.output_dir)):
         device.barrier()  # no rank writes there, be it why it failed, before rank 0 holds the folder
-        run = Run(task.name, task.metric, args, paddle.get_device())
+        run = Run(task.name, task.metric, args, paddle.get_device(), device.card())
         with run.recorded():
             yield run
             run.finish(device.peak_memory_bytes())

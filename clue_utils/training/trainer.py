@@ -31,7 +31,8 @@ from clue_utils.training.loop import step_seed
 from clue_utils.training.session import Dataset, Session
 from clue_utils.training.stopping import StopRequest
 
-# Where a checkpoint keeps PaddleNLP's state and ours: the run's record, and the losses that PaddleNLP's forgets.
+# Where a checkpoint keeps PaddleNLP's state and ours: the run's record, how far the schedule is (updates that fp16 left
+# out do not count), the scale of losses in fp16, and the losses that PaddleNLP's state forgets.
 TRAINER_STATE_NAME = "trainer_state.json"
 RUN_STATE_NAME = "run.json"
 # How files end that PaddleNLP would unpickle.
@@ -230,7 +231,14 @@ class ClueTrainer(Trainer):
             "logged_step": self._globalstep_last_logged,
             "unlogged": unlogged_loss,
         }
-        text = json.dumps({"run": self.session.run.state(), "losses": losses}, ensure_ascii=False)
+        scaler = self.scaler.state_dict() if self.do_grad_scaling else {}
+        state = {
+            "run": self.session.run.state(),
+            "losses": losses,
+            "schedule": self.lr_scheduler.last_epoch,
+            "scaler": {name: getattr(value, "tolist", lambda v=value: v)() for name, value in scaler.items()},
+        }
+        text = json.dumps(state, ensure_ascii=False)
         (checkpoint / RUN_STATE_NAME).write_text(text, encoding="utf-8")
 
     def _rotate_checkpoints(self, use_mtime: bool = False, output_dir: str | None = None) -> None:
@@ -247,14 +255,17 @@ class ClueTrainer(Trainer):
             remove_folder(path)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """The optimizer's state from safetensors, the schedule from the step."""
+        """The optimizer's state from safetensors, that of schedule and loss scaling from ours."""
         if checkpoint is None:
             return
         state = self.unified_checkpoint_handler.load_unified_optimizer(
             model=self.model, optimizer=self.optimizer, resume_from_checkpoint=checkpoint
         )
         self.optimizer.set_state_dict(broadcast_dp_optimizer(state))
-        self.lr_scheduler.step(_step_of(Path(checkpoint)))
+        ours = _read_json(Path(checkpoint), RUN_STATE_NAME, ("schedule", "scaler"))
+        self.lr_scheduler.step(ours["schedule"])
+        if self.do_grad_scaling:
+            self.scaler.load_state_dict(ours["scaler"])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing: each step is seeded by its number."""

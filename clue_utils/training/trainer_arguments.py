@@ -35,6 +35,8 @@ WORDS = {
 }
 # Flags of TrainingArguments that go by another name in the plain script.
 PLAIN_NAMES = {"warmup_ratio": "warmup_proportion", "per_device_eval_batch_size": "eval_batch_size"}
+# Flags that stand for a --precision of the plain script.
+_PRECISIONS = ("bf16", "fp16", "tf32")
 # Numbers that the plain script has not, or takes more or fewer of.
 _OWN_NUMBERS = {
     "per_device_train_batch_size": cli.positive_int,
@@ -110,6 +112,7 @@ class ClueArguments:
     max_seq_length: Optional[int] = field(default=None, metadata={"help": "tokens of a sequence (the task's)"})
     dropout: Optional[float] = field(default=None, metadata={"help": "of every dropout (the model's best)"})
     num_proc: Optional[int] = field(default=None, metadata={"help": "processes that build features"})
+    tf32: bool = field(default=False, metadata={"help": "matrix products in TF32, on GPUs of Ampere or later"})
     overwrite_cache: bool = field(default=False, metadata={"help": "build cached features again"})
 
 
@@ -153,8 +156,8 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
     for name, words in WORDS.items():
         if getattr(flags, name) not in (None, *words):
             parser.error(f"--{name} {getattr(flags, name)}: choose one of {', '.join(words)}")
-    if flags.bf16 and flags.fp16:
-        parser.error("--bf16 and --fp16 exclude each other: drop one of them")
+    if len(precisions := [name for name in _PRECISIONS if getattr(flags, name)]) > 1:
+        parser.error(f"--{precisions[0]} and --{precisions[1]} exclude each other: drop one of them")
     return flags
 
 
@@ -204,7 +207,7 @@ def resolve(flags: argparse.Namespace, task: Task, num_gpus: int, trained: Mappi
     plain = given | {ours: given[theirs] for theirs, ours in PLAIN_NAMES.items()}
     plain |= {
         "batch_size": per_device and per_device * (flags.gradient_accumulation_steps or 1),
-        "precision": "bf16" if flags.bf16 else "fp16" if flags.fp16 else None,
+        "precision": next((name for name in _PRECISIONS if given[name]), None),
         "group_by_length": False,
         "num_train_epochs": int(epochs) if epochs is not None and epochs.is_integer() else epochs,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -50,6 +51,15 @@ def build(tokenizer, tmp_path):
         return build_features(examples, method, tokenizer, tmp_path / "cache", num_proc, overwrite)
 
     return build
+
+
+def test_processes_that_build_collect_nothing_of_the_process_that_has_the_gpu(build):
+    class Counting(Method):
+        def encode(self, example):
+            return [{"input_ids": [1], "label": int(gc.get_freeze_count() > 0 and os.getpid() != self.parent)}]
+
+    assert all(label == 1 for _, label in rows(build(Counting(), num_proc=2)))
+    assert gc.get_freeze_count() == 0
 
 
 def rows(features):

@@ -372,45 +372,28 @@ def test_speed_is_that_of_steps_alone(tmp_path, monkeypatch, caplog):
     assert speeds == ["0.5000 step/s"] * 3
 
 
-def test_scaled_losses_give_the_same_steps_and_their_state_is_kept(tmp_path, monkeypatch):
-    scalers = []
+HALF = (*SIX, "--precision", "fp16")
 
-    class Scaler:
-        """Multiplies losses by eight, and gradients by an eighth before the step."""
 
-        def __init__(self, enable: bool) -> None:
-            self.enable, self.steps, self.loaded = enable, 0, None
-            scalers.append(self)
+def test_scaled_losses_give_the_same_steps(tmp_path, scalers):
+    half, whole = (train(tmp_path / name, *words) for name, words in (("half", HALF), ("whole", SIX)))
+    assert distance(half.weights, whole.weights) == 0  # a power of two only moves the exponent
+    assert [(scaler.is_enable(), scaler.taken) for scaler in scalers] == [(True, [True] * 6), (False, [True] * 6)]
 
-        def scale(self, loss: paddle.Tensor) -> paddle.Tensor:
-            return loss * 8
 
-        def step(self, optimizer: Any) -> None:
-            with paddle.no_grad():
-                for parameter in optimizer._parameter_list:
-                    parameter.grad.scale_(1 / 8)
-            optimizer.step()
-
-        def update(self) -> None:
-            self.steps += 1
-
-        def state_dict(self) -> dict[str, Any]:
-            return {"scale": paddle.to_tensor([8.0]), "steps": self.steps}
-
-        def load_state_dict(self, state: dict[str, Any]) -> None:
-            self.loaded = state
-
-    monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
-    words = (*SIX, *ALWAYS, "--precision", "fp16")
-    with pytest.raises(Killed):
-        train(tmp_path / "half", *words, events={5: kill})
-    assert distance(train(tmp_path / "half", *words).weights, adamw(6, 2)[0]) < TOLERANCE
-    assert [(scaler.enable, scaler.steps, scaler.loaded) for scaler in scalers] == [
-        (True, 4, None),
-        (True, 2, {"scale": [8.0], "steps": 4}),
-    ]
-    train(tmp_path / "whole", *SIX)
-    assert scalers[-1].enable is False
+def test_an_infinite_gradient_leaves_out_one_update_and_halves_the_scale(tmp_path, scalers):
+    """Also in a run that is stopped later, in the fifth step, and goes on from there."""
+    folders = [tmp_path / "unbroken", tmp_path / "broken"]
+    infinite = {3: lambda: 1e36}  # finite itself, but not with the scale
+    unbroken = train(folders[0], *HALF, events=infinite)
+    (scaler,) = scalers
+    assert scaler.taken == [True, True, False, True, True, True]
+    assert scaler.state_dict()["scale"] == 2.0**15 and scaler.state_dict()["incr_count"] == 3
+    with pytest.raises(Stopped):
+        train(folders[1], *HALF, events=infinite | {5: terminate})
+    resumed = train(folders[1], *HALF)
+    assert distance(resumed.weights, unbroken.weights) == 0
+    assert scalers[-1].taken == [True] and scalers[-1].state_dict() == scaler.state_dict()
 
 
 def test_the_best_evaluation_is_kept_and_the_first_of_equals(tmp_path, caplog):

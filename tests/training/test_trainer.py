@@ -15,7 +15,7 @@ from test_trainer_kills import outcome
 
 import run_clue_classifier
 import run_clue_classifier_trainer
-from clue_utils import tasks
+from clue_utils import device, tasks
 from clue_utils.errors import UserError
 from clue_utils.training import trainer
 from clue_utils.training.session import Session
@@ -88,6 +88,34 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(run, trained, tmp_pat
     assert status == 0, error
     assert calls == [4, 8, 12]
     assert outcome(tmp_path) == outcome(trained)
+
+
+def test_half_precision_goes_on_with_its_scale_and_its_schedule(run, scalers, tmp_path, monkeypatch):
+    """Both change with an update that is left out, and neither follows from the number of steps then."""
+    compute_loss, save = ClueTrainer.compute_loss, ClueTrainer._save_checkpoint
+    monkeypatch.setattr(device, "require_precision", lambda precision: None)
+
+    def loss(self, *words, **more):
+        value = compute_loss(self, *words, **more)
+        return value * 1e36 if self.state.global_step == 2 else value  # finite, but not with the scale
+
+    def cut_off(self, model, metrics=None):
+        if self.state.global_step == 12:
+            raise KeyboardInterrupt
+        save(self, model, metrics)
+
+    monkeypatch.setattr(ClueTrainer, "compute_loss", loss)
+    words = (*TRAINING, "--fp16")
+    status, _, error = run("TNEWS", tmp_path / "unbroken", *words)
+    assert status == 0, error
+    with monkeypatch.context() as patch:
+        patch.setattr(ClueTrainer, "_save_checkpoint", cut_off)
+        assert run("TNEWS", tmp_path / "broken", *words)[0] == 130
+    assert run("TNEWS", tmp_path / "broken", *words)[0] == 0
+    assert outcome(tmp_path / "broken") == outcome(tmp_path / "unbroken")
+    assert scalers[0].taken == [True, True, False, *[True] * 9] and scalers[-1].taken == [True] * 4
+    state = json.loads((tmp_path / "broken/checkpoint-12/run.json").read_text())
+    assert state["schedule"] == 11 and state["scaler"]["scale"] == [scalers[0]._init_loss_scaling / 2]
 
 
 @pytest.mark.parametrize("task", tasks.CLASSIFICATION_TASKS)

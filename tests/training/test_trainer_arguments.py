@@ -206,12 +206,22 @@ def test_a_flag_without_effect_here_is_refused_by_name(flags_of, capsys):
         ("--lr_scheduler_type step", "--lr_scheduler_type step: choose one of linear, cosine"),
         ("--fp16_opt_level 2", "--fp16_opt_level 2: choose one of O0, O1, O2"),
         ("--bf16 --fp16", "--bf16 and --fp16 exclude each other"),
+        ("--tf32 --fp16", "--fp16 and --tf32 exclude each other"),
     ],
 )
 def test_a_value_that_the_trainer_cannot_use_is_one_line(flags_of, capsys, words, line):
     with pytest.raises(SystemExit):
         flags_of(*words.split())
     assert capsys.readouterr().err.startswith(f"error: {line}")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "tf32", "fp32"])
+def test_the_precision_is_named_by_a_flag_of_its_own(flags_of, precision):
+    flags = flags_of(*([] if precision == "fp32" else [f"--{precision}"]))
+    args = trainer_arguments.resolve(flags, tasks.TASKS["TNEWS"], 1, {})
+    assert args.precision == precision
+    paddlenlp = trainer_arguments.training_arguments(args, "cpu")
+    assert (paddlenlp.bf16, paddlenlp.fp16) == (precision == "bf16", precision == "fp16")
 
 
 @pytest.mark.parametrize(

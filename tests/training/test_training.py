@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ import pytest
 import run_clue_classifier
 from clue_utils import device, ranks
 from clue_utils.models.heads import HEADS
-from clue_utils.training import loop, session
+from clue_utils.training import loop, predict, session
 from clue_utils.training.optimizer import quickest_classes
 from clue_utils.training.predict import compute_logits
 
@@ -95,7 +96,7 @@ def test_evaluation_reads_a_batch_once(waits):
         def sizes(self):
             return np.ones(len(self), np.int64)
 
-    logits = compute_logits(model, head, Rows(range(10)), collate, batch_size=4, width=3, precision="fp32")
+    logits = compute_logits(model, head, Rows(range(10)), collate, predict.BatchLimit(4, 100, 100), 3, "fp32")
     assert logits.shape == (10, 3) and waits == {"read": 3, "written": 6}
 
 
@@ -164,6 +165,65 @@ def test_evaluation_goes_on_in_smaller_batches_where_memory_runs_out(train, tmp_
     for one, other in zip(whole["history"], halves["history"], strict=True):
         assert one["accuracy"] == other["accuracy"] and one["loss"] == pytest.approx(other["loss"], abs=1e-5)
     assert predictions.read_bytes() == before
+
+
+def test_memory_that_ran_out_in_evaluation_is_remembered(train, monkeypatch, change_head):
+    """However many batches and evaluations there are: each failure costs time."""
+    tried = []
+
+    def forward(model, batch):
+        tried.append(len(batch["input_ids"]))
+        return limited_to(10)(model, batch)
+
+    change_head(forward=forward)
+    status, out, error = train("--do_predict", "--eval_batch_size", 32)
+    assert status == 0, error
+    failures = [size for size in tried if size > 10]
+    assert failures == [32, 16] and out.count("taking it in halves") == len(failures)
+    first_batch = tried[: 2 + 4]
+    assert first_batch == [32, 16, 8, 8, 8, 8] and len(tried) > 4 * len(first_batch)
+
+
+@pytest.mark.parametrize("when", ["training", "evaluation"])
+def test_memory_may_run_out_for_the_batch_itself(train, monkeypatch, when):
+    module = loop if when == "training" else predict
+    to_tensors, calls = module.to_tensors, []
+
+    def copied_to_a_full_gpu(batch):
+        calls.append(len(batch["input_ids"]))
+        if calls[-1] > 4:
+            raise OSError("(External) CUDA error(2), out of memory. ")
+        return to_tensors(batch)
+
+    monkeypatch.setattr(module, "to_tensors", copied_to_a_full_gpu)
+    status, out, error = train("--eval_batch_size", 8)
+    if when == "training":
+        assert status == 2 and "out of memory with a batch of shape [8, " in error and len(calls) == 1
+        assert "pass --gradient_accumulation_steps 2;" in error
+    else:
+        assert status == 0 and calls[:3] == [8, 4, 4] and out.count("taking it in halves") == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "memory", "given", "rows", "tokens"),
+    [
+        ("cpu", 0, None, 64, 1 << 12),
+        ("cpu", 0, 8, 8, 1 << 12),
+        ("gpu:0", 16 << 30, None, sys.maxsize, 1 << 14),
+        ("gpu:0", 24 << 30, None, sys.maxsize, 1 << 16),
+        ("xpu:1", 64 << 30, 32, 32, 1 << 16),
+    ],
+)
+def test_batches_of_evaluation_are_as_large_as_the_card_is_good_for(monkeypatch, place, memory, given, rows, tokens):
+    monkeypatch.setattr(paddle, "get_device", lambda: place)
+    monkeypatch.setattr(device, "card_memory_bytes", lambda: memory)
+    assert predict.BatchLimit.of(given) == predict.BatchLimit(rows, tokens, tokens)
+
+
+def test_all_ranks_take_the_batches_of_the_smallest_card(monkeypatch):
+    monkeypatch.setattr(device, "gather", lambda array: [array, array // 4, array * 2])
+    limit = predict.BatchLimit.of(None)
+    assert limit.tokens == limit.fitting == predict.max_tokens() // 4
 
 
 def test_an_example_that_memory_cannot_evaluate_ends_the_run(train, change_head):
