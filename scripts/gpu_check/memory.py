@@ -1,0 +1,143 @@
+"""What happens where memory runs out, and what the published sizes take."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from clue_utils.errors import UserError
+from clue_utils.grid import trial
+from clue_utils.tasks import TASKS
+from gpu_check.checks import SLOW, Report
+from gpu_check.jobs import NO_CARD, TINY, Bench
+
+# Enough for weights, gradients and moments of the medium model, not for its batch of 64 texts of 128 tokens.
+LIMIT_MB = 2000
+_LIMIT = {"FLAGS_gpu_memory_limit_mb": str(LIMIT_MB)}
+_MEDIUM, _BASE, _LARGE = "ernie-3.0-medium-zh", "ernie-3.0-base-zh", "hfl/roberta-wwm-ext-large"
+_SIZES = {_BASE: "12L768H", _LARGE: "24L1024H"}
+_TASKS = ("TNEWS", "CMRC2018", "C3", "CHID")
+_EVAL_ROWS = 64
+
+
+def check(report: Report, bench: Bench) -> None:
+    if bench.on_card:
+        check_limited_card(report, bench)
+        check_sizes(report, bench)
+    else:
+        check_simulated(report, bench)
+        report.not_run("peak memory of the published sizes", NO_CARD)
+
+
+def check_simulated(report: Report, bench: Bench) -> None:
+    """Without a card: the models raise Paddle's error for more rows than a limit."""
+    python = bench.scratch / "python"
+    call = Path(__file__).with_name("limited.py")
+    words = shlex.join([trial.interpreter(), str(call), "4"])
+    python.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    python.chmod(0o755)
+    flags = ["--max_steps", 3, "--max_seq_length", 24, "--data_dir", bench.data, "--num_proc", 1]
+    report.info("in place of a full card", "a limit of 4 rows (simulated)")
+    with report.failing("training that does not fit"):
+        begin = time.monotonic()
+        words_of_run = trial.script_words(
+            TASKS["TNEWS"], bench.model, bench.folder("full"), *flags, "--batch_size", 8, "--device", "cpu"
+        )
+        check_refusal(report, bench, [call, 4, *words_of_run, "--do_train"], {}, begin)
+    check_ladder(report, bench, bench.model, 8, flags, {"PYTHON": str(python), "DEVICE": "cpu"})
+    check_evaluation(report, bench, "TNEWS", bench.model, [*TINY, "--data_dir", bench.data, "--device", "cpu"], {}, 10)
+
+
+def check_limited_card(report: Report, bench: Bench) -> None:
+    """On a card: Paddle is told to take no more than a part of its memory."""
+    model, data = bench.folder("medium"), bench.folder("long") / "data"
+    with report.failing("memory that is limited"):
+        bench.call("make_base_model", name=_MEDIUM, folder=model)
+        bench.run([trial.TOP / "scripts/make_demo.py", "--output", data.parent, "--records", 128])
+        bench.call("lengthen", data=data)
+    flags = ["--max_steps", 3, "--data_dir", data]
+    report.info("Paddle's limit on the card", LIMIT_MB, "MB")
+    with report.failing("training that does not fit"):
+        begin = time.monotonic()
+        words = trial.script_words(
+            TASKS["TNEWS"], model, bench.folder("full"), *flags, "--batch_size", 64, "--device", "gpu"
+        )
+        check_refusal(report, bench, [*words, "--do_train"], _LIMIT, begin)
+    check_ladder(report, bench, model, 64, flags, _LIMIT | {"CUDA_VISIBLE_DEVICES": trial.visible_gpus()[0]})
+    check_evaluation(report, bench, "C3", model, ["--data_dir", data, "--device", "gpu"], _LIMIT, 0)
+
+
+def check_refusal(report: Report, bench: Bench, words: Any, variables: dict[str, str], begin: float) -> None:
+    """A run ends with status 2 and one line that says what to pass."""
+    program = bench.start(words, **variables)
+    said = ""
+    try:
+        program.finish()
+    except UserError as error:
+        said = str(error)
+    report.equal("training that does not fit: exit status", program.process.returncode, 2)
+    advice = "pass --gradient_accumulation_steps"
+    report.equal("training that does not fit: last line", advice if advice in said else said or "nothing", advice)
+    report.info("training that does not fit: ends after", time.monotonic() - begin, "s")
+
+
+def check_ladder(
+    report: Report, bench: Bench, model: Path, batch_size: int, flags: Any, variables: dict[str, str]
+) -> None:
+    """run_trial.sh goes on with more micro-batches until they fit."""
+    results = bench.folder("results")
+    with report.failing("run_trial.sh where a batch does not fit"):
+        variables |= {"RESULTS_DIR": str(results)}
+        words = [trial.TOP / "scripts/run_trial.py", model, "TNEWS", 1e-4, batch_size, 0.1, 42, 1, "--", *flags]
+        python = variables.pop("PYTHON", trial.interpreter())
+        bench.start(words, **variables, PYTHON=python).finish()
+        (path,) = results.rglob("result.json")
+        parts = json.loads(path.read_text(encoding="utf-8"))["hyper_parameters"]["gradient_accumulation_steps"]
+        report.at_least("run_trial.sh finishes, with micro-batches", parts, 2)
+
+
+def check_evaluation(
+    report: Report, bench: Bench, task: str, model: Path, flags: Any, variables: dict[str, str], rows: int
+) -> None:
+    """Evaluation goes on with smaller batches, and does not try again what did not fit."""
+    with report.failing("evaluation that does not fit"):
+        trained = bench.folder("trained")
+        more = [*flags, "--max_steps", 1, "--batch_size", 4, "--eval_batch_size", 8]
+        bench.call("train", task_name=task, model=model, output=trained, flags=more)
+        more = [*flags, "--eval_batch_size", _EVAL_ROWS]
+        times = bench.call(
+            "evaluate_limited",
+            variables=variables,
+            task_name=task,
+            model=trained,
+            output=bench.folder("evaluated"),
+            flags=more,
+            rows=rows,
+        )
+        report.at_most("evaluation that does not fit: times it ran out", times, math.log2(_EVAL_ROWS))
+        if not times:
+            report.not_run("evaluation goes on with smaller batches", "it did fit")
+
+
+def check_sizes(report: Report, bench: Bench) -> None:
+    """One update and one evaluation of each task with the published batch, at full length."""
+    data = bench.folder("sizes") / "data"
+    bench.run([trial.TOP / "scripts/make_demo.py", "--output", data.parent, "--records", 64])
+    bench.call("lengthen", data=data)
+    for name, size in _SIZES.items():
+        with report.failing(f"{size}"):
+            model = bench.folder("model")
+            bench.call("make_base_model", name=name, folder=model)
+            flags = ["--data_dir", data, "--device", "gpu"]
+            found = bench.call("peaks", task_names=_TASKS, model=model, output=bench.folder("peaks"), flags=flags)
+            for task, peak in found.items():
+                if "error" in peak:
+                    report.fail(f"{size} {task}", peak["error"])
+                    continue
+                report.info(f"{size} {task}, an update", peak["update"], "GiB")
+                report.info(f"{size} {task}, an evaluation", peak["evaluation"], "GiB")
+                report.at_most(f"{size} {task}, parts that a batch needs here", peak["parts"], 1, otherwise=SLOW)
