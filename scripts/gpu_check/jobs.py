@@ -51,17 +51,33 @@ class Bench:
     @property
     def model(self) -> Path:
         """The demo model, 2 layers of 128."""
-        return self._demo() / "model"
+        return self._demo("demo", 96) / "model"
 
     @property
     def data(self) -> Path:
         """Demo data: 96 examples to train with and 24 of each other split."""
-        return self._demo() / "data"
+        return self._demo("demo", 96) / "data"
 
-    def _demo(self) -> Path:
-        folder = self.scratch / "demo"
+    @property
+    def long_data(self) -> Path:
+        """Demo data of 400 examples to train with, whose texts fill the lengths of ``check_models.TASK_NAMES``."""
+        data, done = self._demo("long", 400) / "data", self.scratch / "long/lengthened"
+        if not done.exists():
+            self.call("lengthen", data=data)
+            done.touch()
+        return data
+
+    def random_model(self, name: str) -> Path:
+        """A published model's architecture with random weights."""
+        folder = self.scratch / name.replace("/", "-")
+        if not (folder / "config.json").is_file():
+            self.call("make_random_model", name=name, folder=folder)
+        return folder
+
+    def _demo(self, name: str, records: int) -> Path:
+        folder = self.scratch / name
         if not (folder / "demo.json").is_file():
-            self.run([trial.TOP / "scripts/make_demo.py", "--output", folder, "--records", 96])
+            self.run([trial.TOP / "scripts/make_demo.py", "--output", folder, "--records", records])
         return folder
 
     def folder(self, name: str) -> Path:

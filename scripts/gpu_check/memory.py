@@ -21,7 +21,6 @@ _LIMIT = {"FLAGS_gpu_memory_limit_mb": str(LIMIT_MB)}
 _MEDIUM, _BASE, _LARGE = "ernie-3.0-medium-zh", "ernie-3.0-base-zh", "hfl/roberta-wwm-ext-large"
 _SIZES = {_BASE: "12L768H", _LARGE: "24L1024H"}
 _TASKS = ("TNEWS", "CMRC2018", "C3", "CHID")
-_EVAL_ROWS = 64
 
 
 def check(report: Report, bench: Bench) -> None:
@@ -49,16 +48,14 @@ def check_simulated(report: Report, bench: Bench) -> None:
         )
         check_refusal(report, bench, [call, 4, *words_of_run, "--do_train"], {}, begin)
     check_ladder(report, bench, bench.model, 8, flags, {"PYTHON": str(python), "DEVICE": "cpu"})
-    check_evaluation(report, bench, "TNEWS", bench.model, [*TINY, "--data_dir", bench.data, "--device", "cpu"], {}, 10)
+    check_evaluation(
+        report, bench, "TNEWS", bench.model, [*TINY, "--data_dir", bench.data, "--device", "cpu"], {}, 8, 2
+    )
 
 
 def check_limited_card(report: Report, bench: Bench) -> None:
     """On a card: Paddle is told to take no more than a part of its memory."""
-    model, data = bench.folder("medium"), bench.folder("long") / "data"
-    with report.failing("memory that is limited"):
-        bench.call("make_base_model", name=_MEDIUM, folder=model)
-        bench.run([trial.TOP / "scripts/make_demo.py", "--output", data.parent, "--records", 128])
-        bench.call("lengthen", data=data)
+    model, data = bench.random_model(_MEDIUM), bench.long_data
     flags = ["--max_steps", 3, "--data_dir", data]
     report.info("Paddle's limit on the card", LIMIT_MB, "MB")
     with report.failing("training that does not fit"):
@@ -68,7 +65,7 @@ def check_limited_card(report: Report, bench: Bench) -> None:
         )
         check_refusal(report, bench, [*words, "--do_train"], _LIMIT, begin)
     check_ladder(report, bench, model, 64, flags, _LIMIT | {"CUDA_VISIBLE_DEVICES": trial.visible_gpus()[0]})
-    check_evaluation(report, bench, "C3", model, ["--data_dir", data, "--device", "gpu"], _LIMIT, 0)
+    check_evaluation(report, bench, "C3", model, ["--data_dir", data, "--device", "gpu"], _LIMIT)
 
 
 def check_refusal(report: Report, bench: Bench, words: Any, variables: dict[str, str], begin: float) -> None:
@@ -81,7 +78,7 @@ def check_refusal(report: Report, bench: Bench, words: Any, variables: dict[str,
         said = str(error)
     report.equal("training that does not fit: exit status", program.process.returncode, 2)
     advice = "pass --gradient_accumulation_steps"
-    report.equal("training that does not fit: last line", advice if advice in said else said or "nothing", advice)
+    report.equal("training that does not fit: last line", "advice" if advice in said else said or "nothing", "advice")
     report.info("training that does not fit: ends after", time.monotonic() - begin, "s")
 
 
@@ -101,38 +98,39 @@ def check_ladder(
 
 
 def check_evaluation(
-    report: Report, bench: Bench, task: str, model: Path, flags: Any, variables: dict[str, str], rows: int
+    report: Report,
+    bench: Bench,
+    task: str,
+    model: Path,
+    flags: Any,
+    variables: dict[str, str],
+    eval_batch_size: int = 64,
+    rows: int = 0,
 ) -> None:
-    """Evaluation goes on with smaller batches, and does not try again what did not fit."""
-    with report.failing("evaluation that does not fit"):
+    """Evaluation goes on with smaller batches, and does not try again what did not fit.
+
+    Args:
+        rows: what fits, of ``eval_batch_size``; 0: as much as memory takes.
+    """
+    name = "evaluation that does not fit: times it ran out"
+    with report.failing(name):
         trained = bench.folder("trained")
-        more = [*flags, "--max_steps", 1, "--batch_size", 4, "--eval_batch_size", 8]
+        more = [*flags, "--max_steps", 1, "--batch_size", 4, "--eval_batch_size", 2]
         bench.call("train", task_name=task, model=model, output=trained, flags=more)
-        more = [*flags, "--eval_batch_size", _EVAL_ROWS]
-        times = bench.call(
-            "evaluate_limited",
-            variables=variables,
-            task_name=task,
-            model=trained,
-            output=bench.folder("evaluated"),
-            flags=more,
-            rows=rows,
-        )
-        report.at_most("evaluation that does not fit: times it ran out", times, math.log2(_EVAL_ROWS))
-        if not times:
-            report.not_run("evaluation goes on with smaller batches", "it did fit")
+        arguments: dict[str, Any] = {"task_name": task, "model": trained, "output": bench.folder("evaluated")}
+        more = [*flags, "--eval_batch_size", eval_batch_size]
+        times = bench.call("evaluate_limited", variables=variables, flags=more, rows=rows, **arguments)
+        if times:
+            report.at_most(name, times, math.log2(eval_batch_size))
+        else:
+            report.not_run(name, "it did fit")
 
 
 def check_sizes(report: Report, bench: Bench) -> None:
     """One update and one evaluation of each task with the published batch, at full length."""
-    data = bench.folder("sizes") / "data"
-    bench.run([trial.TOP / "scripts/make_demo.py", "--output", data.parent, "--records", 64])
-    bench.call("lengthen", data=data)
     for name, size in _SIZES.items():
-        with report.failing(f"{size}"):
-            model = bench.folder("model")
-            bench.call("make_base_model", name=name, folder=model)
-            flags = ["--data_dir", data, "--device", "gpu"]
+        with report.failing(size):
+            model, flags = bench.random_model(name), ["--data_dir", bench.long_data, "--device", "gpu"]
             found = bench.call("peaks", task_names=_TASKS, model=model, output=bench.folder("peaks"), flags=flags)
             for task, peak in found.items():
                 if "error" in peak:

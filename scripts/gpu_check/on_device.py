@@ -15,11 +15,12 @@ import json
 import logging
 import os
 import runpy
+import shutil
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -328,7 +329,7 @@ def evaluate_limited(task_name: str, model: str, output: str, flags: Sequence[An
     return sum("out of memory" in line for line in lines)
 
 
-def make_base_model(name: str, folder: str) -> None:
+def make_random_model(name: str, folder: str) -> None:
     """A published model's architecture with random weights, as a checkpoint folder."""
     device.set_device("cpu")
     check_models.make_random_model(name, Path(folder))
@@ -380,17 +381,17 @@ def peaks(task_names: Sequence[str], model: str, output: str, flags: Sequence[An
 def updates(
     task_name: str, model: str, output: str, flags: Sequence[Any], warm: int, steps: int, profiled: bool = False
 ) -> dict[str, Any]:
-    """What an update costs after ``warm`` others; one evaluation and one checkpoint.
+    """What an update costs after ``warm`` others, with what comes behind the last one.
 
     Returns:
-        ``seconds`` of an update from end to end (a card has finished), ``host_seconds`` until the host has asked for
-        it, ``records`` and ``tokens`` of an update (all ranks'), ``padded`` share, seconds of the ``evaluation``
-        and the ``checkpoint``, and ``checkpoint_bytes`` of the last one (0: none was written); with ``profiled`` what
-        ``profile_counts`` says, per update.
+        ``seconds`` of an update from end to end (a card has finished); ``host_seconds`` until the host has asked for
+        it; ``records`` and ``tokens`` of an update (all ranks'); ``padded`` share; seconds of the ``evaluation`` and of
+        the ``checkpoint``, and ``checkpoint_bytes`` (0: none was written); with ``profiled`` what ``profile_counts``
+        says.
     """
     count: Counter[str] = Counter()
     clock: dict[str, float] = {"evaluation": 0.0, "checkpoint": 0.0}
-    on_card = paddle.device.cuda.device_count() > 0 if paddle.is_compiled_with_cuda() else False
+    on_card = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     profiler = paddle.profiler.Profiler(
         targets=[paddle.profiler.ProfilerTarget.CPU, *([paddle.profiler.ProfilerTarget.GPU] if on_card else [])],
         on_trace_ready=lambda _: None,  # by default it writes a trace into the working folder
@@ -420,17 +421,18 @@ def updates(
 
     def timed_save(*words: Any, **more: Any) -> Any:
         finish()
-        begin = time.perf_counter()
-        saved = save(*words, **more)
-        clock["checkpoint"] = time.perf_counter() - begin
+        with cli.timed() as elapsed:
+            saved = save(*words, **more)
+            clock["checkpoint"] = elapsed()
         newest = max(Path(output).glob("checkpoint-*"), key=checkpoints.step_of, default=None)
         count["checkpoint_bytes"] = sum(path.stat().st_size for path in newest.iterdir()) if newest else 0
         return saved
 
     num_steps = last + (_PROFILED_STEPS if profiled else 0)
-    more = ["--do_train", "--max_steps", num_steps, "--logging_steps", 10 * num_steps, "--save_best_model", "false"]
+    # No line, evaluation or checkpoint comes between the updates that are timed.
+    more = ["--do_train", "--max_steps", num_steps, "--logging_steps", 10 * num_steps, "--save_steps", 10 * num_steps]
     with watched(watch), swapped(checkpoints, save=timed_save):
-        run_script(task_name, model, output, *flags, *more)
+        run_script(task_name, model, output, *flags, *more, "--save_best_model", "false")
     found = profile_counts(profiler.profiler_result.get_data().values(), _PROFILED_STEPS) if profiled else {}
     return found | {
         "seconds": (clock["end"] - clock["begin"]) / steps,
@@ -442,6 +444,22 @@ def updates(
         "checkpoint": clock["checkpoint"],
         "checkpoint_bytes": count["checkpoint_bytes"],
     }
+
+
+def updates_of_tasks(
+    model: str, output: str, flags: Sequence[Any], shapes: Mapping[str, Any], profiled: bool = False
+) -> dict[str, Any]:
+    """``updates`` of several tasks, one after the other.
+
+    Args:
+        shapes: task -> its ``flags``, ``warm`` and ``steps``.
+    """
+    answer = {}
+    for name, shape in shapes.items():
+        words = [*flags, *shape["flags"]]
+        answer[name] = updates(name, model, str(Path(output, name)), words, shape["warm"], shape["steps"], profiled)
+        shutil.rmtree(Path(output, name), ignore_errors=True)  # its checkpoints are large
+    return answer
 
 
 _COPIES = ("cudaMemcpy", "cudaMemcpyAsync")
@@ -514,7 +532,7 @@ def exported_difference(folder: str, data: str, requested: str) -> float:
         config.enable_use_gpu(100, 0)
     predictor = paddle.inference.create_predictor(config)
     tokenizer = models.load_tokenizer(folder)
-    lines = Path(data, "tnews_public/dev.json").read_text(encoding="utf-8").splitlines()[:8]
+    lines = Path(data, "tnews_public/dev.json").read_text(encoding="utf-8").split("\n")[:8]
     batch: Batch = tokenizer([json.loads(line)["sentence"] for line in lines], padding=True)
     inputs = [paddle.to_tensor(np.array(batch[name], np.int64)) for name in predictor.get_input_names()]
     (logits,) = predictor.run(inputs)

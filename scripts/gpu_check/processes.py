@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from clue_utils.grid import trial
 from clue_utils.tasks import TASKS
@@ -53,13 +52,9 @@ def check_grid(report: Report, bench: Bench) -> None:
             report.not_run("a card for each trial", NO_CARD if not bench.on_card else "one card")
         zipped = bench.scratch / "submit.zip"
         (folder,) = [path for path in results.iterdir() if path.is_dir()]
-        words = [trial.TOP / "scripts/predict_and_zip.py", folder, "--output", zipped, "--data_dir", bench.data]
-        bench.run([*words, "--device", bench.device] if _takes_device() else words)
+        words = [trial.TOP / "scripts/predict_and_zip.py", folder, "--output", zipped]
+        bench.run([*words, "--", "--data_dir", bench.data, "--device", bench.device])
         report.equal("predict_and_zip", "zip there" if zipped.is_file() else "no zip", "zip there")
-
-
-def _takes_device() -> bool:
-    return "--device" in Path(trial.TOP / "scripts/predict_and_zip.py").read_text(encoding="utf-8")
 
 
 def check_trainer(report: Report, bench: Bench) -> None:

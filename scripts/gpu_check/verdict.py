@@ -40,16 +40,16 @@ def claims(checks: Sequence[Check]) -> list[dict[str, str]]:
     found = []
     for claim, sources in CLAIMS.items():
         mine = [check for check in checks if any(check.part == p and check.name.startswith(n) for p, n in sources)]
-        run = [check for check in mine if check.status not in (NOT_RUN,)]
+        run = [check for check in mine if check.status != NOT_RUN]
         failed = [check for check in mine if check.status == FAIL]
         if not mine:
             continue
+        held = [check for check in run if check.bound is not None or check.status == OK]
         if failed:
             measured = f"{failed[0].name}: {failed[0].shown_value or failed[0].note}"
         else:
-            numbers = [f"{check.name}: {check.shown_value}" for check in run if check.bound is not None]
-            measured = numbers[0] + (f", and {len(numbers) - 1} more" if numbers[1:] else "") if numbers else ""
-        status = FAIL if failed else OK if any(check.bound is not None for check in run) else NOT_RUN
+            measured = f"{len(held)} check{'s' if held[1:] else ''}, {held[0].shown_value}" if held else ""
+        status = FAIL if failed else OK if held else NOT_RUN
         found.append({"claim": claim, "status": status, "measured": measured})
     return found
 
@@ -88,6 +88,6 @@ def text(claimed: Sequence[dict[str, str]], slow: Sequence[dict[str, Any]]) -> s
     lines += [shorten(f"  {one['status']:<9}{one['claim']:<53}{one['measured']}", WIDTH) for one in claimed]
     lines += ["", "slowest"] if slow else []
     lines += [
-        shorten(f"  {one['value']:>7.3g} {one['unit']}  {one['what']:<44}try {one['try']}", WIDTH) for one in slow
+        shorten(f"  {one['value']:>7.3g} {one['unit']}  {one['what']:<46} try {one['try']}", WIDTH) for one in slow
     ]
     return "\n".join([*lines, ""]) if lines else ""
