@@ -48,9 +48,8 @@ def check_simulated(report: Report, bench: Bench) -> None:
         )
         check_refusal(report, bench, [call, 4, *words_of_run, "--do_train"], {}, begin)
     check_ladder(report, bench, bench.model, 8, flags, {"PYTHON": str(python), "DEVICE": "cpu"})
-    check_evaluation(
-        report, bench, "TNEWS", bench.model, [*TINY, "--data_dir", bench.data, "--device", "cpu"], {}, 8, 2
-    )
+    flags = [*TINY, "--data_dir", bench.data, "--device", "cpu"]
+    check_evaluation(report, bench, "TNEWS", bench.model, flags, {}, eval_batch_size=8, rows=2)
 
 
 def check_limited_card(report: Report, bench: Bench) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+import paddle.inference
 import paddle.nn.functional as F
 import paddle.profiler
 
@@ -522,10 +523,24 @@ def resumed_speed(model: str, output: str, flags: Sequence[Any], steps: int) -> 
 # --- Trainer -------------------------------------------------------------------------------------------------------
 
 
+def stop_trainer(words: Sequence[Any], step: int) -> None:
+    """Run the Trainer's script until it is stopped by SIGTERM in an update."""
+    trainer = importlib.import_module("clue_utils.training.trainer").ClueTrainer
+    training_step, count = trainer.training_step, 0
+
+    def stopping(self: Any, *inputs: Any, **more: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return training_step(self, *inputs, **more)
+
+    with swapped(trainer, training_step=stopping), contextlib.suppress(Stopped):
+        importlib.import_module("run_clue_classifier_trainer").main([str(word) for word in words])
+
+
 def exported_difference(folder: str, data: str, requested: str) -> float:
     """Largest difference of logits between a Trainer's checkpoint and the inference model exported beside it."""
-    import paddle.inference
-
     device.set_device(requested)
     config = paddle.inference.Config(str(Path(folder, "inference")), "model")
     if requested == "gpu":

@@ -64,8 +64,11 @@ def check_trainer(report: Report, bench: Bench) -> None:
         words = [_TRAINER, "--dataset", "tnews", "--model_name_or_path", bench.model, "--output_dir", output]
         words += ["--data_dir", bench.data, "--device", bench.device, "--max_seq_length", 24, "--save_steps", 5]
         words += ["--per_device_train_batch_size", 8, "--learning_rate", 1e-3, "--do_train"]
-        bench.run([*words, "--max_steps", 5])
-        report.equal("Trainer, 5 updates", jobs.result(output)["status"], "finished")
-        bench.run([*words, "--max_steps", 5, "--do_export"])
+        words += ["--max_steps", 10]
+        bench.call("stop_trainer", words=words[1:], step=3)
+        stopped = [path.name for path in output.glob("checkpoint-*")]
+        report.equal("Trainer, stopped at update 3: leaves", " ".join(stopped) or "nothing", "checkpoint-3")
+        bench.run([*words, "--do_export"])
+        report.equal("Trainer, goes on to update 10", jobs.result(output)["status"], "finished")
         difference = bench.call("exported_difference", folder=output, data=bench.data, requested=bench.device)
         report.at_most("Trainer, exported model beside the checkpoint", difference, 1e-4)

@@ -69,10 +69,9 @@ def slowest(checks: Sequence[Check]) -> list[dict[str, Any]]:
         elif name.endswith("a checkpoint") and unit == "s":
             hint = "--checkpoint_minutes, or a faster disk for --output_dir"
             items.append({"what": name, "value": value, "unit": "s", "try": hint})
-        elif "--eval_batch_size" in name and unit == "1/s":
-            items.append(
-                {"what": f"10,000 records, {name}", "value": 1e4 / value, "unit": "s", "try": "--save_steps N"}
-            )
+        elif "by --eval_batch_size" in name:
+            what = f"1,000 {name.partition(', ')[2]}"
+            items.append({"what": what, "value": 1e3 / value, "unit": "s", "try": "fewer evaluations: --save_steps"})
     return sorted(items, key=lambda item: -float(item["value"]))[:3]
 
 
