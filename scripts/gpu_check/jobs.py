@@ -180,8 +180,8 @@ class Program:
             print(path.name, *trial.last_lines(path, 30), sep="\n", flush=True)
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in files] or [text]
         lines = [line.strip() for part in texts for line in part.splitlines() if line.strip()]
-        said = next((line for line in lines if "error: " in line.lower()), lines[-1] if lines else "")
-        raise UserError(said.partition("error: ")[2] or said or f"ended with status {status}")
+        said = [line for line in lines if "error: " in line.lower()] or lines or [f"ended with status {status}"]
+        raise UserError(said[-1].partition("error: ")[2] or said[-1])
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition.

@@ -18,7 +18,7 @@ from clue_utils.cli import timed
 from gpu_check.checks import SLOW, Report
 from gpu_check.jobs import NO_CARD, Bench
 
-# Fields of nvidia-smi --query-gpu; drivers before R510 do not know compute_cap.
+# Fields of nvidia-smi --query-gpu.
 FIELDS = ("index", "name", "driver_version", "memory.total", "memory.used", "mig.mode.current", "ecc.mode.current")
 _UNKNOWN = ("[N/A]", "[Not Supported]", "N/A", "")
 # What the host side of NCCL shares between the processes of a machine.

@@ -225,8 +225,8 @@ def work_of_rank(
     """What a rank computes; the same call in one process gives what it is compared with.
 
     Returns:
-        ``losses`` of a few steps, those with each batch in two parts (``losses_in_parts``), the digest of the
-        development set's ``logits``, ``seconds`` of a step with find_unused_parameters off and on, and
+        ``losses`` of a few steps, those with each batch in two parts (``losses_in_parts``) and the digest of the
+        development set's ``logits``; of several ranks the digests of the ``weights`` of two runs, ``seconds`` of a step with find_unused_parameters off and on, and
         ``gb_per_second`` of an all-reduce of so many megabytes: bytes times 2 (n - 1) / n over the time, which is
         what a link carries in a ring of n ranks.
     """
@@ -239,6 +239,8 @@ def work_of_rank(
     answer["logits"] = hashlib.sha256(logits.tobytes()).hexdigest()[:16]
     if ranks.world_size() == 1:
         return answer
+    run_script("TNEWS", model, top / "again", *flags, *device_flags, "--do_train")
+    answer["weights"] = [jobs.weights_digest(top / name) for name in ("losses", "again")]
     parallel = paddle.DataParallel
     answer["seconds"] = {}
     for is_on in (False, True):
@@ -341,14 +343,17 @@ def lengthen(data: str) -> None:
     check_models.lengthen(Path(data))
 
 
-def peaks(task_names: Sequence[str], model: str, output: str, flags: Sequence[Any]) -> dict[str, Any]:
-    """What one update and one evaluation of each task take on a card, in the published batch.
+def peaks(batch_sizes: Mapping[str, int], model: str, output: str, flags: Sequence[Any]) -> dict[str, Any]:
+    """What one update and one evaluation of each task take on a card.
+
+    Args:
+        batch_sizes: task -> examples of an update.
 
     Returns:
         task -> ``parts`` that the batch had to be computed in, peak GiB of ``update`` and ``evaluation``; or ``error``.
     """
     answer: dict[str, Any] = {}
-    for name in task_names:
+    for name, batch_size in batch_sizes.items():
         parts, peak = 1, {"update": 0.0, "evaluation": 0.0}
 
         def watch(event: str, _: Any, peak: dict[str, float] = peak) -> None:
@@ -359,7 +364,7 @@ def peaks(task_names: Sequence[str], model: str, output: str, flags: Sequence[An
                 paddle.device.cuda.reset_max_memory_allocated()
 
         while name not in answer:
-            more = ["--gradient_accumulation_steps", parts, "--overwrite_output_dir"]
+            more = ["--batch_size", batch_size, "--gradient_accumulation_steps", parts, "--overwrite_output_dir"]
             more += ["--do_train", "--max_steps", 1, "--save_best_model", "false"]
             paddle.device.cuda.reset_max_memory_allocated()
             try:

@@ -87,7 +87,7 @@ def check(report: Report, bench: Bench) -> None:
 
 def check_products(report: Report, bench: Bench) -> None:
     """Whether fp32 is IEEE float32, and tf32 TF32, in each kind of product."""
-    size = 4096 if bench.on_card else 512
+    size = 2048 if bench.on_card else 512
     kinds = [("fp32", "fp32")] + ([("tf32", "TF32")] if "tf32" in PRECISIONS and bench.on_card else [])
     for precision, expected in kinds:
         with report.failing(f"products of --precision {precision}"):

@@ -52,6 +52,7 @@ def check(report: Report, bench: Bench) -> None:
         report.at_most("losses of 2 ranks with 2 parts each", in_parts, _LOSS_BOUND)
         report.equal("logits of 2 ranks beside 1 process", two["logits"], one["logits"])
         report.equal("logits on the second rank", second["logits"], one["logits"])
+        report.equal("weights of a second run of 2 ranks", two["weights"][1], two["weights"][0])
         report.info(f"all-reduce of {_MEGABYTES} MB", two["gb_per_second"], "GB/s")
         for is_on, seconds in two["seconds"].items():
             report.info(f"an update, find_unused_parameters {is_on}", 1000 * seconds, "ms")
