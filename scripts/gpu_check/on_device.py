@@ -226,9 +226,9 @@ def work_of_rank(
 
     Returns:
         ``losses`` of a few steps, those with each batch in two parts (``losses_in_parts``) and the digest of the
-        development set's ``logits``; of several ranks the digests of the ``weights`` of two runs, ``seconds`` of a step with find_unused_parameters off and on, and
-        ``gb_per_second`` of an all-reduce of so many megabytes: bytes times 2 (n - 1) / n over the time, which is
-        what a link carries in a ring of n ranks.
+        development set's ``logits``. Of several ranks also the digests of the ``weights`` of two runs; ``seconds`` of a
+        step with find_unused_parameters off and on; and ``gb_per_second`` of an all-reduce of so many megabytes: bytes
+        times 2 (n - 1) / n over the time, which is what a link carries in a ring of n ranks.
     """
     answer: dict[str, Any] = {}
     top = Path(output)
