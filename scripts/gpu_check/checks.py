@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +54,11 @@ class Check:
         return "" if self.bound is None else f"{self.relation} {_show(self.bound, self.unit)}".removeprefix("== ")
 
     def line(self) -> str:
-        """The check for a terminal of ``WIDTH`` columns."""
+        """The check for a terminal of ``WIDTH`` columns; why something failed may take several lines."""
         begin = f"  {self.status:<9}{self.name}"
-        if self.status in (NOT_RUN, FAIL) and self.value is None:
+        if self.value is None and self.status == FAIL:
+            return textwrap.fill(f"{begin} ({self.note})", WIDTH, subsequent_indent=" " * 11)
+        if self.value is None:
             return shorten(f"{begin} ({self.note})", WIDTH)
         end = f"{self.shown_value:>20}  {self.shown_bound:<18}".rstrip()
         return shorten(f"{begin:<60}{end}", WIDTH)
