@@ -75,24 +75,29 @@ def run_part(part: Part, device: str, scratch: Path, log: Path, take: Callable[[
     """Run a part in a process of its own; ``take`` each check as it comes. None of its processes is left."""
     mark = f"{os.getpid()}-{secrets.token_hex(8)}"
     begin = time.monotonic()
-    read_end, write_end = os.pipe()
-    words = [sys.executable, "-m", "gpu_check.part", part.module, part.name, device, str(scratch), str(write_end)]
+    words = [sys.executable, "-m", "gpu_check.part", part.module, part.name, device, str(scratch)]
     is_over = threading.Event()
 
     def end() -> None:
         is_over.set()
         kill_marked(mark)
 
-    with open(log, "w", encoding="utf-8") as output, open(read_end, encoding="utf-8") as lines:
-        environment = os.environ | {_MARK: mark}
-        options = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, "env": environment}
+    with open(log, "w", encoding="utf-8") as output:
         # Ctrl-C in a terminal reaches it through this process alone.
-        process = subprocess.Popen(words, pass_fds=[write_end], start_new_session=True, **options)  # type: ignore[call-overload]
-        os.close(write_end)
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            env=os.environ | {_MARK: mark},
+            start_new_session=True,
+            text=True,
+            encoding="utf-8",
+        )
         timer = threading.Timer(part.seconds, end)
         timer.start()
         try:
-            for line in lines:
+            for line in process.stdout or ():
                 with contextlib.suppress(ValueError):  # the last one, of a process that was killed
                     take(Check(**json.loads(line)))
             status = process.wait()

@@ -135,7 +135,9 @@ def check_build(report: Report, bench: Bench) -> None:
             report.not_run("code of this build runs on the cards", NO_CARD)
             return
         if not build["is_for_cuda"]:
-            report.fail("PaddlePaddle for GPUs", f"{version}; README.md says how to install the build for GPUs")
+            report.fail(
+                "PaddlePaddle for GPUs", f"{version}; bash scripts/setup_env.sh --cuda installs the build for GPUs"
+            )
             return
         report.info("PaddlePaddle", version)
         report.info("cuDNN, NCCL compiled", f"{build['cudnn']}, {build['nccl']}")

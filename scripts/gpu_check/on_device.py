@@ -10,7 +10,7 @@ import ctypes
 import functools
 import gc
 import hashlib
-import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -191,20 +191,37 @@ def product_errors(requested: str | None, precision: str, size: int) -> dict[str
     }
 
 
-def train(task_name: str, model: str, output: str, flags: Sequence[Any], kill_at: int = 0) -> dict[str, Any]:
+def train(
+    task_name: str, model: str, output: str, flags: Sequence[Any], kill_at: int = 0, plain: bool = False
+) -> dict[str, Any]:
     """Train with a task's script; return its logged losses and the weights' digest.
 
     Args:
         kill_at: the step after which this process is killed by SIGKILL, 0: never.
+        plain: with Paddle's own linear layers and optimizer, where the project has quicker ones.
     """
 
     def watch(event: str, value: Any) -> None:
         if event == "step" and value == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with watched(watch):
+    with watched(watch), paddles_own() if plain else contextlib.nullcontext():
         run_script(task_name, model, output, *flags, "--do_train")
     return {"losses": jobs.losses(Path(output)), "weights": jobs.weights_digest(Path(output))}
+
+
+@contextlib.contextmanager
+def paddles_own() -> Iterator[None]:
+    """A block in which models and optimizers are Paddle's own, wherever the project has others of the same bits."""
+    own = (paddle.optimizer.AdamW, paddle.nn.ClipGradByGlobalNorm)
+    with contextlib.ExitStack() as swaps:
+        if importlib.util.find_spec("clue_utils.training.optimizer"):
+            optimizer = importlib.import_module("clue_utils.training.optimizer")
+            swaps.enter_context(swapped(optimizer, quickest_classes=lambda *_: own))
+        if importlib.util.find_spec("clue_utils.models.gpu_layers"):
+            gpu_layers = importlib.import_module("clue_utils.models.gpu_layers")
+            swaps.enter_context(swapped(gpu_layers, speed_up=lambda model: None))
+        yield
 
 
 def evaluate(model: str, output: str, flags: Sequence[Any], batch_sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -385,9 +402,19 @@ def peaks(batch_sizes: Mapping[str, int], model: str, output: str, flags: Sequen
 
 
 def updates(
-    task_name: str, model: str, output: str, flags: Sequence[Any], warm: int, steps: int, profiled: bool = False
+    task_name: str,
+    model: str,
+    output: str,
+    flags: Sequence[Any],
+    warm: int,
+    steps: int,
+    profiled: bool = False,
+    saved: bool = True,
 ) -> dict[str, Any]:
     """What an update costs after ``warm`` others, with what comes behind the last one.
+
+    Args:
+        saved: write the checkpoint that a run ends with, which is measured then.
 
     Returns:
         ``seconds`` of an update from end to end (a card has finished); ``host_seconds`` until the host has asked for
@@ -426,13 +453,15 @@ def updates(
     save = checkpoints.save
 
     def timed_save(*words: Any, **more: Any) -> Any:
+        if not saved:
+            return None
         finish()
         with cli.timed() as elapsed:
-            saved = save(*words, **more)
+            answer = save(*words, **more)
             clock["checkpoint"] = elapsed()
         newest = max(Path(output).glob("checkpoint-*"), key=checkpoints.step_of, default=None)
         count["checkpoint_bytes"] = sum(path.stat().st_size for path in newest.iterdir()) if newest else 0
-        return saved
+        return answer
 
     num_steps = last + (_PROFILED_STEPS if profiled else 0)
     # No line, evaluation or checkpoint comes between the updates that are timed.
@@ -458,12 +487,12 @@ def updates_of_tasks(
     """``updates`` of several tasks, one after the other.
 
     Args:
-        shapes: task -> its ``flags``, ``warm`` and ``steps``.
+        shapes: task -> its ``flags``, ``warm``, ``steps``, and ``saved``.
     """
     answer = {}
     for name, shape in shapes.items():
-        words = [*flags, *shape["flags"]]
-        answer[name] = updates(name, model, str(Path(output, name)), words, shape["warm"], shape["steps"], profiled)
+        more = shape | {"flags": [*flags, *shape["flags"]]}
+        answer[name] = updates(name, model, str(Path(output, name)), profiled=profiled, **more)
         shutil.rmtree(Path(output, name), ignore_errors=True)  # its checkpoints are large
     return answer
 

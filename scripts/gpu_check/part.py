@@ -1,8 +1,8 @@
 """Runs one part in this process; a part of ``gpu_check.__main__``.
 
-usage: python -m gpu_check.part MODULE NAME DEVICE SCRATCH DESCRIPTOR
+usage: python -m gpu_check.part MODULE NAME DEVICE SCRATCH
 
-Each check is written, as a line of JSON, to the open file that DESCRIPTOR numbers.
+Each check is a line of JSON on standard output; all else that is printed goes to standard error.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from gpu_check.jobs import Bench
 
 
 def main() -> None:
-    module, name, device, scratch, descriptor = sys.argv[1:]
-    os.set_inheritable(int(descriptor), False)  # what a process that was left behind holds open is waited for
-    with open(int(descriptor), "w", encoding="utf-8") as pipe:
+    module, name, device, scratch = sys.argv[1:]
+    with open(os.dup(1), "w", encoding="utf-8") as pipe:
+        os.dup2(2, 1)
 
         def send(check: Check) -> None:
             print(json.dumps(dataclasses.asdict(check), ensure_ascii=False), file=pipe, flush=True)

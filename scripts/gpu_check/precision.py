@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clue_utils.settings import PRECISIONS
+from gpu_check import jobs
 from gpu_check.checks import Report
 from gpu_check.jobs import NO_CARD, TINY, Bench
 
@@ -51,8 +52,10 @@ def check(report: Report, bench: Bench) -> None:
         losses: list[float] = found["losses"]
         return losses
 
-    def scores(device: str, precision: str, sizes: Sequence[int] = (64,)) -> list[list[list[float]]]:
-        more = ["--data_dir", bench.data, "--device", device, "--precision", precision]
+    def scores(
+        device: str, precision: str, sizes: Sequence[int] = (64,), flags: Sequence[object] = ()
+    ) -> list[list[list[float]]]:
+        more = ["--data_dir", bench.data, "--device", device, "--precision", precision, *flags]
         output = bench.folder("scores")
         found = bench.call("evaluate", model=trained, output=output, flags=more, batch_sizes=sizes)
         return [answer["logits"] for answer in found]
@@ -76,6 +79,9 @@ def check(report: Report, bench: Bench) -> None:
                 (found,) = scores("gpu", precision)
                 report.at_most(f"{precision}, logits beside the CPU's", difference(found, logits), bound)
                 report.info(f"{precision}, same labels as the CPU", 100 * agreement(found, logits), "%")
+                if jobs.knows_flag("fused_attention"):
+                    (fused,) = scores("gpu", precision, flags=["--fused_attention"])
+                    report.at_most(f"{precision} with --fused_attention", difference(fused, logits), bound)
                 losses = learn("gpu", precision, 50, str(bench.folder("learnt")))
                 report.at_most(
                     f"{precision}, loss curve beside the CPU's",

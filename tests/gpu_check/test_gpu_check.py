@@ -236,7 +236,7 @@ def test_cards_with_the_build_for_the_cpu_fail_with_the_remedy(run, warm_python,
     assert status == 1 and outcome["device"] == "gpu"
     (cards,) = [check["value"] for check in outcome["checks"] if check["name"] == "cards"]
     assert cards == "2 x Tesla V100-SXM2-32GB, 32,768 MiB"
-    assert "FAIL     PaddlePaddle for GPUs" in out and "README.md" in out
+    assert "FAIL     PaddlePaddle for GPUs" in out and "setup_env.sh --cuda" in out
 
 
 def test_the_script_answers_at_once():

@@ -134,16 +134,22 @@ def test_each_precision_is_held_against_the_cpu(play):
     assert found["fp32, loss curve beside the CPU's"].value == 0
 
 
-@pytest.mark.parametrize(("resumed", "status"), [("ab", OK), ("cd", FAIL)])
-def test_bits_are_compared_with_those_after_a_kill(play, resumed, status):
-    def train(output, kill_at, **_):
+@pytest.mark.parametrize(("resumed", "plain"), [("ab", "ab"), ("cd", "ab"), ("ab", "cd")])
+def test_bits_are_compared_with_those_after_a_kill_and_of_paddles_own(play, resumed, plain):
+    def train(output, kill_at=0, **more):
+        folder = Path(output)
         if kill_at:
-            (Path(output) / "checkpoint-10").mkdir()
+            (folder / "checkpoint-10").mkdir()
             return UserError("ended with status -9")
-        return {"losses": [], "weights": resumed if "killed" in Path(output).name else "ab"}
+        (folder / "result.json").write_text(json.dumps({"card": {"name": "a card"}}))
+        weights = resumed if "killed" in folder.name else plain if more.get("plain") else "ab"
+        return {"losses": [], "weights": weights}
 
     found, bench = play(determinism.check, train=train)
-    assert {found[f"{name}, killed at step 15 and resumed"].status for name in ("fp32", "fp16")} == {status}
+    for name in ("fp32", "fp16"):
+        assert found[f"{name}, killed at step 15 and resumed"].status == (OK if resumed == "ab" else FAIL)
+        assert found[f"{name}, weights of Paddle's own layers and optimizer"].status == (OK if plain == "ab" else FAIL)
+    assert found["result.json names the card"].value == "a card"
     assert found["without Paddle's deterministic flags"].value == "same bits"
     switched_off = [variables for _, _, variables in bench.asked if variables]
     assert switched_off == [{"FLAGS_embedding_deterministic": "0", "FLAGS_cudnn_deterministic": "0"}] * 2
