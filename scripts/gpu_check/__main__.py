@@ -34,6 +34,8 @@ from gpu_check.checks import FAIL, Check, anonymous
 
 # Marks the processes of a check in their environment: Paddle's launcher gives each rank a session of its own.
 _MARK = "CLUE_GPU_CHECK"
+# How often they are killed: what waits for a driver that hangs cannot be ended by anyone.
+_KILLS = 250
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,16 @@ def run_part(part: Part, device: str, scratch: Path, log: Path, take: Callable[[
 def kill_marked(mark: str) -> None:
     """Kill the processes that a part has started, and itself."""
     entry = f"{_MARK}={mark}".encode()
-    found = True
-    while found:  # one may start another while this goes on
+    for _ in range(_KILLS):  # one may start another while this goes on
         found = False
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has ended, or is another user's
                 if entry in (path / "environ").read_bytes().split(b"\0"):
                     os.kill(int(path.name), signal.SIGKILL)
-                    found = (path / "stat").read_text().rpartition(")")[2].split()[0] != "Z" or found
+                    found = True
+        if not found:
+            return
+        time.sleep(0.02)
 
 
 def default_device() -> str:

@@ -1,6 +1,6 @@
-"""Runs one of the project's programs with memory for a few rows; a part of ``gpu_check.memory``.
+"""Runs one of the project's programs with memory for a few tokens; a part of ``gpu_check.memory``.
 
-usage: limited.py ROWS SCRIPT FLAG...
+usage: limited.py TOKENS SCRIPT FLAG...
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from clue_utils.cards import builds_for, runs_on
 from clue_utils.cli import timed
+from clue_utils.environment import num_processors
 from gpu_check.checks import SLOW, Report
 from gpu_check.jobs import NO_CARD, Bench
 
@@ -79,6 +80,7 @@ def written_per_second(folder: Path, megabytes: int) -> float:
 
 
 def check(report: Report, bench: Bench) -> None:
+    report.info("processors", num_processors())
     check_cards(report, bench)
     check_build(report, bench)
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):

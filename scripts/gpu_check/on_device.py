@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import math
 import os
 import runpy
 import shutil
@@ -304,12 +305,12 @@ def finish() -> None:
 
 
 @contextlib.contextmanager
-def limited(rows: int) -> Iterator[None]:
-    """A block in which the scripts' models run out of memory, in Paddle's words, with more than so many rows."""
+def limited(tokens: int) -> Iterator[None]:
+    """A block in which the scripts' models run out of memory, in Paddle's words, with more than so many tokens."""
 
     def with_limit(function: Callable[..., Any]) -> Callable[..., Any]:
         def limited_function(model: Any, batch: Any) -> Any:
-            if len(batch["input_ids"]) > rows:
+            if math.prod(batch["input_ids"].shape) > tokens:
                 raise MemoryError("ResourceExhaustedError: \n\nOut of memory error on GPU 0. (a simulation)")
             return function(model, batch)
 
@@ -323,17 +324,17 @@ def limited(rows: int) -> Iterator[None]:
         yield
 
 
-def run_limited(rows: int, words: Sequence[str]) -> None:
-    """Run one of the project's programs, as ``python`` does, with memory for so many rows."""
+def run_limited(tokens: int, words: Sequence[str]) -> None:
+    """Run one of the project's programs, as ``python`` does, with memory for so many tokens."""
     script = words[0]
     sys.argv = list(words)
     sys.path.insert(0, str(Path(script).parent))
-    with limited(rows):
+    with limited(tokens):
         runpy.run_path(script, run_name="__main__")
 
 
-def evaluate_limited(task_name: str, model: str, output: str, flags: Sequence[Any], rows: int) -> int:
-    """How many lines say that an evaluation ran out of memory where so many rows fit (0: as many as memory takes)."""
+def evaluate_limited(task_name: str, model: str, output: str, flags: Sequence[Any], tokens: int) -> int:
+    """How many lines say that an evaluation ran out of memory where so many tokens fit (0: what memory takes)."""
     lines: list[str] = []
 
     class Keeping(logging.Handler):
@@ -342,7 +343,7 @@ def evaluate_limited(task_name: str, model: str, output: str, flags: Sequence[An
 
     logger, handler = logging.getLogger(predict.__name__), Keeping(logging.WARNING)
     logger.addHandler(handler)
-    limit: Any = limited(rows) if rows else contextlib.nullcontext()
+    limit: Any = limited(tokens) if tokens else contextlib.nullcontext()
     with limit:
         score_dev(task_name, model, output, *flags)
     logger.removeHandler(handler)
@@ -385,7 +386,7 @@ def peaks(batch_sizes: Mapping[str, int], model: str, output: str, flags: Sequen
             more += ["--do_train", "--max_steps", 1, "--save_best_model", "false"]
             paddle.device.cuda.reset_max_memory_allocated()
             try:
-                with watched(watch):
+                with watched(watch), swapped(checkpoints, save=lambda *_: None):  # gigabytes that nobody reads
                     run_script(name, model, Path(output, name), *flags, *more)
                 answer[name] = {"parts": parts, **peak}
             except UserError as error:

@@ -65,7 +65,7 @@ def describe(report: Report, name: str, cost: dict[str, Any]) -> None:
         report.info(f"{name}, an evaluation", cost["evaluation"], "s")
     if cost["checkpoint"]:
         report.info(f"{name}, a checkpoint", cost["checkpoint"], "s")
-        report.info(f"{name}, a checkpoint", cost["checkpoint_bytes"] / 1e6, "MB")
+        report.info(f"{name}, size of a checkpoint", cost["checkpoint_bytes"] / 1e6, "MB")
         report.info(f"{name}, a checkpoint beside 100 updates", cost["checkpoint"] / seconds, "%")
 
 

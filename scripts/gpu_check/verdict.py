@@ -17,7 +17,14 @@ CLAIMS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "bf16 and fp16 train": (("precision", "bf16"), ("precision", "fp16")),
     "scores do not depend on --eval_batch_size": (("precision", "CPU, logits in batches"),),
-    "the same command gives the same weights": (("determinism", "fp32, weights"), ("determinism", "fp16, weights")),
+    "the same command gives the same weights": (
+        ("determinism", "fp32, weights of a second"),
+        ("determinism", "fp16, weights of a second"),
+    ),
+    "what makes it quick changes no score": (
+        ("determinism", "fp32, weights of Paddle's"),
+        ("determinism", "fp16, weights of Paddle's"),
+    ),
     "after kill -9 it ends with bit-identical weights": (
         ("determinism", "fp32, killed"),
         ("determinism", "fp16, killed"),

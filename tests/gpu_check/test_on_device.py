@@ -75,8 +75,8 @@ def test_evaluation_that_does_not_fit_is_counted(on_device, demo, tmp_path, flag
     model = str(tmp_path / "trained")
     on_device.train("TNEWS", str(demo / "model"), model, [*flags, "--max_steps", 1])
     evaluated = str(tmp_path / "evaluated")
-    assert on_device.evaluate_limited("TNEWS", model, evaluated, flags, rows=4) == 0
-    assert on_device.evaluate_limited("TNEWS", model, evaluated, flags, rows=2) == 1
+    assert on_device.evaluate_limited("TNEWS", model, evaluated, flags, tokens=64) == 0
+    assert on_device.evaluate_limited("TNEWS", model, evaluated, flags, tokens=32) == 1
     first, second = on_device.evaluate(model, str(tmp_path / "scores"), flags, [2, 8])
     np.testing.assert_allclose(first["logits"], second["logits"], atol=1e-5)
 
@@ -89,12 +89,12 @@ def test_a_batch_is_computed_in_as_many_parts_as_it_takes(on_device, demo, tmp_p
     for name in ("empty_cache", "reset_max_memory_allocated"):
         monkeypatch.setattr(paddle.device.cuda, name, lambda: peaks.append(1))
     model = str(demo / "model")
-    with on_device.limited(rows=2):
+    with on_device.limited(tokens=2 * 96):
         more = [*flags, "--eval_batch_size", 2, "--overwrite_output_dir"]
         found = on_device.peaks({"TNEWS": 4, "CMRC2018": 4}, model, str(tmp_path), [*more, "--max_seq_length", 96])
-    assert {name: answer["parts"] for name, answer in found.items()} == {"TNEWS": 2, "CMRC2018": 2}
+    assert {name: answer["parts"] for name, answer in found.items()} == {"TNEWS": 1, "CMRC2018": 2}
     assert all(answer["update"] > 0 and answer["evaluation"] > 0 for answer in found.values())
-    with on_device.limited(rows=0):
+    with on_device.limited(tokens=0):
         found = on_device.peaks({"TNEWS": 4}, model, str(tmp_path), more)
     assert "out of memory with one example" in found["TNEWS"]["error"]
 
