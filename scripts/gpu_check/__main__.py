@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = cli.Parser(
         usage="bash scripts/check_gpu.sh [--output_dir DIR] [--device gpu|cpu] [--only PART...]",
         description=__doc__,
-        epilog="parts: " + "; ".join(f"{part.name}: {part.title}" for part in PARTS),
+        epilog="\n".join(["parts:", *(f"  {part.name:<22}  {part.title}" for part in PARTS)]),
     )
     parser.add_argument(
         "--output_dir", type=Path, default=Path("gpu-check"), metavar="DIR", help="folder (default: %(default)s)"
@@ -180,6 +180,9 @@ def main(argv: list[str] | None = None) -> None:
     outcome = document.outcome(device, checks, ended)
     document.write(output, outcome)
     print(f"\n{verdict.text(outcome['verdict'], outcome['slowest'])}")
+    for check in checks:
+        if check.status == FAIL:
+            print(f"{FAIL} {check.part}: {check.name}")
     print(f"{document.summary(outcome)}; {args.output_dir}/gpu-check.md is to paste into an issue")
     sys.exit(1 if outcome["counts"][FAIL] else 0)
 

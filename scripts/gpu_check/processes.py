@@ -71,4 +71,6 @@ def check_trainer(report: Report, bench: Bench) -> None:
         bench.run([*words, "--do_export"])
         report.equal("Trainer, goes on to update 10", jobs.result(output)["status"], "finished")
         difference = bench.call("exported_difference", folder=output, data=bench.data, requested=bench.device)
-        report.at_most("Trainer, exported model beside the checkpoint", difference, 1e-4)
+        # The passes of the inference engine fuse operations, on a card more of them.
+        bound = 1e-3 if bench.on_card else 1e-4
+        report.at_most("Trainer, exported model beside the checkpoint", difference, bound)

@@ -127,6 +127,9 @@ def test_what_fails_does_not_keep_the_rest_from_running(run):
     assert (found["one thing"], found["another thing"], found["no number"]) == ("FAIL", "ok", "FAIL")
     assert found["the whole part"] == "FAIL" and found["a device"] == "ok"
     assert "  FAIL     one thing (no such card)\n" in out
+    last = out.splitlines()[-4:]
+    assert last[:3] == ["FAIL failing: one thing", "FAIL failing: no number", "FAIL failing: the whole part"]
+    assert last[3].startswith("2 ok, 3 FAIL, 1 slow, 1 not run, 1 info; ")
     assert "  FAIL     the whole part (error: the data is missing)\n" in out
 
 
