@@ -56,7 +56,10 @@ def test_a_profile_is_counted_for_each_update(on_device):
 
     kernel = call("cudaLaunchKernel", ("Kernel", 3000))
     copy = call("cudaMemcpyAsync", ("Memcpy", 500))
-    trees = [node(kernel, children=[node(kernel, copy), node(call("cudaStreamSynchronize"))]), node(kernel)]
+    trees = [
+        node(kernel, children=[node(kernel, copy), node(call("cudaStreamSynchronize"), call("cudaDeviceSynchronize"))]),
+        node(kernel),
+    ]
     found = on_device.profile_counts(trees, 3)
     assert found == {
         "kernels": 1.0,
