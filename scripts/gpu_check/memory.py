@@ -12,7 +12,7 @@ from typing import Any
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
 from clue_utils.tasks import TASKS
-from gpu_check.checks import SLOW, Report
+from gpu_check.checks import Report
 from gpu_check.jobs import NO_CARD, TINY, Bench
 
 # Enough for weights, gradients and moments of the medium model, not for its batch of 64 texts of 128 tokens.
@@ -36,7 +36,7 @@ def check(report: Report, bench: Bench) -> None:
 
 
 def check_simulated(report: Report, bench: Bench) -> None:
-    """Without a card: the models raise Paddle's error for more rows than a limit."""
+    """Without a card: the models raise Paddle's error for more tokens than a limit."""
     python = bench.scratch / "python"
     call = Path(__file__).with_name("limited.py")
     words = shlex.join([trial.interpreter(), str(call), str(_TOKENS)])
@@ -90,10 +90,9 @@ def check_ladder(
     """run_trial.sh goes on with more micro-batches until they fit."""
     results = bench.folder("results")
     with report.failing("run_trial.sh where a batch does not fit"):
-        variables |= {"RESULTS_DIR": str(results)}
+        environment = {"PYTHON": trial.interpreter(), **variables, "RESULTS_DIR": str(results)}
         words = [trial.TOP / "scripts/run_trial.py", model, "TNEWS", 1e-4, batch_size, 0.1, 42, 1, "--", *flags]
-        python = variables.pop("PYTHON", trial.interpreter())
-        bench.start(words, **variables, PYTHON=python).finish()
+        bench.run(words, **environment)
         (path,) = results.rglob("result.json")
         parts = json.loads(path.read_text(encoding="utf-8"))["hyper_parameters"]["gradient_accumulation_steps"]
         report.at_least("run_trial.sh finishes, with micro-batches", parts, 2)
@@ -142,4 +141,4 @@ def check_sizes(report: Report, bench: Bench) -> None:
                     continue
                 report.info(f"{size} {task}, an update", peak["update"], "GiB")
                 report.info(f"{size} {task}, an evaluation", peak["evaluation"], "GiB")
-                report.at_most(f"{size} {task}, parts that a batch needs here", peak["parts"], 1, otherwise=SLOW)
+                report.info(f"{size} {task}, parts that a batch needs here", peak["parts"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from clue_utils.settings import PRECISIONS
@@ -34,14 +35,20 @@ def check(report: Report, bench: Bench) -> None:
         flags = [*TINY, "--data_dir", bench.data, "--device", "cpu"]
         with report.failing("demo model, TNEWS"):
             shapes = {"TNEWS": {"flags": [], "warm": 3, "steps": 17, "saved": True}}
-            found = bench.call(
-                "updates_of_tasks", model=bench.model, output=bench.folder("timed"), flags=flags, shapes=shapes
-            )
-            describe(report, "demo model, TNEWS", found["TNEWS"])
+            describe(report, "demo model, TNEWS", updates(bench, bench.model, flags, shapes)["TNEWS"])
         report.not_run("kernels, copies and waits of an update", NO_CARD)
         report.not_run("12L768H at real shapes, each precision", NO_CARD)
     check_evaluation(report, bench)
     check_resume(report, bench)
+
+
+def updates(bench: Bench, model: Path, flags: Any, shapes: Any, **more: Any) -> dict[str, dict[str, Any]]:
+    """See ``on_device.updates_of_tasks``."""
+    output = bench.folder("timed")
+    costs: dict[str, dict[str, Any]] = bench.call(
+        "updates_of_tasks", model=model, output=output, flags=flags, shapes=shapes, **more
+    )
+    return costs
 
 
 def describe(report: Report, name: str, cost: dict[str, Any]) -> None:
@@ -72,21 +79,19 @@ def describe(report: Report, name: str, cost: dict[str, Any]) -> None:
 def check_card(report: Report, bench: Bench) -> None:
     """The base model at real shapes."""
     model, flags = bench.random_model(_BASE), ["--data_dir", bench.long_data, "--device", "gpu", "--dropout", 0.1]
-    arguments: dict[str, Any] = {"model": model, "output": bench.folder("timed")}
     for precision in [name for name in ("fp32", "tf32", "bf16") if name in PRECISIONS]:
         with report.failing(f"12L768H {precision}"):
             more = [*flags, "--precision", precision]
-            found = bench.call("updates_of_tasks", flags=more, shapes=SHAPES, profiled=True, **arguments)
+            found = updates(bench, model, more, SHAPES, profiled=True)
             for task, cost in found.items():
                 describe(report, f"{task} {precision}", cost)
             if jobs.knows_flag("fused_attention"):
-                shapes, more = {"C3": SHAPES["C3"]}, [*more, "--fused_attention"]
-                found = bench.call("updates_of_tasks", flags=more, shapes=shapes, **arguments)
+                found = updates(bench, model, [*more, "--fused_attention"], {"C3": SHAPES["C3"]})
                 report.info(f"C3 {precision} with --fused_attention, updates", 1 / found["C3"]["seconds"], "1/s")
     for name, variables in _FLAGS.items():
         with report.failing(name):
             shapes = {"TNEWS": SHAPES["TNEWS"] | {"saved": False}}
-            found = bench.call("updates_of_tasks", variables=variables, flags=flags, shapes=shapes, **arguments)
+            found = updates(bench, model, flags, shapes, variables=variables)
             report.info(f"TNEWS fp32 with {name}, updates", 1 / found["TNEWS"]["seconds"], "1/s")
 
 
