@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from clue_utils.grid import trial
 from gpu_check import machine
 from gpu_check.checks import Report
-from gpu_check.jobs import NO_CARD, Bench
+from gpu_check.jobs import NO_CARD, Bench, is_part
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -50,6 +51,9 @@ def check_visible(report: Report, bench: Bench, cards: int) -> None:
     """The first visible card is the one that is taken."""
     if not bench.on_card:
         report.not_run(f"{_VISIBLE}: reversed, a UUID, empty", NO_CARD)
+        return
+    if any(map(is_part, trial.visible_gpus())):
+        report.not_run(f"{_VISIBLE}: reversed, a UUID, empty", "a divided card (MIG)")
         return
     uuids = [line.strip() for line in machine.ask_driver("--query-gpu=uuid", "--format=csv,noheader").splitlines()]
     numbers = [str(number) for number in range(len(uuids))]

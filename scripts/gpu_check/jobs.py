@@ -28,6 +28,11 @@ Variables = Mapping[str, str | None]
 NO_CARD = "no GPU is used"
 
 
+def is_part(gpu: str) -> bool:
+    """Whether an id is that of a part of a divided card (MIG)."""
+    return gpu.startswith("MIG-")
+
+
 @dataclass(frozen=True)
 class Bench:
     """Where a part works.
@@ -46,7 +51,9 @@ class Bench:
 
     @property
     def num_cards(self) -> int:
-        return len(trial.visible_gpus()) if self.on_card else 0
+        """Cards to use together; the parts of divided ones (MIG), which NCCL does not join, count as one."""
+        gpus = trial.visible_gpus() if self.on_card else ()
+        return len(gpus) if not any(map(is_part, gpus)) else 1
 
     @property
     def model(self) -> Path:

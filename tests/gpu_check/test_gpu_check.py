@@ -207,7 +207,9 @@ def play_cards(tmp_path, monkeypatch):
         program = folder / "nvidia-smi"
         lines = "".join(f"{i}, Tesla V100-SXM2-32GB, 550.54.15, 32768, 0, [N/A], Enabled\\n" for i in range(number))
         numbers = "".join(f"{i}\\n" for i in range(number))
-        cases = f"--query-gpu=index) printf '{numbers}' ;; --query-gpu=index,*) printf '{lines}' ;;"
+        names = "".join(f"GPU {i}: Tesla V100-SXM2-32GB (UUID: GPU-{i:08x})\\n" for i in range(number))
+        answers = {"-L": names, "--query-gpu=index": numbers, "--query-gpu=index,*": lines}
+        cases = "".join(f"{words}) printf '{answer}' ;; " for words, answer in answers.items())
         program.write_text(f"#!/bin/sh\ncase $1 in {cases} esac\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")

@@ -79,6 +79,7 @@ def play(demo, tmp_path):
 
 @pytest.fixture
 def two_cards(monkeypatch):
+    monkeypatch.setattr(device_choice.trial, "visible_gpus", lambda: ("0", "1"))
     answers = {"index": "0\n1\n", "uuid": "\n".join(UUIDS)}
     monkeypatch.setattr(machine, "ask_driver", lambda *words: answers.get(words[0].partition("=")[2], ""))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -99,6 +100,13 @@ def test_cards_are_chosen_and_known_by_their_uuids(play, two_cards):
     assert {check.status for check in found.values()} == {OK}
     assert found["no --device"].value == "gpu:0" and found["2 ranks"].value == "gpu:0 nccl, gpu:1 nccl"
     assert "CUDA_VISIBLE_DEVICES: the last card first" in found
+
+
+def test_parts_of_a_divided_card_are_not_used_together(tmp_path, monkeypatch):
+    for gpus, number in ((("0", "1"), 2), (("MIG-aa", "MIG-bb"), 1), ((), 0)):
+        monkeypatch.setattr(jobs.trial, "visible_gpus", lambda gpus=gpus: gpus)
+        assert Bench("gpu", tmp_path).num_cards == number
+        assert Bench("cpu", tmp_path).num_cards == 0
 
 
 def test_a_cpu_that_is_a_card_after_all_is_a_failure(play, two_cards):
@@ -194,7 +202,8 @@ def test_an_update_is_told_apart_by_what_it_waits_for(play):
     assert found["TNEWS fp32, a checkpoint beside 100 updates"].value == pytest.approx(80)
     assert found["TNEWS fp32 with FLAGS_use_stride_kernel=0, updates"].status == INFO
     asked = [arguments["flags"] for _, arguments, variables in bench.asked if "flags" in arguments and not variables]
-    assert [flags[flags.index("--precision") + 1] for flags in asked] == [p for p in PRECISIONS if p != "fp16"]
+    used = {flags[flags.index("--precision") + 1] for flags in asked}
+    assert used == {*PRECISIONS} - {"fp16"}
 
 
 def test_a_program_that_fails_is_one_failure(play):
