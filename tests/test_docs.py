@@ -27,6 +27,7 @@ INSTEAD = (
     (' --nnodes 2 --master 192.168.0.1:8090 --gpus "0,1,2,3"', " --nproc_per_node 2"),
     (' --gpus "0,1,2,3"', " --nproc_per_node 2"),
     (" --gpus 0,1,2,3 ", " --tasks TNEWS --learning_rates 3e-5 5e-5 --batch_sizes 16 "),
+    ("check_gpu.sh ", "check_gpu.sh --only machine determinism "),
     ("--steps 40 --records 120", "--tasks TNEWS --steps 2 --rounds 1 --records 8"),
 )
 
