@@ -64,8 +64,7 @@ def train(
 ) -> dict[str, Any]:
     """A run of few steps with dropout, evaluations and checkpoints; see ``on_device.train``."""
     flags: list[object] = [*TINY, "--data_dir", bench.data, "--device", bench.device, "--precision", precision]
-    flags += ["--dropout", 0.1, "--max_steps", _STEPS, "--save_steps", 10]
-    flags += ["--checkpoint_minutes", 0] if jobs.knows_flag("checkpoint_minutes") else []
+    flags += ["--dropout", 0.1, "--max_steps", _STEPS, "--save_steps", 10, "--checkpoint_minutes", 0]
     arguments: dict[str, Any] = {"model": bench.model, "output": output or bench.folder("whole"), "flags": flags}
     found: dict[str, Any] = bench.call("train", variables=variables, task_name="TNEWS", **arguments, **more)
     return found

@@ -7,7 +7,7 @@ from typing import Any
 from clue_utils.grid import trial
 from gpu_check import machine
 from gpu_check.checks import Report
-from gpu_check.jobs import NO_CARD, Bench, is_part
+from gpu_check.jobs import NO_CARD, Bench
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -52,7 +52,7 @@ def check_visible(report: Report, bench: Bench, cards: int) -> None:
     if not bench.on_card:
         report.not_run(f"{_VISIBLE}: reversed, a UUID, empty", NO_CARD)
         return
-    if any(map(is_part, trial.visible_gpus())):
+    if any(map(trial.is_part, trial.visible_gpus())):
         report.not_run(f"{_VISIBLE}: reversed, a UUID, empty", "a divided card (MIG)")
         return
     uuids = [line.strip() for line in machine.ask_driver("--query-gpu=uuid", "--format=csv,noheader").splitlines()]

@@ -19,18 +19,12 @@ from typing import Any
 from clue_utils.errors import UserError
 from clue_utils.files import digest_of
 from clue_utils.grid import trial
-from clue_utils.settings import Settings
 
 FOLDERS = ("", "classification", "mrc", "scripts", "scripts/dev")
 # A run of few steps on the demo, whose every step leaves a line in metrics.jsonl.
 TINY = ("--max_seq_length", 24, "--batch_size", 8, "--learning_rate", 1e-3, "--logging_steps", 1, "--num_proc", 1)
 Variables = Mapping[str, str | None]
 NO_CARD = "no GPU is used"
-
-
-def is_part(gpu: str) -> bool:
-    """Whether an id is that of a part of a divided card (MIG)."""
-    return gpu.startswith("MIG-")
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class Bench:
     def num_cards(self) -> int:
         """Cards to use together; the parts of divided ones (MIG), which NCCL does not join, count as one."""
         gpus = trial.visible_gpus() if self.on_card else ()
-        return len(gpus) if not any(map(is_part, gpus)) else 1
+        return len(gpus) if not any(map(trial.is_part, gpus)) else 1
 
     @property
     def model(self) -> Path:
@@ -225,8 +219,3 @@ def result(output: Path) -> dict[str, Any]:
     """What ``result.json`` says."""
     fields: dict[str, Any] = json.loads((output / "result.json").read_text(encoding="utf-8"))
     return fields
-
-
-def knows_flag(name: str) -> bool:
-    """Whether the project's scripts have a flag."""
-    return name in Settings.flags()

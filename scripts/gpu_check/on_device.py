@@ -10,7 +10,7 @@ import ctypes
 import functools
 import gc
 import hashlib
-import importlib.util
+import importlib
 import json
 import logging
 import math
@@ -37,8 +37,9 @@ from clue_utils import cli, device, models, ranks, tasks
 from clue_utils.errors import Stopped, UserError
 from clue_utils.features.batches import Batch
 from clue_utils.grid import trial
+from clue_utils.models import gpu_layers
 from clue_utils.models.heads import HEADS
-from clue_utils.training import checkpoints, predict, session
+from clue_utils.training import checkpoints, optimizer, predict, session
 from gpu_check import jobs
 
 Watch = Callable[[str, Any], None]
@@ -215,13 +216,7 @@ def train(
 def paddles_own() -> Iterator[None]:
     """A block in which models and optimizers are Paddle's own, wherever the project has others of the same bits."""
     own = (paddle.optimizer.AdamW, paddle.nn.ClipGradByGlobalNorm)
-    with contextlib.ExitStack() as swaps:
-        if importlib.util.find_spec("clue_utils.training.optimizer"):
-            optimizer = importlib.import_module("clue_utils.training.optimizer")
-            swaps.enter_context(swapped(optimizer, quickest_classes=lambda *_: own))
-        if importlib.util.find_spec("clue_utils.models.gpu_layers"):
-            gpu_layers = importlib.import_module("clue_utils.models.gpu_layers")
-            swaps.enter_context(swapped(gpu_layers, speed_up=lambda model: None))
+    with swapped(optimizer, quickest_classes=lambda *_: own), swapped(gpu_layers, speed_up=lambda model: None):
         yield
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clue_utils.settings import PRECISIONS
-from gpu_check import jobs
 from gpu_check.checks import Report
 from gpu_check.jobs import NO_CARD, TINY, Bench
 
@@ -72,16 +70,12 @@ def check(report: Report, bench: Bench) -> None:
             report.not_run("fp32, tf32, bf16, fp16 of a card beside the CPU", NO_CARD)
             return
         for precision, bound in BOUNDS.items():
-            if precision not in PRECISIONS:
-                report.not_run(f"{precision} beside the CPU", f"there is no --precision {precision}")
-                continue
             with report.failing(f"{precision} beside the CPU"):
                 (found,) = scores("gpu", precision)
                 report.at_most(f"{precision}, logits beside the CPU's", difference(found, logits), bound)
                 report.info(f"{precision}, same labels as the CPU", 100 * agreement(found, logits), "%")
-                if jobs.knows_flag("fused_attention"):
-                    (fused,) = scores("gpu", precision, flags=["--fused_attention"])
-                    report.at_most(f"{precision} with --fused_attention", difference(fused, logits), bound)
+                (fused,) = scores("gpu", precision, flags=["--fused_attention"])
+                report.at_most(f"{precision} with --fused_attention", difference(fused, logits), bound)
                 losses = learn("gpu", precision, 50, str(bench.folder("learnt")))
                 report.at_most(
                     f"{precision}, loss curve beside the CPU's",
@@ -94,7 +88,7 @@ def check(report: Report, bench: Bench) -> None:
 def check_products(report: Report, bench: Bench) -> None:
     """Whether fp32 is IEEE float32, and tf32 TF32, in each kind of product."""
     size = 2048 if bench.on_card else 512
-    kinds = [("fp32", "fp32")] + ([("tf32", "TF32")] if "tf32" in PRECISIONS and bench.on_card else [])
+    kinds = [("fp32", "fp32")] + ([("tf32", "TF32")] if bench.on_card else [])
     for precision, expected in kinds:
         with report.failing(f"products of --precision {precision}"):
             found = bench.call("product_errors", requested=bench.device, precision=precision, size=size)
