@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
@@ -55,8 +56,12 @@ def build(tokenizer, tmp_path):
 
 def test_processes_that_build_collect_nothing_of_the_process_that_has_the_gpu(build):
     class Counting(Method):
+        @functools.cached_property
+        def is_frozen(self):  # which takes a while to count
+            return gc.get_freeze_count() > 0 and os.getpid() != self.parent
+
         def encode(self, example):
-            return [{"input_ids": [1], "label": int(gc.get_freeze_count() > 0 and os.getpid() != self.parent)}]
+            return [{"input_ids": [1], "label": int(self.is_frozen)}]
 
     assert all(label == 1 for _, label in rows(build(Counting(), num_proc=2)))
     assert gc.get_freeze_count() == 0

@@ -116,10 +116,18 @@ def test_every_architecture_gives_again_what_it_gave(tmp_path, family, task_name
     np.testing.assert_array_equal(outputs(again, task_name), before)
 
 
+on_every_task = pytest.mark.parametrize(
+    ("family", "task_name"),
+    [
+        pytest.param(family, name, id=f"{family.model_type}-{name}")
+        for family in FAMILIES
+        for name in TASK_NAMES
+        if (family.model_type, name) not in NO_HEAD | WRONG
+    ],
+)
+
+
 def load_for_training(family: Family, task_name: str, folder: Path, dropout: float = 0.0) -> Any:
-    """A model of an architecture, or a skipped test where there is none for the task."""
-    if (family.model_type, task_name) in NO_HEAD | WRONG:
-        pytest.skip("refused")
     task = TASKS[task_name]
     return models.load_model(str(make_encoder(family, folder)), task, dropout, len(task.labels) or 4, training=True)
 
@@ -136,8 +144,7 @@ def batch_for(task_name: str) -> dict[str, Any]:
     return heads.to_tensors(arrays | (answers if task_name == "CMRC2018" else {"label": np.array([0, 1, 3])}))
 
 
-@pytest.mark.parametrize("task_name", TASK_NAMES)
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+@on_every_task
 def test_the_parameters_that_no_loss_depends_on_are_known(tmp_path, family, task_name):
     """They are those that get no gradient; a parameter left out would end training in several processes."""
     model, batch = load_for_training(family, task_name, tmp_path), batch_for(task_name)
@@ -158,8 +165,7 @@ def test_the_parameters_that_no_loss_depends_on_are_known(tmp_path, family, task
     assert heads.freeze_unused(model, head, batch) == []
 
 
-@pytest.mark.parametrize("task_name", TASK_NAMES)
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+@on_every_task
 def test_attention_in_one_operation_computes_the_same(tmp_path, family, task_name):
     model, batch = load_for_training(family, task_name, tmp_path), batch_for(task_name)
     if family.model_type not in CAN_BE_FUSED:
