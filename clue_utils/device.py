@@ -109,7 +109,7 @@ def _why_no_card(kind: str) -> str:
     """Why there is no card to compute on, and the remedy."""
     if _is_built_for(kind):
         return f"no card is visible; check {'CUDA' if kind == 'gpu' else 'XPU'}_VISIBLE_DEVICES"
-    remedy = "install requirements-gpu.txt as README.md says"
+    remedy = "bash scripts/setup_env.sh --cuda installs one with it"
     if kind == "xpu":
         remedy = "install paddlepaddle-xpu, from Paddle's own index, in the place of paddlepaddle"
     return f"the installed PaddlePaddle is built without {kind} support; {remedy}"

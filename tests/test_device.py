@@ -226,7 +226,7 @@ def test_another_device_than_asked_for_is_refused(install, second_of_two_ranks, 
 @pytest.mark.parametrize(
     ("kind", "requested", "line"),
     [
-        ("xpu", "gpu", "is built without gpu support; install requirements-gpu.txt"),
+        ("xpu", "gpu", "is built without gpu support; bash scripts/setup_env.sh --cuda installs one"),
         ("gpu", "xpu", "is built without xpu support; install paddlepaddle-xpu, "),
     ],
 )
