@@ -444,8 +444,8 @@ class Run:
     def resume(self, fields: JsonObject, step: int, checkpoint: Path | None = None) -> None:
         """Go back to the evaluations recorded at a step: later lines of the metrics log are dropped.
 
-        Where the best of all was a later one, the run has no best for now: the weights that are kept are that one's,
-        and it comes again.
+        Where the record tells of another best, the run has none for now: the weights that are kept are of a later
+        evaluation, which comes again.
 
         Args:
             fields: "history" and those of ``NO_EVALUATION``; "settings" of the run that recorded them, if known.
@@ -462,7 +462,7 @@ class Run:
         kept_step = self.fields.get("best_step")
         self.fields |= {name: fields[name] for name in ("history", *NO_EVALUATION)}
         evaluated = {entry["step"] for entry in self.fields["history"]}
-        if kept_step not in {None, *evaluated}:
+        if self.fields["best_step"] != kept_step:
             self.fields |= NO_EVALUATION
         path = self.folder / METRICS_FILE
         if ranks.is_first() and path.is_file():

@@ -540,13 +540,18 @@ def test_checkpoints_come_by_time_and_after_the_last_step(
 
 
 def test_the_weights_that_are_kept_are_those_of_the_best_on_record(tmp_path, clock):
-    """A run was killed after its best evaluation and goes on from before that, whose weights are in the folder."""
+    """A run was killed after its best evaluation, whose weights are in the folder, and goes on from before that.
+
+    It is killed once more before it comes to an evaluation.
+    """
     words, minute = (*SIX, "--checkpoint_minutes", "3"), clock(1.0)
     for reasons, accuracies, best, saved in ((("it is behind",), (0.4,), 4, [4]), ((), (0.4, 0.3), 4, [4])):
         folder = tmp_path / str(len(reasons))
         with pytest.raises(Killed):
             train(folder, *words, accuracies=(0.5, 0.6), on_step=minute, events={6: kill})
         assert Record.read(folder).score == 0.6 and checkpoints.find_latest(folder)[0].name == "checkpoint-3"
+        with pytest.raises(Killed):
+            train(folder, *words, on_step=minute, events={1: kill})
         found = train(folder, *words, accuracies=accuracies, reasons=reasons, on_step=minute)
         assert (found.run.fields["best_step"], found.saved) == (best, saved)
         assert [entry["accuracy"] for entry in found.history] == [0.5, *accuracies]
