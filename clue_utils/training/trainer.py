@@ -262,9 +262,9 @@ class ClueTrainer(Trainer):
             model=self.model, optimizer=self.optimizer, resume_from_checkpoint=checkpoint
         )
         self.optimizer.set_state_dict(broadcast_dp_optimizer(state))
-        ours = _read_json(Path(checkpoint), RUN_STATE_NAME, ("schedule", "scaler"))
-        self.lr_scheduler.step(ours["schedule"])
-        if self.do_grad_scaling:
+        ours = json.loads(Path(checkpoint, RUN_STATE_NAME).read_text(encoding="utf-8"))
+        self.lr_scheduler.step(ours.get("schedule", _step_of(Path(checkpoint))))  # earlier versions kept neither
+        if self.do_grad_scaling and ours.get("scaler"):
             self.scaler.load_state_dict(ours["scaler"])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

@@ -118,6 +118,26 @@ def test_half_precision_goes_on_with_its_scale_and_its_schedule(run, scalers, tm
     assert state["schedule"] == 11 and state["scaler"]["scale"] == [scalers[0]._init_loss_scaling / 2]
 
 
+def test_a_checkpoint_of_a_version_that_kept_no_schedule_is_gone_on_from(run, tmp_path, monkeypatch):
+    save = ClueTrainer._save_checkpoint
+
+    def cut_off(self, model, metrics=None):
+        if self.state.global_step == 12:
+            raise KeyboardInterrupt
+        save(self, model, metrics)
+
+    assert run("TNEWS", tmp_path / "unbroken", *TRAINING)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(ClueTrainer, "_save_checkpoint", cut_off)
+        assert run("TNEWS", tmp_path / "broken", *TRAINING)[0] == 130
+    path = tmp_path / "broken/checkpoint-8/run.json"
+    text = path.read_text()
+    path.write_text(json.dumps({name: json.loads(text)[name] for name in ("run", "losses")}))
+    assert run("TNEWS", tmp_path / "broken", *TRAINING)[0] == 0
+    path.write_text(text)
+    assert outcome(tmp_path / "broken") == outcome(tmp_path / "unbroken")
+
+
 @pytest.mark.parametrize("task", tasks.CLASSIFICATION_TASKS)
 def test_evaluation_and_prediction_are_the_plain_script_s(run, run_script, demo, tmp_path, task):
     common = ("--data_dir", demo / "data", "--device", "cpu", "--max_seq_length", 32)
