@@ -25,8 +25,10 @@ def main(argv: list[str] | None = None) -> None:
         print(f"no trial {number} among {len(trials)}")
         return
     # GPUs are those of the allocation; where there is none, the variable is unset and the node's must not be taken.
-    if "CUDA_VISIBLE_DEVICES" not in os.environ and os.environ.setdefault("DEVICE", "cpu") == "gpu":
-        raise UserError("DEVICE=gpu, but the job was given no GPU: pass --gres=gpu:N to sbatch")
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        os.environ["DEVICE"] = os.environ.get("DEVICE") or "cpu"
+        if os.environ["DEVICE"] == "gpu":
+            raise UserError("DEVICE=gpu, but the job was given no GPU: pass --gres=gpu:N to sbatch")
     if threads := os.environ.get("OMP_NUM_THREADS") or os.environ.get("SLURM_CPUS_PER_TASK"):
         os.environ["OMP_NUM_THREADS"] = threads
     plan = trial.make_plan(model, trials[int(number)], flags, trial.visible_gpus())

@@ -853,8 +853,9 @@ def test_a_job_of_a_slurm_array_runs_its_trial(place):
     assert place.call(slurm_job, *words, **slurm_0, DRY_RUN="1")[0] == 0 and not (place.folder / "others").exists()
     # Without GPUs in the allocation those of the node are not taken, nor hidden by what Paddle's launcher fails at.
     smi = place.put_nvidia_smi(TWO)
-    assert place.call(slurm_job, *words, **slurm_0, **smi)[0] == 0
-    assert place.done()[-1]["gpus"] is None and value_of(place.done()[-1]["words"], "--device") == "cpu"
+    for number, device in enumerate(({}, {"DEVICE": ""})):
+        assert place.call(slurm_job, *words, **(slurm_0 | smi | device | {"RESULTS_DIR": f"none {number}"}))[0] == 0
+        assert place.done()[-1]["gpus"] is None and value_of(place.done()[-1]["words"], "--device") == "cpu"
     assert place.call(slurm_job, *words, **slurm_0, **smi, DEVICE="gpu")[2].startswith("error: DEVICE=gpu, but the job")
     assert "no array" in place.call(slurm_job, *words, **slurm)[2]
     assert "no model given" in place.call(slurm_job, *words, SLURM_ARRAY_TASK_ID="2")[2]
