@@ -4,7 +4,8 @@
 Output and trial.log go to <results>/<model>/<task>/<learning rate>_<batch size>_<dropout>_<seed>. One line on standard
 output says how the trial ended; the exit status is 0 only if it is finished. Where memory runs out, the trial goes on
 with the --gradient_accumulation_steps that the script advises: the batch stays the same. The next trial of the task
-with that batch begins with them. Told to stop, a trial writes a checkpoint first, for which it has five minutes.
+with that batch begins with them. Told to stop, a trial writes a checkpoint first, for which it has five minutes (under
+Slurm what scripts/grid_search.slurm says).
 """
 
 from __future__ import annotations

@@ -135,12 +135,13 @@ class Report:
 
 
 def anonymous(text: str) -> str:
-    """A text as one line without this project's place, the home folder, the user's name and the machine's."""
+    """A text as one line without folders but the project's own, the user's name and the machine's."""
     with contextlib.suppress(Exception):  # a user without a name or a home
         places = {str(_TOP): ".", str(Path.home()): "~", os.path.expanduser("~"): "~"}
         for place in sorted(places, key=len, reverse=True):
             if len(place) > 1:
                 text = re.sub(rf"{re.escape(place)}(?![\w-])", places[place], text)
+    text = re.sub(r"(?<![\w.~/-])/(?:[^\s/:'\"()]+/)+", ".../", text)  # the folders of other paths
     names = {platform.node(): "<host>", platform.node().partition(".")[0]: "<host>"}
     with contextlib.suppress(Exception):
         names[getpass.getuser()] = "<user>"

@@ -62,6 +62,7 @@ from pathlib import Path
 from clue_utils.errors import UserError
 def check(report, bench):
     report.info("folder", f"{Path.home()}/data of {getpass.getuser()}")
+    report.info("other folder", "/data/a-firm/out/x: not there, 3 MB/s")
     report.fail("a run", f"{platform.node()}: {bench.scratch}: no such file")
     raise UserError(f"{getpass.getuser()}@{platform.node()}: {Path.home()} is full")
 """
@@ -173,6 +174,7 @@ def test_nobody_and_no_machine_is_named(run, tmp_path, monkeypatch):
         assert not re.search(rf"zhangsan|{re.escape(platform.node())}|{re.escape(str(TOP))}\b", text), path
     found = {check["name"]: check["value"] or check["note"] for check in outcome["checks"]}
     assert found["folder"] == "~/data of <user>"
+    assert found["other folder"] == ".../x: not there, 3 MB/s"
     assert found["a run"].startswith("<host>: ")
     assert found["the whole part"] == "error: <user>@<host>: ~ is full"
 
