@@ -60,7 +60,7 @@ class Search:
 
     def groups(self, num_gpus: int) -> list[list[str]]:
         """Groups of so many GPUs, or of all there are; a GPU that is left over is not used."""
-        size = min(num_gpus, 1 if any(map(trial.is_part, self.gpus)) else len(self.gpus))
+        size = min(num_gpus, trial.num_together(self.gpus))
         return [list(self.gpus[i : i + size]) for i in range(0, len(self.gpus) - size + 1, size)] if size else []
 
     def job(self, one: Trial) -> list[str]:

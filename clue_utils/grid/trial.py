@@ -120,6 +120,11 @@ def is_part(gpu: str) -> bool:
     return gpu.startswith("MIG-")
 
 
+def num_together(gpus: Sequence[str]) -> int:
+    """How many of the GPUs can share a batch: all, or one where there are parts of divided ones."""
+    return 1 if any(map(is_part, gpus)) else len(gpus)
+
+
 def number_as_nvidia_smi_does() -> None:
     """Have CUDA number the GPUs as nvidia-smi does, by their bus; it would begin with the fastest."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -199,8 +204,7 @@ def make_plan(model: str, trial: Trial, flags: Sequence[str], gpus: Sequence[str
         SystemExit: a mistyped flag, which is said.
     """
     given = settings.flags_of_trials(flags)
-    most = 1 if any(map(is_part, gpus)) else len(gpus)
-    number = settings.num_processes(trial.batch_size, max(1, min(trial.num_gpus, most)))
+    number = settings.num_processes(trial.batch_size, max(1, min(trial.num_gpus, num_together(gpus))))
     note = ""
     if gpus and number < trial.num_gpus:
         shares = f"{number} of them with {trial.batch_size // number} examples each, {trial.batch_size} in all"
@@ -335,9 +339,11 @@ def _num_micro_batches(plan: Plan) -> int:
     """Micro-batches that the flags ask for, or more where the trial or one beside it needed them to fit memory."""
     earlier = Record.read(plan.folder) or Record()
     needed = [plan.given[_MICRO_BATCHES], *_micro_batches_of(earlier)]
-    beside, _ = outcomes.read_trials(plan.folder.parent, TASKS[plan.trial.task])
-    for record in (outcome.record for outcome in beside if outcome.path != plan.folder):
-        if _is_as_large(record, plan):
+    trials, _ = outcomes.read_trials(plan.folder.parent, TASKS[plan.trial.task])
+    beside = [outcome.record for outcome in trials if outcome.path != plan.folder]
+    own = _settings(plan).hyper_parameters() if beside else {}
+    for record in beside:
+        if _is_as_large(record, plan, own):
             needed += _micro_batches_of(record)
     return max(int(micro_batches or 1) for micro_batches in needed)
 
@@ -346,9 +352,9 @@ def _micro_batches_of(record: Record) -> list[Any]:
     return [fields.get(_MICRO_BATCHES) for fields in (record.hyper_parameters, record.advice)]
 
 
-def _is_as_large(record: Record, plan: Plan) -> bool:
-    """Whether a process of a trial beside this one holds as much in memory at a time."""
-    own, there = _settings(plan).hyper_parameters(), record.hyper_parameters
+def _is_as_large(record: Record, plan: Plan, own: Mapping[str, Any]) -> bool:
+    """Whether a process of a trial beside this one, which has ``own`` settings, holds as much in memory at a time."""
+    there = record.hyper_parameters
     same = all(there.get(name, own[name]) == own[name] for name in _OF_MEMORY)
     on_gpu = str(record.fields.get("device", "gpu" if plan.gpus else "cpu")).startswith("gpu")
     return record.model == plan.model and same and on_gpu == bool(plan.gpus)

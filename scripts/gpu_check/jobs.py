@@ -46,8 +46,7 @@ class Bench:
     @property
     def num_cards(self) -> int:
         """Cards to use together; the parts of divided ones (MIG), which NCCL does not join, count as one."""
-        gpus = trial.visible_gpus() if self.on_card else ()
-        return len(gpus) if not any(map(trial.is_part, gpus)) else 1
+        return trial.num_together(trial.visible_gpus()) if self.on_card else 0
 
     @property
     def model(self) -> Path:
