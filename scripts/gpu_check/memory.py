@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import time
@@ -12,6 +11,7 @@ from typing import Any
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
 from clue_utils.tasks import TASKS
+from gpu_check import jobs
 from gpu_check.checks import Report
 from gpu_check.jobs import NO_CARD, TINY, Bench
 
@@ -94,7 +94,7 @@ def check_ladder(
         words = [trial.TOP / "scripts/run_trial.py", model, "TNEWS", 1e-4, batch_size, 0.1, 42, 1, "--", *flags]
         bench.run(words, **environment)
         (path,) = results.rglob("result.json")
-        parts = json.loads(path.read_text(encoding="utf-8"))["hyper_parameters"]["gradient_accumulation_steps"]
+        parts = jobs.result(path.parent)["hyper_parameters"]["gradient_accumulation_steps"]
         report.at_least("run_trial.sh finishes, with micro-batches", parts, 2)
 
 
