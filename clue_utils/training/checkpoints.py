@@ -76,6 +76,11 @@ def restore(checkpoint: Path, model: paddle.nn.Layer, optimizer: Any) -> None:
     optimizer.set_state_dict(state)
 
 
+def scaler_state(scaler: paddle.amp.GradScaler) -> JsonObject:
+    """State of a loss scaler in JSON's types, as its ``load_state_dict`` takes it; empty where it does not scale."""
+    return {name: getattr(value, "tolist", lambda v=value: v)() for name, value in scaler.state_dict().items()}
+
+
 def remove_all(folder: Path) -> None:
     """Remove the checkpoints of a run that is finished; those of PaddleNLP's Trainer are not ours."""
     for checkpoint in _folders(folder):

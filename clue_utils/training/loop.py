@@ -166,8 +166,7 @@ class TrainingState:
     def save(self) -> None:
         """Write a checkpoint if anything has changed since the newest, and the record."""
         if ranks.is_first() and self._saved != (self.step, self.is_due):
-            # In JSON's types; empty where losses are not scaled.
-            scaler = {k: getattr(v, "tolist", lambda v=v: v)() for k, v in self.scaler.state_dict().items()}
+            scaler = checkpoints.scaler_state(self.scaler)
             state = {"is_due": self.is_due, "run": self.run.state(), "scaler": scaler}
             checkpoints.save(self.run.folder, self.step, self.model, self.optimizer, state)
         self._saved, self._saved_at = (self.step, self.is_due), time.monotonic()

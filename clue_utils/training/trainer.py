@@ -26,7 +26,7 @@ from clue_utils.features.store import Features
 from clue_utils.files import os_errors, put, remove_folder, write_text_atomically
 from clue_utils.record import NO_EVALUATION, Run
 from clue_utils.strict_json import JsonObject
-from clue_utils.training.checkpoints import step_of
+from clue_utils.training.checkpoints import scaler_state, step_of
 from clue_utils.training.loop import step_seed
 from clue_utils.training.session import Dataset, Session
 from clue_utils.training.stopping import StopRequest
@@ -231,12 +231,11 @@ class ClueTrainer(Trainer):
             "logged_step": self._globalstep_last_logged,
             "unlogged": unlogged_loss,
         }
-        scaler = self.scaler.state_dict() if self.do_grad_scaling else {}
         state = {
             "run": self.session.run.state(),
             "losses": losses,
             "schedule": self.lr_scheduler.last_epoch,
-            "scaler": {name: getattr(value, "tolist", lambda v=value: v)() for name, value in scaler.items()},
+            "scaler": scaler_state(self.scaler) if self.do_grad_scaling else {},
         }
         text = json.dumps(state, ensure_ascii=False)
         (checkpoint / RUN_STATE_NAME).write_text(text, encoding="utf-8")
