@@ -173,7 +173,7 @@ def train(
     model, run = Tiny(first_weights()), Run("TNEWS", "accuracy", args, "cpu")
     model.eval()  # as it may be when it is loaded
     answers, verdicts = iter(accuracies), iter(reasons)
-    seen = SimpleNamespace(micro_batches=[], draws=[], saved=[], events=[], run=run)
+    seen = SimpleNamespace(micro_batches=[], draws=[], saved=[], told=[], events=[], run=run)
 
     def compute_loss(layer: paddle.nn.Layer, batch: dict[str, paddle.Tensor]) -> paddle.Tensor:
         assert layer.training
@@ -187,13 +187,17 @@ def train(
         on_evaluation()
         return {"loss": 1.0, "accuracy": next(answers, 0.5)}
 
+    def save_best() -> None:
+        seen.saved.append(run.fields["best_step"])
+        seen.told.append(Record.read(folder).score)
+
     job = Job(
         model,
         replace(HEADS["classification"], loss=compute_loss),
         FEATURES,
         collate,
         evaluate,
-        save_best=lambda: seen.saved.append(run.fields["best_step"]),
+        save_best=save_best,
         **({"reason_to_stop": lambda: next(verdicts)} if reasons else {}),
         watch=lambda *event: seen.events.append(event),
     )
@@ -402,6 +406,7 @@ def test_the_best_evaluation_is_kept_and_the_first_of_equals(tmp_path, caplog):
     with caplog.at_level("INFO", logger="clue_utils"):
         found = train(tmp_path / "kept", *words.split(), accuracies=accuracies)
     assert found.saved == [1, 2, 5]
+    assert found.told == [0.25, 0.5, 0.75]  # the record tells of the best before its weights are written
     assert "best accuracy: 0.7500 at step 5" in caplog.messages
     assert [entry["accuracy"] for entry in found.history] == list(accuracies)
     assert train(tmp_path / "none", *words.split(), "--save_best_model", "false", accuracies=accuracies).saved == []
