@@ -6,7 +6,6 @@ Each job runs ``scripts/run_trial.sh``; what ended how is read from the trials' 
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import platform
 import shlex
@@ -106,15 +105,20 @@ def require_hosts(hosts: Path, gpus: Sequence[str]) -> None:
     if gpus:
         variables = f"PYTHONPATH={shlex.quote(str(trial.TOP))} CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"
         check += f" && {variables} {python} {shlex.quote(str(trial.USE_GPU))} 2>&1"
-    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as joblog:
-        words = ["parallel", "--will-cite", "--nonall", "--sshloginfile", str(hosts), "--joblog", joblog.name]
-        words += ["--timeout", "300" if gpus else "60", check]
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-        rows = list(csv.DictReader(joblog, delimiter="\t", quoting=csv.QUOTE_NONE))
-    if done.returncode:
-        bad = ", ".join(row["Host"] for row in rows if (row["Exitval"], row["Signal"]) != ("0", "0"))
+    logins = [line.strip() for line in hosts.read_text(encoding="utf-8").splitlines()]
+    logins = [login for login in logins if login and not login.startswith("#")]
+    words = ["parallel", "--will-cite", "-N0", "--timeout", "300" if gpus else "60", "-S"]
+    # One program a host: that of all hosts at once (--nonall) ends with 0 where it is itself killed.
+    asked = [
+        subprocess.Popen([*words, login, check, ":::", ""], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        for login in logins
+    ]
+    said = [process.communicate()[0] for process in asked]
+    bad = [(login, text) for login, text, process in zip(logins, said, asked, strict=True) if process.returncode]
+    if bad:
         lacks = "cannot be reached, or lacks this folder, the project or its Python"
-        raise UserError(f"--hosts {hosts}: {trial.reason_of(done.stdout) or lacks}: {bad}")
+        reason = next(filter(None, (trial.reason_of(text) for _, text in bad)), lacks)
+        raise UserError(f"--hosts {hosts}: {reason}: {', '.join(login for login, _ in bad)}")
 
 
 def run(search: Search) -> int:
