@@ -89,6 +89,11 @@ class Search:
         ]
 
 
+def _environment() -> dict[str, str]:
+    """The environment of parallel: bash reads its jobs, not the user's shell, whatever that is and if it is known."""
+    return os.environ | {"PARALLEL_SHELL": shutil.which("bash") or "/bin/bash"}
+
+
 def require_parallel() -> None:
     """Raise UserError, which names the remedy, where GNU parallel is not installed."""
     if not shutil.which("parallel"):
@@ -105,14 +110,13 @@ def require_hosts(hosts: Path, gpus: Sequence[str]) -> None:
     if gpus:
         variables = f"PYTHONPATH={shlex.quote(str(trial.TOP))} CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"
         check += f" && {variables} {python} {shlex.quote(str(trial.USE_GPU))} 2>&1"
-    logins = [line.strip() for line in hosts.read_text(encoding="utf-8").splitlines()]
-    logins = [login for login in logins if login and not login.startswith("#")]
+    # As parallel reads it: bytes of any kind; this machine where the file names none.
+    lines = hosts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    logins = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")] or [":"]
     words = ["parallel", "--will-cite", "-N0", "--timeout", "300" if gpus else "60", "-S"]
-    # One program a host: that of all hosts at once (--nonall) ends with 0 where it is itself killed.
-    asked = [
-        subprocess.Popen([*words, login, check, ":::", ""], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-        for login in logins
-    ]
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "env": _environment()}
+    # One program a host, whose exit status is that host's.
+    asked = [subprocess.Popen([*words, login, check, ":::", ""], text=True, **streams) for login in logins]
     said = [process.communicate()[0] for process in asked]
     bad = [(login, text) for login, text, process in zip(logins, said, asked, strict=True) if process.returncode]
     if bad:
@@ -149,12 +153,10 @@ def run(search: Search) -> int:
 
 def _run_jobs(words: list[str], jobs: Sequence[list[str]], progress: _Progress) -> list[int]:
     """Have GNU parallel run jobs and show the lines they print; return the signals that ended that."""
-    # bash rather than the user's shell, whatever that is, reads them.
-    variables = os.environ | {"PARALLEL_SHELL": shutil.which("bash") or "/bin/bash"}
     with tempfile.TemporaryFile("w+") as file:
         file.write("".join(f"{shlex.join(job)}\0" for job in jobs))
         file.seek(0)
-        streams: dict[str, Any] = {"stdin": file, "stdout": subprocess.PIPE, "env": variables}
+        streams: dict[str, Any] = {"stdin": file, "stdout": subprocess.PIPE, "env": _environment()}
         with trial.child(words, lambda process: process.send_signal(signal.SIGINT), **streams) as (process, signals):
             for line in process.stdout or ():
                 progress.show(line.rstrip("\n"))

@@ -158,7 +158,9 @@ class Place:
         python = folder / "python"
         python.write_text(PYTHON.format(python=sys.executable, fakes=folder))
         python.chmod(0o755)
-        kept = {name: value for name, value in os.environ.items() if not re.match("CUDA|OMP|SLURM|PARALLEL", name)}
+        # Without SHELL, as a scheduler may start it, parallel would run nothing on another host and end with 0.
+        unset = re.compile("CUDA|OMP|SLURM|PARALLEL|SHELL$")
+        kept = {name: value for name, value in os.environ.items() if not unset.match(name)}
         self.environment = kept | {"PYTHON": str(python), "FAKE_CALLS": str(self.calls)}
         self.environment["XDG_RUNTIME_DIR"] = str(folder)  # where the locks of GPUs are
         self._run_script = run_script
@@ -708,6 +710,12 @@ def test_hosts_run_trials_as_this_machine_does(place, tmp_path):
     (place.folder / "hosts").write_text("# ours\n1/one\n\ndown\n")
     status, out, err = place.call(grid_search, *words, PATH=path)
     assert status == 2 and out == "" and err.endswith("lacks this folder, the project or its Python: down\n")
+    (place.folder / "hosts").write_bytes(b"down \xff\n")  # whatever is in the file goes to parallel as it is
+    status, out, err = place.call(grid_search, *words, PATH=path)
+    assert status == 2 and out == "" and err.startswith("error: --hosts hosts: ") and err.count("\n") == 1
+    (place.folder / "hosts").write_text("# none\n")  # this machine, which is asked as any
+    status, out, err = place.call(grid_search, *on_gpus, PATH=path, FAKE_REASON="no kernel for it")
+    assert (status, out, err) == (2, "", "error: --hosts hosts: no kernel for it: :\n")
 
 
 @needs_parallel
@@ -809,6 +817,14 @@ def test_a_pruned_search_takes_the_trials_of_a_task_in_a_random_order(place):
     )
     assert pruned == again != grid and sorted(pruned) == sorted(grid)
     assert [line.split()[0] for line in pruned] == [line.split()[0] for line in grid]
+
+
+def test_adapters_want_learning_rates_of_their_own(place):
+    words = ("m", "--tasks", "C3", "--dry_run", "--", "--lora_rank", "8")
+    status, _, error = place.call(grid_search, *words)
+    assert status == 2 and error.count("\n") == 1 and "pass --learning_rates, such as 1e-04 3e-04" in error
+    assert place.call(grid_search, "m", "--learning_rates", "1e-4", *words[1:])[0] == 0
+    assert place.call(grid_search, *words[:-1], "0")[0] == 0
 
 
 def test_a_dry_run_lists_the_trials(place):
