@@ -1,0 +1,1 @@
+"""Encoders and heads that PaddleNLP has none of, or that it computes otherwise than they were published."""
