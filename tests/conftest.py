@@ -135,6 +135,18 @@ def tokenizer(demo: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Kind, one of ``tiny_tokenizers.KINDS`` -> a tokenizer of that kind."""
+    import functools
+
+    import tiny_tokenizers
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_tokenizers.train(folder)
+    return functools.cache(lambda kind: tiny_tokenizers.make(kind, folder))
+
+
+@pytest.fixture(scope="session")
 def run_script() -> Callable[..., tuple[int, str, str]]:
     """Run a script's ``main(argv)`` in this process as the command line would: (status, standard output, error)."""
     import contextlib

@@ -150,12 +150,15 @@ def bert_hidden_states(
     act: str = "gelu",
     epsilon: float = 1e-12,
     norm_first: bool = False,
+    max_distance: int = 0,
 ) -> np.ndarray:
     """Last hidden states float64 [batch, length, hidden] of ids and mask [batch, length], segments all 0.
 
     Args:
         norm_first: each block is normalised before it and not after, and what is called the embeddings' normalisation
             comes last.
+        max_distance: NeZha's (Wei et al., 2019): each distance up to it has a vector of sines and cosines, which is
+            added to keys and values.
     """
     w = {name.removeprefix(prefix): value.astype(np.float64) for name, value in weights.items()}
 
@@ -171,17 +174,25 @@ def bert_hidden_states(
     def heads(x: np.ndarray) -> np.ndarray:
         return x.reshape(batch, length, HEADS, -1).transpose(0, 2, 1, 3)
 
+    size = HIDDEN // HEADS
+    apart = np.clip(np.arange(length) - np.arange(length)[:, None], -max_distance, max_distance) + max_distance
+    angles = apart[..., None] / 10000 ** (2 * np.arange(size // 2) / size)
+    # [length, length, size]
+    distances = np.stack([np.sin(angles), np.cos(angles)], -1).reshape(length, length, size) * bool(max_distance)
+
     def attend(x: np.ndarray, layer: str) -> np.ndarray:
         query, key, value = (heads(linear(x, f"{layer}attention.self.{part}")) for part in ("query", "key", "value"))
-        scores = query @ key.swapaxes(-1, -2) / np.sqrt(HIDDEN / HEADS) + np.where(mask, 0, -1e9)[:, None, None]
-        attended = (softmax(scores, -1) @ value).transpose(0, 2, 1, 3).reshape(x.shape)
-        return linear(attended, f"{layer}attention.output.dense")
+        scores = query @ key.swapaxes(-1, -2) + np.einsum("bhid,ijd->bhij", query, distances)
+        shares = softmax(scores / np.sqrt(size) + np.where(mask, 0, -1e9)[:, None, None], -1)
+        attended = shares @ value + np.einsum("bhij,ijd->bhid", shares, distances)
+        return linear(attended.transpose(0, 2, 1, 3).reshape(x.shape), f"{layer}attention.output.dense")
 
     def feed(x: np.ndarray, layer: str) -> np.ndarray:
         return linear(ACTIVATIONS[act](linear(x, f"{layer}intermediate.dense")), f"{layer}output.dense")
 
-    x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][:length]
-    x = x + w["embeddings.token_type_embeddings.weight"][0]
+    x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.token_type_embeddings.weight"][0]
+    if "embeddings.position_embeddings.weight" in w:
+        x = x + w["embeddings.position_embeddings.weight"][:length]
     if "embeddings.task_type_embeddings.weight" in w:
         x = x + w["embeddings.task_type_embeddings.weight"][0]
     if not norm_first:
@@ -361,6 +372,19 @@ def make_published() -> dict[str, Published]:
         {},
         rename(with_pretraining_heads(bert, position_ids=POSITIONS), *_MEGATRON),
         *(bert, {"act": "gelu_new", "norm_first": True}),
+    )
+
+    nezha = {name: value for name, value in make_weights("nezha.").items() if "position_embeddings" not in name}
+    table = "attention.self.relative_positions_encoding.positions_encoding"
+    tables = {f"nezha.encoder.layer.{i}.{table}": np.ones((8, 8, 4), np.float32) for i in range(LAYERS)}
+    published["sijunhe/nezha-cn-base"] = Published(
+        make_config(
+            **{"model_type": "nezha", "architectures": ["NezhaForPreTraining"], "max_relative_position": 5},
+            **{"classifier_dropout": 0.1, "embedding_size": HIDDEN, "use_cache": True, "bos_token_id": 2},
+        ),
+        {},
+        with_pretraining_heads(nezha, "nezha.") | tables,
+        *(nezha, {"prefix": "nezha.", "max_distance": 5}),
     )
 
     narrow = make_weights(embedding=8)

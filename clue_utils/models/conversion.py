@@ -7,6 +7,7 @@ prefixes that wrappers such as DataParallel put before every name.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -24,10 +25,23 @@ _OLDER = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm
 
 
 class Origin(NamedTuple):
-    """A tensor of the checkpoint, and whether it lies the other way round."""
+    """Where a parameter takes its numbers from.
+
+    Attributes:
+        name: of the tensor in the checkpoint.
+        transposed: the parameter is the tensor's transpose: the matrix of a linear layer in PyTorch.
+        flattened: all dimensions of the tensor but the first are one of the parameter: a table of images, a convolution
+            over single tokens.
+    """
 
     name: str
     transposed: bool
+    flattened: bool = False
+
+
+def may_be_missing(name: str) -> bool:
+    """Whether a checkpoint may lack a parameter of the encoder: the pooler's, which fine-tuning can begin anew."""
+    return re.search(r"\bpooler\.", name) is not None
 
 
 def unwrapped(names: Iterable[str]) -> dict[str, str]:
@@ -41,7 +55,7 @@ def unwrapped(names: Iterable[str]) -> dict[str, str]:
 def find_origins(model: paddle.nn.Layer, family: Family, weights: Weights) -> tuple[dict[str, Origin], bool]:
     """Where every parameter that the checkpoint has numbers for takes them from, whatever their shape.
 
-    The names decide whether PyTorch or Paddle wrote them, since files do not always say.
+    Shapes and names decide whether PyTorch or Paddle wrote them, since files do not always say.
 
     Returns:
         Parameter -> its origin; whether the checkpoint is PyTorch's.
@@ -52,8 +66,15 @@ def find_origins(model: paddle.nn.Layer, family: Family, weights: Weights) -> tu
     paddles = _as_paddle(model, family, weights)
     torchs = _as_torch(model, family, weights) if family.torch_prefix else {}
     prefix = f"{model.base_model_prefix}."
-    explained = [sum(name.startswith(prefix) for name in origins) for origins in (paddles, torchs)]
-    is_torch = weights.format == "pt" if explained[0] == explained[1] else explained[0] < explained[1]
+    shapes = {name: list(value.shape) for name, value in model.named_parameters() if name.startswith(prefix)}
+
+    def explained(origins: dict[str, Origin]) -> tuple[int, int]:
+        """Parameters of the encoder that are there: in the shape that they should have, and in any."""
+        found = [name for name in shapes if name in origins]
+        return sum(stored_shape(origins[name], weights.shapes) == shapes[name] for name in found), len(found)
+
+    of_paddle, of_torch = explained(paddles), explained(torchs)
+    is_torch = weights.format == "pt" if of_paddle == of_torch else of_paddle < of_torch
     return (torchs, True) if is_torch else (paddles, False)
 
 
@@ -76,10 +97,11 @@ def _as_torch(model: paddle.nn.Layer, family: Family, weights: Weights) -> dict[
     names = unwrapped(weights.shapes)
     is_bare = not any(name.startswith(theirs) for name in names)
     is_span = type(model).__name__.endswith("ForQuestionAnswering")
+    of_other_kinds = "classifier." if is_span and family.torch_spans != "classifier" else "qa_outputs."
     by_target: dict[str, str] = {}
     for name, source in names.items():
-        if name.startswith("classifier." if is_span else "qa_outputs."):
-            continue  # the head of another kind of task
+        if name.startswith(of_other_kinds):
+            continue
         renamed = name
         for old, new in (*_OLDER, *family.renames):
             renamed = renamed.replace(old, new)
@@ -91,11 +113,21 @@ def _as_torch(model: paddle.nn.Layer, family: Family, weights: Weights) -> dict[
         by_target[renamed] = source
         if is_bare:
             by_target.setdefault(ours + renamed, source)
-    linear = {f"{name}.weight" for name, layer in model.named_sublayers() if isinstance(layer, paddle.nn.Linear)}
-    return {name: Origin(by_target[name], name in linear) for name, _ in model.named_parameters() if name in by_target}
+    linear = {
+        f"{name}.weight"
+        for name, layer in model.named_sublayers()
+        if isinstance(layer, paddle.nn.Linear) and getattr(layer, "is_turned_in_pytorch", True)
+    }
+    return {
+        name: Origin(by_target[name], name in linear, len(weights.shapes[by_target[name]]) > parameter.ndim == 2)
+        for name, parameter in model.named_parameters()
+        if name in by_target
+    }
 
 
 def stored_shape(origin: Origin, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
     """The shape of a tensor as the model would take it."""
     shape = list(shapes[origin.name])
+    if origin.flattened:
+        shape = [shape[0], math.prod(shape[1:])]
     return shape[::-1] if origin.transposed else shape

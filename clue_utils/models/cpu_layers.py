@@ -35,23 +35,33 @@ class Linear(paddle.nn.Linear):
         return _LinearFunction.apply(x, self.weight, self.bias)
 
 
+Gradients = tuple[paddle.Tensor | None, paddle.Tensor | None, paddle.Tensor | None]
+
+
+def _are_asked(*inputs: paddle.Tensor) -> list[bool]:
+    """Whether there is to be a gradient of each; Paddle wants None for the others."""
+    return [not each.stop_gradient for each in inputs]
+
+
 class _LinearFunction(paddle.autograd.PyLayer):
     """x [..., in], weight [in, out], bias [out] -> x @ weight + bias [..., out]"""
 
     @staticmethod
     def forward(context: Any, x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor) -> paddle.Tensor:
         context.save_for_backward(x, weight)
+        context.asked = _are_asked(x, weight, bias)
         return paddle.matmul(x, weight).add_(bias)
 
     @staticmethod
-    def backward(context: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+    def backward(context: Any, gradient: paddle.Tensor) -> Gradients:
         x, weight = context.saved_tensor()
+        by_x, by_weight, by_bias = context.asked
         rows = gradient.reshape([-1, gradient.shape[-1]])
         ones = paddle.ones([1, rows.shape[0]], rows.dtype)
         return (
-            paddle.matmul(gradient, weight, transpose_y=True),
-            paddle.matmul(x.reshape([-1, x.shape[-1]]), rows, transpose_x=True),
-            paddle.matmul(ones, rows).flatten(),
+            paddle.matmul(gradient, weight, transpose_y=True) if by_x else None,
+            paddle.matmul(x.reshape([-1, x.shape[-1]]), rows, transpose_x=True) if by_weight else None,
+            paddle.matmul(ones, rows).flatten() if by_bias else None,
         )
 
 
@@ -79,12 +89,13 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
         context: Any, x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, epsilon: float
     ) -> paddle.Tensor:
         context.save_for_backward(x, weight)
-        context.epsilon = epsilon
+        context.epsilon, context.asked = epsilon, _are_asked(x, weight, bias)
         return F.layer_norm(x, weight.shape, weight, bias, epsilon)
 
     @staticmethod
-    def backward(context: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+    def backward(context: Any, gradient: paddle.Tensor) -> Gradients:
         x, weight = context.saved_tensor()
+        asks_x, asks_weight, asks_bias = context.asked
         size = weight.shape[0]
         rows, gradients = x.reshape([-1, size]), gradient.reshape([-1, size])
         # Products with these are means over a row and sums over the rows, several times as fast as the reductions.
@@ -92,9 +103,15 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
         centred = rows - rows @ mean
         scale = paddle.rsqrt((centred * centred) @ mean + context.epsilon)
         normalised = centred.multiply_(scale)
-        inner = gradients * weight
-        by_x = (inner - inner @ mean - normalised * ((inner * normalised) @ mean)).multiply_(scale)
-        return by_x.reshape(x.shape), (ones @ (gradients * normalised)).flatten(), (ones @ gradients).flatten()
+        by_x = None
+        if asks_x:
+            inner = gradients * weight
+            by_x = (inner - inner @ mean - normalised * ((inner * normalised) @ mean)).multiply_(scale).reshape(x.shape)
+        return (
+            by_x,
+            (ones @ (gradients * normalised)).flatten() if asks_weight else None,
+            (ones @ gradients).flatten() if asks_bias else None,
+        )
 
 
 class TransformerEncoder(paddle.nn.TransformerEncoder):

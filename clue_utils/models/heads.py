@@ -34,7 +34,8 @@ def to_tensors(batch: Batch) -> Tensors:
 
 
 @functools.cache
-def _parameters(forward: Callable[..., object]) -> frozenset[str]:
+def parameter_names(forward: Callable[..., object]) -> frozenset[str]:
+    """What a method takes."""
     return frozenset(inspect.signature(forward).parameters)
 
 
@@ -42,7 +43,7 @@ def input_names(model: paddle.nn.Layer) -> list[str]:
     """What the model takes of a batch: segments only where it has more than one kind of them."""
     model = getattr(model, "_layers", model)  # of a DataParallel
     has_segments = getattr(model.config, "type_vocab_size", 2) > 1
-    accepted = _parameters(type(model).forward)
+    accepted = parameter_names(getattr(model, "encoder_class", type(model)).forward)  # a generic head takes more
     return [name for name in _MODEL_INPUTS if name in accepted and (has_segments or name != "token_type_ids")]
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from clue_utils.errors import UserError, shorten, show
+from clue_utils.errors import UserError, is_out_of_memory, shorten, show
 from clue_utils.files import put, scratch
+from clue_utils.models import lora
 from clue_utils.models import source as sources
-from clue_utils.models.config import encoder_settings, family_of, read_config
-from clue_utils.models.conversion import Origin, find_origins, stored_shape, unwrapped
+from clue_utils.models.config import Config, encoder_settings, family_of, read_config, with_common_names
+from clue_utils.models.conversion import Origin, find_origins, may_be_missing, stored_shape, unwrapped
 from clue_utils.models.families import FAMILIES, Family
-from clue_utils.models.heads import CHOICES, HEADS, to_tensors
+from clue_utils.models.heads import CHOICES, HEADS, input_names, to_tensors
+from clue_utils.models.lora import Lora
 from clue_utils.models.source import Source
 from clue_utils.models.tokenizer import num_ids
 from clue_utils.record import WEIGHTS_FILE, Record
@@ -37,21 +39,26 @@ _EPSILON = "clue_layer_norm_eps"
 _TOLERANCE = 1e-3
 
 
-def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, training: bool) -> paddle.nn.Layer:
+def load_model(
+    name_or_path: str, task: Task, dropout: float, num_outputs: int, training: bool, lora_rank: int = 0
+) -> paddle.nn.Layer:
     """Load the encoder with the task's head.
 
     Every parameter of the encoder must come from the checkpoint, but for the pooler where it is to be trained. The
-    logits of two rows of different length must not depend on each other's presence.
+    logits of two rows of different length must not depend on each other's presence. A checkpoint of adapters is loaded
+    with the model that they stand on.
 
     Args:
-        dropout: probability for every dropout of encoder (hidden and attention) and head.
+        dropout: probability, for what is dropped of hidden states and attention, and before the classifier. What a
+            configuration has for activations (``act_dropout``) stays as it is.
         num_outputs: classes of a classifier, choices of a question; not used for spans.
         training: a head that is missing or of another shape is then drawn anew; otherwise it is refused, since its
             predictions would be noise.
+        lora_rank: of the adapters that are to be trained in the place of the encoder, see ``lora``; 0: all of it is.
 
     Raises:
-        UserError: no such model, files that are not what they should be, an architecture without such a head, or a
-            head that does not fit and ``training`` is false.
+        UserError: no such model, files that are not what they should be, an architecture without such a head, a head
+            that does not fit and ``training`` is false, or adapters of another rank.
     """
     trained_on = record.task if (record := Record.read(name_or_path)) else None
     if not training and trained_on not in (None, task.name):
@@ -60,36 +67,62 @@ def load_model(name_or_path: str, task: Task, dropout: float, num_outputs: int, 
             "checkpoint fine-tuned for that, or fine-tune this one with --do_train"
         )
     source = sources.find(name_or_path)
-    family = _family_of(source)
-    model = _build(source, family, task, dropout, num_outputs)
-    origins, is_torch = find_origins(model, family, source.weights)
-    _check_encoder(source, family, model, origins, training)
-    if not training:
-        _refuse_shifted_positions(source, family)
+    adapters = lora.of_config(source.config)
+    base = _find_base(source.config, adapters) if adapters else source
+    family = family_of(base.config, unwrapped(base.weights.shapes))
+    model = _build(base, family, task, dropout, num_outputs)
+    origins, is_torch = find_origins(model, family, base.weights)
+    _check_encoder(base, family, model, origins, training and not adapters)
     order, keeps_head = None, _is_head_of(task, source)
     if keeps_head and task.kind == "classification":
         order, keeps_head = _class_order(source, task, training)
-    drawn = _fill(source, model, origins, order, keeps_head)
+    if adapters:
+        _fill(base, model, origins, None, False)
+        drawn = _fill_adapters(source, base, family, model, adapters, dropout, order, keeps_head)
+    else:
+        if not training:
+            _refuse_shifted_positions(source, family)
+        drawn = _fill(source, model, origins, order, keeps_head)
     lost = [name for name in drawn if task.kind != "span" or "pooler" not in name]  # a pooler that spans do not use
     if lost and not training:
         raise UserError(
             f"{name_or_path} has no trained head for {task.name} ({', '.join(lost[:4])} missing, or of another task): "
             "name the folder of a fine-tuned checkpoint, or fine-tune this one with --do_train"
         )
-    _set_epsilon(source, model, is_torch)
+    if not training and not adapters and task.kind != "span":
+        _refuse_other_parts(source, model, origins)
+    _set_epsilon(base, family, model, is_torch)
+    if family.complete:
+        family.complete(getattr(model, model.base_model_prefix), base.weights)
     _check_rows(source, family, model, task)
+    if training:
+        _choose_what_is_trained(source, family, model, adapters, lora_rank, dropout)
     return model
 
 
-def require_architecture(name_or_path: str) -> None:
-    """Refuse a folder whose config.json names an architecture that is not supported, before more of it is read.
+def require_architecture(name_or_path: str, output_dir: str | None = None) -> None:
+    """Refuse an architecture that is not supported, by a folder's config.json or PaddleNLP's name of the model.
+
+    Args:
+        output_dir: the folder that a run is to train in, which would lose the base of the model's adapters there.
 
     Raises:
-        UserError: it does, or it has no such file.
+        UserError: it is not, or the folder has no such file; or the base of a checkpoint of adapters is not to be had,
+            or is ``output_dir``.
     """
-    with sources.unshadowed(name_or_path) as folder:
-        if os.path.isdir(folder):
-            family_of(read_config(Path(folder)), set())
+    with sources.unshadowed(name_or_path) as source:
+        if not os.path.isdir(source):
+            sources.refuse_unsupported(source)
+            return
+        config = read_config(Path(source))
+        family_of(config, ())
+    if adapters := lora.of_config(config):
+        if output_dir and os.path.realpath(adapters.base) == os.path.realpath(output_dir):
+            raise UserError(
+                f"--output_dir {output_dir} is the model that the adapters of {name_or_path} stand on, which training "
+                "would replace: choose another"
+            )
+        _find_base(config, adapters)
 
 
 def check_fit(model: paddle.nn.Layer, tokenizer: Any, max_seq_length: int) -> None:
@@ -105,18 +138,35 @@ def check_fit(model: paddle.nn.Layer, tokenizer: Any, max_seq_length: int) -> No
     if num_ids(tokenizer) > model.config.vocab_size:
         raise UserError(
             f"the tokenizer knows {num_ids(tokenizer)} tokens but the model embeds {model.config.vocab_size}: "
-            "vocab.txt and weights are not of one model"
+            "the files of the tokenizer and the weights are not of one model"
+        )
+
+
+def check_segments(model: paddle.nn.Layer, num_segments: int) -> None:
+    """Refuse a tokenizer that numbers more segments than the model embeds.
+
+    Raises:
+        UserError: it does, and the model takes them. (XLNet compares segments and embeds none: any number will do.)
+    """
+    embedded = getattr(model.config, "type_vocab_size", num_segments)
+    if "token_type_ids" in input_names(model) and embedded < num_segments:
+        raise UserError(
+            f"the tokenizer numbers {num_segments} segments but the model embeds {embedded}: "
+            "tokenizer_config.json and weights are not of one model"
         )
 
 
 def _num_positions(model: paddle.nn.Layer, family: Family) -> int:
     """How many tokens a sequence can have."""
-    positions: int = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
-    return positions - family.first_position(model.config)
+    name = family.setting_names.get("max_position_embeddings", "max_position_embeddings")
+    positions: int = getattr(model.config, name, None) or sys.maxsize
+    return positions - family.first_position(model.config) if positions > 0 else sys.maxsize  # XLNet: -1
 
 
 def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
     """Save weights (safetensors), configuration and tokenizer into ``folder``.
+
+    Of a model with adapters, the weights of the base are left out.
 
     All files are written in a folder of their own first and then moved into place, so that an interrupted save leaves
     the earlier checkpoint whole.
@@ -124,7 +174,9 @@ def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with scratch(folder / "model") as written:
         written.mkdir()
-        model.save_pretrained(str(written), safe_serialization=True)
+        model.save_pretrained(
+            str(written), safe_serialization=True, state_dict=lora.own_state(model), max_shard_size=sys.maxsize
+        )
         tokenizer.save_pretrained(str(written))
         # The weights last: they are what says that a checkpoint is there.
         for path in sorted(written.iterdir(), key=lambda path: path.name == WEIGHTS_FILE):
@@ -134,24 +186,9 @@ def save_model(model: paddle.nn.Layer, tokenizer: Any, folder: Path) -> None:
 # --- which architecture, and its model with random weights --------------------------------------------------------
 
 
-def _family_of(source: Source) -> Family:
-    names = unwrapped(source.weights.shapes)
-    family = family_of(source.config, {name.partition(".")[0] for name in names})
-    # hfl's Chinese RoBERTa is BERT trained longer: PaddleNLP keeps it under the name of RoBERTa, whose positions begin
-    # after the padding's id, where these begin at 0. In PyTorch's form it is called "bert", and RoBERTa is RoBERTa.
-    is_torch = any("LayerNorm" in name for name in names)
-    if family.model_type == "roberta" and not is_torch and source.config.values.get("pad_token_id", 0) == 0:
-        return next(family for family in FAMILIES if family.model_type == "bert")
-    if family.model_type == "roberta" and is_torch:
-        source.config.values.setdefault("pad_token_id", 1)  # Hugging Face's default, where PaddleNLP has 0
-    return family
-
-
 def _build(source: Source, family: Family, task: Task, dropout: float, num_outputs: int) -> paddle.nn.Layer:
     """The model with every weight drawn at random."""
-    head_class = family.head_class(task.kind)
-    if head_class is None:
-        raise UserError(f"{source.name}: {family.model_type} has no head for {task.name}; take another model for it")
+    head_class = family.head_class(task.kind, unwrapped(source.weights.shapes))
     if source.weights.format == "pt" and not family.torch_prefix:
         raise UserError(
             f"{source.weights.files[0]}: {family.model_type} cannot be read in PyTorch's form; take PaddleNLP's "
@@ -159,10 +196,12 @@ def _build(source: Source, family: Family, task: Task, dropout: float, num_outpu
         )
     settings = encoder_settings(source.config, family)
     _check_sizes(source, family, settings)
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-        settings[name] = dropout
-    if "classifier_dropout_prob" in inspect.signature(family.base_class.config_class.__init__).parameters:
-        settings["classifier_dropout_prob"] = dropout
+    config_class = family.base_class.config_class
+    known = inspect.signature(config_class.__init__).parameters
+    settings["classifier_dropout"] = dropout  # of the generic head too
+    for name in known:
+        if "dropout" in name and not name.startswith("act"):  # those after activations stay as they are
+            settings[name] = dropout
     if task.kind == "classification":
         settings["id2label"] = dict(enumerate(task.labels))
         settings["label2id"] = {label: i for i, label in enumerate(task.labels)}
@@ -172,10 +211,11 @@ def _build(source: Source, family: Family, task: Task, dropout: float, num_outpu
     if activation == "gelu_new" and family.is_transformer_encoder:
         settings["hidden_act"] = "gelu"  # Paddle's layers know no other
     try:
-        model = head_class(family.base_class.config_class(**settings))
+        model = head_class(config_class(**settings))
     except Exception as error:  # whatever PaddleNLP makes of settings that do not go together
-        reason = shorten(" ".join(str(error).split()), 120)
-        raise source.config.error(f"no {family.model_type} can be made with these settings ({reason})") from error
+        if is_out_of_memory(error):
+            raise
+        raise _impossible(source, family, error) from error
     if activation == "gelu_new" and family.is_transformer_encoder:
         model.config.hidden_act = activation
         for layer in model.sublayers():
@@ -184,6 +224,12 @@ def _build(source: Source, family: Family, task: Task, dropout: float, num_outpu
     if family.encoder_class:
         getattr(model, model.base_model_prefix).__class__ = family.encoder_class
     return model
+
+
+def _impossible(source: Source, family: Family, error: Exception) -> UserError:
+    """What PaddleNLP ends with where settings do not go together."""
+    reason = shorten(" ".join(str(error).split()), 120)
+    return source.config.error(f"no {family.model_type} can be made, or computes, with these settings ({reason})")
 
 
 # Ends of names -> the setting that each dimension is, in PyTorch's order or Paddle's; None: any.
@@ -198,12 +244,26 @@ _DIMENSIONS: Mapping[str, tuple[str | None, ...]] = {
     "intermediate.dense.bias": ("intermediate_size",),
     "ffn.bias": ("intermediate_size",),
 }
-_LAYER = re.compile(r"\blayers?\.(\d{1,6})\.")
+_LAYER = re.compile(r"\b(?:layers?|h)\.(\d{1,6})\.")
+# Tensors of an encoder that hold nothing learnt, or what another holds too: numbers of places and segments, masks,
+# angles and tables of fixed positions, readings, embeddings that encoder and decoder share.
+_NOT_LEARNT = re.compile(
+    r"(?:^|\.)(?:(?:position|token_type)_ids|attn\.(?:masked_)?bias|inv_freq|readings|sin|cos|positions_encoding"
+    r"|embed_positions\.weight|encoder\.embed_tokens\.weight)$"
+)
+
+
+def _beside_encoder(names: Collection[str]) -> set[str]:
+    """The names of a decoder beside an encoder, which is not read: mBART's. GPT's decoder stands alone."""
+    has_both = all(any(f"{part}.layers." in name for name in names) for part in ("encoder", "decoder"))
+    return {name for name in names if has_both and "decoder." in name}
 
 
 def _check_sizes(source: Source, family: Family, settings: Mapping[str, Any]) -> None:
     """Hold the sizes that config.json claims to those of the tensors, before memory is taken for them."""
-    shapes = source.weights.shapes
+    settings = with_common_names(settings, family)
+    left_out = _beside_encoder(source.weights.shapes)
+    shapes = {name: shape for name, shape in source.weights.shapes.items() if name not in left_out}
     largest = max((max(shape, default=1) for shape in shapes.values()), default=1)
     for name, value in settings.items():
         if name.endswith("_size") and type(value) is int and value > largest:
@@ -219,7 +279,7 @@ def _check_sizes(source: Source, family: Family, settings: Mapping[str, Any]) ->
         raise source.config.error(
             f"num_hidden_layers is {claimed}, but the weights have {max(layers) + 1 if layers else 'no'} layers"
         )
-    hidden, inner = settings.get("hidden_size", 1), settings.get("intermediate_size", 1)
+    hidden, inner = settings.get("hidden_size", 1), settings.get("intermediate_size") or 1
     # A layer has a matrix of these sizes, in the thriftiest architectures a fourth of one; ALBERT's layers are one.
     if (claimed if layers else 1) * hidden * max(hidden, inner) > 4 * sum(map(math.prod, shapes.values())):
         raise source.config.error(f"hidden_size {hidden}, intermediate_size {inner}: the weights are far smaller")
@@ -244,13 +304,14 @@ def _check_encoder(
                 f"{files}: {origins[name].name} has shape {stored} where {source.config.path} makes it {shapes[name]}"
             )
     missing = sorted(shapes.keys() - origins.keys())
-    needed = [name for name in missing if not re.search(family.may_be_missing, name)]
+    needed = [name for name in missing if not may_be_missing(name)]
     if needed:
         known = "PyTorch or Paddle" if family.torch_prefix else "Paddle, whose form alone is read"
         raise UserError(
             f"{files}: {len(needed)} of the encoder's {len(shapes)} parameters are not in it (such as {needed[0]}; it "
             f"has {shorten(min(source.weights.shapes))}): incomplete, or no {family.model_type} as written by {known}"
         )
+    _refuse_unread(source, family, origins.keys() & shapes.keys(), origins)
     drawn = f"; drawn at random: {', '.join(missing)}" if missing and training else ""
     logger.info(
         "model: %s, %d of the encoder's %d parameters from %s%s",
@@ -260,6 +321,43 @@ def _check_encoder(
         files,
         drawn,
     )
+    if family.remark:
+        logger.info("%s: %s", family.model_type, family.remark)
+
+
+def _refuse_unread(source: Source, family: Family, read: Collection[str], origins: Mapping[str, Origin]) -> None:
+    """Refuse an encoder of which the model has only a part, since configuration and weights are not of one model.
+
+    Args:
+        read: the encoder's parameters that the checkpoint has.
+    """
+    names = {stored: name for name, stored in unwrapped(source.weights.shapes).items()}
+    used = {origins[name].name for name in read}
+    first_parts = {names[stored].partition(".")[0] for stored in used}
+    num_layers = 1 + max((int(match[1]) for stored in used if (match := _LAYER.search(stored))), default=sys.maxsize)
+    left = [
+        stored
+        for stored in names.keys() - used - _beside_encoder(names)
+        if names[stored].partition(".")[0] in first_parts
+        and not _NOT_LEARNT.search(stored)
+        and not may_be_missing(stored)
+        and not ((match := _LAYER.search(stored)) and int(match[1]) >= num_layers)
+    ]
+    # Published with ERNIEs that were trained without task ids, too.
+    if of_tasks := [stored for stored in left if stored.endswith("task_type_embeddings.weight")]:
+        left = [stored for stored in left if stored not in of_tasks]
+        if "use_task_id" not in source.config.values:
+            logger.warning(
+                "%s: %s is left out, since %s does not say use_task_id: true",
+                *(source.name, of_tasks[0], source.config.path),
+            )
+    if family.model_type == "deberta-v2" and source.config.values.get("position_biased_input") is False:
+        left = [stored for stored in left if not stored.endswith(".position_embeddings.weight")]
+    if left:
+        raise UserError(
+            f"{source.weights.files[0]}: {len(left)} tensors of its encoder (such as {shorten(min(left))}) have no "
+            f"place in the {family.model_type} that {source.config.path} describes: use the files of one model"
+        )
 
 
 def _fill(
@@ -280,16 +378,39 @@ def _fill(
     drawn = []
     for name, parameter in model.named_parameters():
         origin = origins.get(name)
+        if name == f"{output_layer}.bias" and _has_no_bias(origins.get(f"{output_layer}.weight")):
+            continue  # drawn as 0
         fits = origin is not None and stored_shape(origin, source.weights.shapes) == list(parameter.shape)
         if origin is None or not fits or not (keep_head or name.startswith(prefix)):
             drawn.append(name)
             continue
         value = source.weights.get(origin.name)
-        value = value.T if origin.transposed else value
+        value = (value.T if origin.transposed else value).reshape(parameter.shape)
         if order is not None and name.rpartition(".")[0] == output_layer:
             value = value[..., order]
         parameter.set_value(np.ascontiguousarray(value))
     return drawn
+
+
+def _refuse_other_parts(source: Source, model: paddle.nn.Layer, origins: Mapping[str, Origin]) -> None:
+    """Refuse a head that has more parts in the checkpoint than in the model, which would be left out silently."""
+    head = [name for name, layer in model.named_sublayers() if isinstance(layer, paddle.nn.Linear)][-1]
+    used = {origin.name for origin in origins.values()}
+    left = [
+        stored
+        for name, stored in unwrapped(source.weights.shapes).items()
+        if name.startswith(f"{head.partition('.')[0]}.") and stored not in used
+    ]
+    if left:
+        raise UserError(
+            f"{source.name}: its head has {shorten(min(left))}, for which a {model.config.model_type} has no place "
+            "here: fine-tune it again with --do_train"
+        )
+
+
+def _has_no_bias(origin: Origin | None) -> bool:
+    """Whether a head is one of Hugging Face's decoders."""
+    return origin is not None and origin.name.endswith("score.weight")
 
 
 def _is_head_of(task: Task, source: Source) -> bool:
@@ -300,6 +421,8 @@ def _is_head_of(task: Task, source: Source) -> bool:
     said = source.config.architectures()
     known = {*(head.class_name for head in HEADS.values()), "ForTokenClassification"}
     kinds = {kind for kind in known if any(name.endswith(kind) for name in said)}
+    if _beside_encoder(source.weights.shapes):
+        return False  # over the decoder's states
     return not kinds or HEADS[task.kind].class_name in kinds
 
 
@@ -339,9 +462,13 @@ def _refuse_shifted_positions(source: Source, family: Family) -> None:
         )
 
 
-def _set_epsilon(source: Source, model: paddle.nn.Layer, is_torch: bool) -> None:
+def _set_epsilon(source: Source, family: Family, model: paddle.nn.Layer, is_torch: bool) -> None:
     """Give every layer normalisation the epsilon that a checkpoint from PyTorch was made with."""
-    epsilon = source.config.values.get("layer_norm_eps", 1e-12) if is_torch else source.config.values.get(_EPSILON)
+    values = source.config.values
+    by_default = family.assumed.get("layer_norm_eps", 1e-12)  # BERT's
+    epsilon = values.get("layer_norm_eps", by_default) if is_torch else values.get(_EPSILON)
+    if family.own_class and hasattr(model.config, "layer_norm_eps"):
+        epsilon = model.config.layer_norm_eps  # what it says counts, whoever wrote it
     if epsilon is None:
         return
     if type(epsilon) is not float or not 0 < epsilon <= 1e-3:  # Paddle computes with no larger one
@@ -353,6 +480,71 @@ def _set_epsilon(source: Source, model: paddle.nn.Layer, is_torch: bool) -> None
             layer._epsilon = epsilon
 
 
+# --- adapters beside it -------------------------------------------------------------------------------------------
+
+
+def _find_base(config: Config, adapters: Lora) -> Source:
+    """The model that a checkpoint's adapters stand on."""
+    try:
+        base = sources.find(adapters.base)
+    except UserError as error:
+        raise config.error(
+            f"the model that its adapters were trained on is not to be had ({error}); put it there, or name its "
+            f'folder as "base" in {lora.KEY}'
+        ) from error
+    if lora.of_config(base.config):
+        raise config.error(f"{lora.KEY} names {adapters.base}, which has adapters itself")
+    return base
+
+
+def _fill_adapters(
+    source: Source,
+    base: Source,
+    family: Family,
+    model: paddle.nn.Layer,
+    adapters: Lora,
+    dropout: float,
+    order: list[int] | None,
+    keep_head: bool,
+) -> list[str]:
+    """Put a checkpoint's adapters and its head on its base; return what of the head keeps its random numbers."""
+    if lora.digest(model, family, base.config) != adapters.sha256:
+        raise source.config.error(
+            f"its adapters were trained on other weights than those in {adapters.base} now, or with other settings of "
+            "their config.json: put back the former"
+        )
+    lora.adapt(model, family, adapters, dropout, f'{source.config.path}: "rank" in {lora.KEY}')
+    own = lora.own_state(model)
+    origins = {name: Origin(name, False) for name in own if name in source.weights.shapes}
+    drawn = [name for name in _fill(source, model, origins, order, keep_head) if name in own]
+    if missing := [name for name in drawn if name.startswith(f"{model.base_model_prefix}.")]:
+        raise UserError(
+            f"{source.weights.files[0]}: {missing[0]} is missing or of another shape: incomplete; copy the folder anew"
+        )
+    return drawn
+
+
+def _choose_what_is_trained(
+    source: Source, family: Family, model: paddle.nn.Layer, adapters: Lora | None, rank: int, dropout: float
+) -> None:
+    """Have a model trained as ``--lora_rank`` says: as a whole, or adapters that it has or gets."""
+    if adapters and rank not in (0, adapters.rank):
+        raise UserError(
+            f"--lora_rank {rank}: {source.name} has adapters of rank {adapters.rank}; pass that to train them on, "
+            f"0 to train the whole model, or name {adapters.base} to begin anew"
+        )
+    if adapters and not rank:
+        lora.merge(model)
+    elif rank and not adapters:
+        with sources.unshadowed(source.name) as base:
+            if not (os.path.isabs(base) or sources.is_known_name(base)):  # downloaded by a name of its own
+                base = str(source.weights.files[0].parent.resolve())
+            lora.adapt(model, family, Lora(rank, base, lora.digest(model, family, source.config)), dropout)
+    if rank:
+        own = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
+        logger.info("LoRA: %s of %s parameters are trained", f"{own:,}", f"{sum(p.size for p in model.parameters()):,}")
+
+
 # --- whether it computes what it should ---------------------------------------------------------------------------
 
 
@@ -360,18 +552,17 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
     """See that a row's logits depend on that row alone: not on padding, nor on the other rows of its batch.
 
     Raises:
-        UserError: they do, by a wrong mask or a fault of the architecture's implementation.
+        UserError: they do, by a wrong mask or a fault of the architecture's implementation; or none can be computed.
     """
     if family.sees_padding:
         logger.warning(
             "%s: a %s's scores depend on the padding of a batch, and so a little on --eval_batch_size",
             *(source.name, family.model_type),
         )
-        return
     head = HEADS[task.kind]
     num_rows = model.config.num_choices if head is CHOICES else 2
     length = min(11, _num_positions(model, family))
-    short = (length + 1) // 2
+    short = length if family.sees_padding else (length + 1) // 2
     pad, vocab_size = model.config.pad_token_id or 0, model.config.vocab_size
     ids = (pad + 1 + np.arange(num_rows * length) % (vocab_size - 1)).reshape(num_rows, length) % vocab_size
 
@@ -387,12 +578,17 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
         raise source.config.error("max_position_embeddings leaves no position for a token")
     was_training = model.training
     model.eval()
-    with paddle.no_grad():
-        together = row_logits(ids, [short] + [length] * (num_rows - 1))
-        alone = [
-            row_logits(np.repeat(ids[:1, :short], num_rows, 0), [short] * num_rows)[0],
-            row_logits(np.repeat(ids[1:2], num_rows, 0), [length] * num_rows)[0],
-        ]
+    try:
+        with paddle.no_grad():
+            together = row_logits(ids, [short] + [length] * (num_rows - 1))
+            alone = [
+                row_logits(np.repeat(ids[:1, :short], num_rows, 0), [short] * num_rows)[0],
+                row_logits(np.repeat(ids[1:2], num_rows, 0), [length] * num_rows)[0],
+            ]
+    except Exception as error:  # whatever PaddleNLP makes of settings that do not go together
+        if is_out_of_memory(error):
+            raise
+        raise _impossible(source, family, error) from error
     if was_training:
         model.train()
     largest = max(float(np.abs(values).max()) for values in alone)

@@ -1,4 +1,4 @@
-"""Read the weights in a pickle without running anything else that it may hold.
+"""Read the weights, or the words, in a pickle without running anything else that it may hold.
 
 A pickle is a program that builds objects. Here it runs on an interpreter that knows only what tables of arrays need: a
 list of instructions, dicts with text for keys, and a handful of names, each of which stands for a function below; any
@@ -9,6 +9,7 @@ form it had before PyTorch 1.6 (``pytorch_model.bin``); see ``torch/serializatio
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import zipfile
@@ -20,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from clue_utils.errors import UserError, shorten, show
+from clue_utils.models.vocabulary import read_bytes
 
 StateDict = dict[str, np.ndarray]
 Known = dict[tuple[str, str], Any]
@@ -62,7 +64,7 @@ def read_paddle_pickle(path: Path) -> StateDict:
     def read(file: IO[bytes], budget: _Budget) -> Any:
         return _Interpreter(file, _paddle_names(budget)).load()
 
-    table = _guarded(path, read)
+    table = _table(path, read)
     # Paddle keeps a tensor as the pair of its internal name and its array.
     values = {key: value[1] if isinstance(value, tuple) and len(value) == 2 else value for key, value in table.items()}
     values.pop("StructuredToParameterName@@", None)
@@ -79,21 +81,36 @@ def read_torch_pickle(path: Path) -> StateDict:
     def read(file: IO[bytes], budget: _Budget) -> Any:
         return _read_torch_zip(file, budget) if zipfile.is_zipfile(file) else _read_torch_stream(file, budget)
 
-    return _require_arrays(path, dict(_guarded(path, read)))
+    return _require_arrays(path, dict(_table(path, read)))
 
 
-def _guarded(path: Path, read: Callable[[IO[bytes], _Budget], Any]) -> Any:
+def read_words(path: Path) -> list[str]:
+    """Read a dictionary of words that a pickle holds as a set, list or dict of texts (ernie-tiny's): sorted.
+
+    Raises:
+        UserError: the file is damaged, larger than any dictionary, or holds something else.
+    """
+    content = io.BytesIO(read_bytes(path))
+    words = _guarded(path, lambda *_: _Words(content, _WORD_NAMES).load(), "a dictionary of words")
+    if not isinstance(words, (dict, set, frozenset, list, tuple)) or not all(type(word) is str for word in words):
+        raise UserError(f"{path}: holds something else than words")
+    return sorted(words)
+
+
+def _guarded(path: Path, read: Callable[[IO[bytes], _Budget], Any], what: str = "a file of weights") -> Any:
     try:
         with open(path, "rb") as file:
-            table = read(file, _Budget(_MAX_EXPANSION * path.stat().st_size))
+            return read(file, _Budget(_MAX_EXPANSION * path.stat().st_size))
     except UnpicklingError as error:
         raise UserError(f"{path}: {error}") from None
     except OSError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(
-            f"{path}: damaged or not a file of weights ({type(error).__name__}: {shorten(error)})"
-        ) from error
+        raise UserError(f"{path}: damaged or not {what} ({type(error).__name__}: {shorten(error)})") from error
+
+
+def _table(path: Path, read: Callable[[IO[bytes], _Budget], Any]) -> Any:
+    table = _guarded(path, read)
     if not isinstance(table, dict):
         raise UserError(f"{path}: holds a {type(table).__name__}, not a table of weights")
     return table
@@ -250,6 +267,22 @@ class _Interpreter(_PythonUnpickler):
         pickle.SETITEMS[0]: load_setitems,
         pickle.DICT[0]: load_dict,
     }
+
+
+class _Words(_Interpreter):
+    """Knows sets and the lists of old protocols, and no arrays."""
+
+    dispatch = _Interpreter.dispatch | {
+        getattr(pickle, name)[0]: _PythonUnpickler.dispatch[getattr(pickle, name)[0]]
+        for name in ("LIST", "EMPTY_SET", "ADDITEMS", "FROZENSET")
+    }
+
+
+_WORD_NAMES: Known = {
+    (module, name): lambda items=(): set(items)
+    for module in ("builtins", "__builtin__")
+    for name in ("set", "frozenset")
+}
 
 
 # --- Paddle ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import functools
 import os
 import re
 import tempfile
@@ -11,16 +13,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddlenlp import transformers
 from paddlenlp.utils.download import resolve_file_path
 
 from clue_utils import published
 from clue_utils.errors import UserError, shorten
-from clue_utils.models.config import CONFIG_FILES, Config, read_config
-from clue_utils.models.families import FAMILIES, Family
+from clue_utils.models.config import Config, read_config
+from clue_utils.models.families import BY_TYPE, FAMILIES, Family
 from clue_utils.models.weights import INDEX, WEIGHTS_FILES, Weights, has_weights, list_parts, open_weights
+from clue_utils.size_class import CONFIG_FILES
 
 # What a model can be called: "bert-base-chinese", "hfl/rbt3".
 _NAME = re.compile(r"\w[\w.+-]*(/[\w.+-]+)?", re.ASCII)
+
+# Why architectures of PaddleNLP that know Chinese are no encoders here, by the package that they lie in.
+_NO_ENCODERS = {
+    "artist": " (it paints pictures of texts)",
+    "ernie_layout": " (it reads pages, with the place of every word)",
+    "layoutxlm": " (it reads pages, with the place of every word)",
+    "ernie_code": " (it writes texts and programs)",
+    "xlm": " (its tokenizer needs a package beyond the requirements)",
+}
 
 
 @dataclass(frozen=True)
@@ -55,29 +68,52 @@ def known_as(name: str) -> Family | None:
     return next((family for family in FAMILIES if name in family.base_class.pretrained_init_configuration), None)
 
 
+def refuse_unsupported(name: str) -> None:
+    """Refuse a model that comes with PaddleNLP by name, but is of an architecture that is not among the families.
+
+    Raises:
+        UserError: it is.
+    """
+    if known_as(name) is not None:
+        return
+    for each in vars(transformers).values():
+        if name in (getattr(each, "pretrained_init_configuration", None) or ()) and hasattr(each, "base_model_prefix"):
+            package = each.__module__.split(".")[-2]
+            if package in _NO_ENCODERS or each.config_class.model_type not in BY_TYPE:
+                raise UserError(
+                    f"{name}: PaddleNLP's {package} is not supported{_NO_ENCODERS.get(package, '')}; supported are "
+                    + ", ".join(BY_TYPE)
+                )
+
+
 def _download_known(name: str, family: Family) -> Source:
     settings: Any = family.base_class.pretrained_init_configuration[name]
     if isinstance(settings, str):  # an address
-        config = read_config(Path(_fetch(name, [settings])).parent)
+        config = read_config(Path(fetch(name, [settings])).parent)
     else:
         config = Config(name, settings | {"model_type": family.model_type})
-    address = family.base_class.pretrained_resource_files_map["model_state"][name]
-    return Source(name, config, Weights([Path(_fetch(name, [address]))]))
+    address = family.base_class.pretrained_resource_files_map["model_state"].get(name)
+    if address is None:
+        raise UserError(f"{name}: PaddleNLP has settings of this name, but no weights; name another model")
+    if family.complete:
+        tokenizer = getattr(transformers, f"{family.name}Tokenizer")
+        fetch(name, [tokenizer.pretrained_resource_files_map["tokenizer_config_file"][name]])
+    return Source(name, config, Weights([Path(fetch(name, [address]))]))
 
 
 def _download(name: str) -> Source:
-    config = Path(_fetch(name, list(CONFIG_FILES[:2])))
-    found = Path(_fetch(name, [file for each in WEIGHTS_FILES for file in (each + INDEX, each)]))
+    config = Path(fetch(name, list(CONFIG_FILES[:2])))
+    found = Path(fetch(name, [file for each in WEIGHTS_FILES for file in (each + INDEX, each)]))
     if found.name.endswith(INDEX):
         for part in list_parts(found, must_exist=False):
-            _fetch(name, [part.name])
+            fetch(name, [part.name])
         weights = Weights(list_parts(found))
     else:
         weights = Weights([found])
     return Source(name, read_config(config.parent), weights)
 
 
-def _fetch(name: str, files: list[str]) -> str:
+def fetch(name: str, files: list[str]) -> str:
     """The path of the first of the files that the model has, in PaddleNLP's cache."""
     path: str | None = resolve_file_path(name, files, "")
     if path is None:
@@ -110,7 +146,21 @@ def unshadowed(name: str) -> Iterator[str]:
 
 def is_known_name(name: str) -> bool:
     """Whether a model of this name is published: in the tables of scores, or with PaddleNLP."""
-    return known_as(name) is not None or any(model.name == name for model in published.PUBLISHED_MODELS)
+    return name in known_names()
+
+
+@functools.cache
+def known_names() -> frozenset[str]:
+    """The names of all published models of the architectures that are supported."""
+    with_paddlenlp = {name for family in FAMILIES for name in family.base_class.pretrained_init_configuration}
+    return frozenset(with_paddlenlp | {model.name for model in published.PUBLISHED_MODELS})
+
+
+def _meant(name: str) -> str:
+    """The known name that a misspelt one is nearest to, as a question; "" where none is near."""
+    # A typing mistake of two letters leaves some nine tenths of a name; "my-bert-base" is another one.
+    near = difflib.get_close_matches(name, sorted(known_names() - {name}), n=1, cutoff=0.85) if len(name) < 200 else []
+    return f": did you mean {near[0]}?" if near else ""
 
 
 @contextlib.contextmanager
@@ -124,7 +174,7 @@ def readable_errors(name: str) -> Iterator[None]:
     if os.path.exists(name) and not os.path.isdir(name):
         raise UserError(f"{shown}: a file; name the folder that it is in, with all files of the model")
     if not os.path.isdir(name) and not _NAME.fullmatch(name):
-        raise UserError(f"{shown}: no such folder")
+        raise UserError(f"{shown}: no such folder{_meant(name)}")
     try:
         yield
     except (UserError, PermissionError):
@@ -135,5 +185,5 @@ def readable_errors(name: str) -> Iterator[None]:
         reason = shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", 120)
         raise UserError(
             f"{shown}: neither a folder nor a model that could be downloaded ({reason}); "
-            "check the name and the network, or name a folder with the model's files"
+            f"check the name and the network, or name a folder with the model's files{_meant(name)}"
         ) from error

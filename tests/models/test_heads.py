@@ -11,6 +11,7 @@ import pytest
 from paddlenlp import transformers
 
 from clue_utils import models
+from clue_utils.errors import UserError
 from clue_utils.models.heads import to_tensors
 from clue_utils.tasks import TASKS
 from clue_utils.training.optimizer import build_optimizer
@@ -191,3 +192,21 @@ def test_padding_and_segments_are_heeded(encoders, family, task):
         np.testing.assert_allclose(found[:, :4] if task == "CMRC2018" else found, short, atol=1e-5)
     one_segment = inputs | {"token_type_ids": paddle.zeros_like(inputs["token_type_ids"])}
     assert np.abs(outputs(model, inputs) - outputs(model, one_segment)).max() > 1e-3
+
+
+class Embedding(paddle.nn.Layer):
+    """A model that takes segments."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.config = SimpleNamespace(**settings)
+
+    def forward(self, input_ids, token_type_ids=None):
+        raise NotImplementedError
+
+
+def test_no_segment_beyond_those_that_the_model_embeds():
+    for sizes in ({"type_vocab_size": 3}, {"type_vocab_size": 1}, {}):  # one alone is not given; XLNet embeds none
+        models.check_segments(Embedding(**sizes), 3)
+    with pytest.raises(UserError, match="numbers 3 segments but the model embeds 2: tokenizer_config.json and weights"):
+        models.check_segments(Embedding(type_vocab_size=2), 3)

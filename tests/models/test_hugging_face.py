@@ -529,7 +529,7 @@ def test_a_pooler_may_be_new_in_training_alone(tmp_path, caplog):
     load(spans, "CMRC2018")  # which does not use it
 
 
-@pytest.mark.parametrize("model_type", ["xlm-roberta", "deberta-v2", "modernbert", "roc_bert", "xlnet"])
+@pytest.mark.parametrize("model_type", ["roc_bert", "t5", "llama"])
 def test_an_architecture_is_refused_before_its_tokenizer_is_read(demo, tmp_path, model_type):
     """Which may be one that the scripts have, or say something that leads astray."""
     folder = hf.write(tmp_path / "model", PLAIN, hf.make_config(model_type=model_type))
@@ -539,12 +539,10 @@ def test_an_architecture_is_refused_before_its_tokenizer_is_read(demo, tmp_path,
         run_clue_classifier.main([*flags.split(), "--device", "cpu", "--do_train"])
 
 
-def test_nezha_s_form_in_pytorch_is_refused_as_such(tmp_path):
-    """Its configuration lacks settings that PaddleNLP's model needs."""
-    weights = without(hf.make_weights("nezha."), "position_embeddings")
-    config = hf.make_config(model_type="nezha", architectures=["NezhaForPreTraining"], max_relative_position=64)
-    with pytest.raises(UserError, match=r"model.safetensors: nezha cannot be read in PyTorch's form; take PaddleNLP's"):
-        load(hf.write(tmp_path, weights, config), training=True)
+def test_an_architecture_that_pytorch_s_form_is_not_read_of_is_refused_as_such(tmp_path):
+    config = hf.make_config(model_type="tinybert", architectures=["TinyBertModel"])
+    with pytest.raises(UserError, match=r"safetensors: tinybert cannot be read in PyTorch's form; take PaddleNLP's"):
+        load(hf.write(tmp_path, hf.make_weights("tinybert."), config), training=True)
 
 
 @pytest.mark.parametrize(
@@ -579,7 +577,7 @@ BAD_VALUES: list[tuple[str, Any]] = [
     *[("initializer_range", value) for value in ("x", -1, NAN)],
     *[("pad_token_id", value) for value in (True, -1, 10**6, "0")],
     *[("hidden_dropout_prob", value) for value in (NAN, 2, "x")],
-    *[("model_type", value) for value in ("modernbert", "gpt2", 5, ["bert"])],
+    *[("model_type", value) for value in ("t5", "bloom", 5, ["bert"])],
     ("quantization_config", {"bits": 4}),
     ("position_embedding_type", "relative_key"),
     ("is_decoder", True),
@@ -596,7 +594,7 @@ def test_a_value_that_cannot_be_is_one_line(tmp_path, name, value):
     with pytest.raises(UserError) as error:
         load(tmp_path, training=True)
     text = str(error.value)
-    assert text.startswith(f"{tmp_path}/config.json: ") and "\n" not in text and len(text) < 400
+    assert text.startswith(f"{tmp_path}/config.json: ") and "\n" not in text and len(text) < 800
     assert name in text or name.endswith(("_act", "heads"))
 
 

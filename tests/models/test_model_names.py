@@ -122,6 +122,23 @@ def test_a_name_that_is_nowhere_is_one_line(hub):
         word_embeddings("./nothing")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ernie-3.0-bas-zh", "ernie-3.0-base-zh"),
+        ("hfl/robert-wwm-ext-large", "hfl/roberta-wwm-ext-large"),
+        ("bert_base_chinese", "bert-base-chinese"),
+        ("models/ernie-3.0-base-zh/5e-5", None),
+        ("somebody/else", None),
+    ],
+)
+def test_a_misspelt_name_gets_the_nearest_one(hub, name, meant):
+    for load in (word_embeddings, models.load_tokenizer):
+        with pytest.raises(UserError) as error:
+            load(name)
+        assert str(error.value).partition(": did you mean ")[2] == (f"{meant}?" if meant else "")
+
+
 NO_NAMES = dict.fromkeys(
     ["", " ", "a\nb", "\0", "~/x", "a/b/c", "../x", "a b", "x:/y", "/" + "x" * 5000], "no such folder"
 )
@@ -144,10 +161,38 @@ def test_names_of_paddlenlp_s_models_can_be_names():
         assert all(map(source._NAME.fullmatch, family.base_class.pretrained_init_configuration)), family
 
 
+# Packages of PaddleNLP whose published models know no Chinese, write or paint, or read pages and pictures.
+OTHERS = {"bart", "bigbird", "blenderbot", "blenderbot_small", "ctrl", "dallebart", "deberta", "deberta_v2"}
+OTHERS |= {"ernie_gen", "funnel", "gemma", "layoutlm", "layoutlmv2", "llama", "luke", "opt", "prophetnet"}
+OTHERS |= {"reformer", "rw", "t5", "artist", "ernie_code", "ernie_layout", "layoutxlm", "xlm"}
+
+
 def test_every_published_name_and_every_chinese_encoder_of_paddlenlp_is_known():
-    runtime_names = "bert-wwm-chinese ernie-1.0 ernie-gram-zh hfl/rbt6 nezha-base-chinese albert-chinese-tiny".split()
-    runtime_names += "roformer-chinese-base roformer_v2_chinese_char_base tinybert-4l-312d-zh ppminilm-6l-768h".split()
-    runtime_names += "chinese-electra-base ernie-m-base skep_ernie_1.0_large_ch nystromformer-base-zh".split()
-    for name in [*runtime_names, *(model.name for model in published.PUBLISHED_MODELS)]:
-        assert source.is_known_name(name), name
+    from paddlenlp import transformers
+
+    for model in published.PUBLISHED_MODELS:
+        assert source.is_known_name(model.name), model.name
+    listed = {
+        name: each.__module__.split(".")[-2]
+        for each in vars(transformers).values()
+        if hasattr(each, "base_model_prefix")
+        for name in each.pretrained_init_configuration or ()
+    }
+    assert len(listed) > 250
+    unknown = {name for name in listed if not source.is_known_name(name)}
+    assert {listed[name] for name in unknown} <= OTHERS
     assert not source.is_known_name("models/tnews")
+
+
+@pytest.mark.parametrize("name", ["pai-painter-base-zh", "uie-x-base", "bigbird-base-uncased", "xlm-mlm-xnli15-1024"])
+def test_what_is_no_encoder_is_one_line(hub, name):
+    with pytest.raises(UserError, match=f"^{name}: PaddleNLP's .* is not supported.*; supported are bert, ") as error:
+        models.require_architecture(name)
+    assert str(error.value).isprintable() and not hub
+    assert ("(its tokenizer needs a package beyond the requirements)" in str(error.value)) == name.startswith("xlm")
+
+
+def test_a_name_without_weights_is_one_line(hub):
+    with pytest.raises(UserError, match="^ernie-health-chinese-generator: .* no weights; name another model$"):
+        word_embeddings("ernie-health-chinese-generator")
+    assert not hub
