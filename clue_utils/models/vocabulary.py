@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from clue_utils import strict_json
 from clue_utils.errors import UserError
+from clue_utils.features.tokenization import WORD_BEGIN
 from clue_utils.strict_json import JsonObject
 
 # Far above what any model has (a vocabulary of 250,000 pieces takes some 5 MB); what is larger is no vocabulary.
 _MAX_BYTES = 64 << 20
 _MAX_PIECES = 2_000_000
 _MAX_PIECE_CHARS = 1_000
-_WORD_BEGIN = "\u2581"  # how sentencepiece marks the beginning of a word
 _SAME_MODEL = "copy the file anew from the model that the weights are of"
 
 
@@ -45,7 +45,7 @@ def read_object(path: Path) -> JsonObject:
     try:
         # NaN is refused by name where the setting is used; of a key that is there twice the last value counts, as for
         # those who wrote and tried the model.
-        value, _ = strict_json.parse(_read(path).removeprefix(codecs.BOM_UTF8), allow_nan=True)
+        value, _ = strict_json.parse(read_bytes(path).removeprefix(codecs.BOM_UTF8), allow_nan=True)
     except strict_json.NotJson as error:
         line = f", line {error.line}" if error.line and error.line > 1 else ""
         raise UserError(f"{path}{line}: {error}; {_SAME_MODEL}") from None
@@ -64,7 +64,7 @@ def read_vocabulary(path: Path, word_pieces: bool) -> list[str]:
     Raises:
         UserError: there is no such file, or it is none of UTF-8 text with one piece a line.
     """
-    content = _read(path)
+    content = read_bytes(path)
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -87,25 +87,81 @@ def read_vocabulary(path: Path, word_pieces: bool) -> list[str]:
     return pieces
 
 
-def read_tokenizer_json(path: Path) -> TokenizerJson:
-    """The vocabulary of a tokenizer.json (Hugging Face's tokenizers) that makes word pieces as BERT does.
+def read_numbered_vocabulary(path: Path) -> list[str]:
+    """Pieces of a vocab.txt with lines of a piece, a tab and its id; a line of a piece alone has its number for id.
 
     Raises:
-        UserError: it makes something else, or is malformed.
+        UserError: there is no such file, or it leaves out ids.
     """
-    content = read_object(path)
-    model = content.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
-        raise UserError(f"{path}: no model.vocab that maps pieces to ids; {_remedy(path)}")
-    for found, expected in (
-        (model.get("type", "WordPiece"), "WordPiece"),
-        (model.get("continuing_subword_prefix", "##"), "##"),
-        (model.get("max_input_chars_per_word", 100), 100),
-        (_type(content.get("pre_tokenizer")), "BertPreTokenizer"),
-        (_type(content.get("normalizer")), "BertNormalizer"),
-    ):
-        if found != expected:
-            raise UserError(f"{path}: has {found!r:.40} where BERT's word pieces have {expected}; {_remedy(path)}")
+    by_id: dict[int, str] = {}
+    for number, line in enumerate(read_vocabulary(path, word_pieces=False)):
+        piece, tab, id_text = line.rpartition("\t")
+        if tab and not (id_text.isascii() and id_text.isdigit() and len(id_text) < 10):
+            raise UserError(f"{path}, line {number + 1}: {id_text!r:.20} is not the id of a piece; {_SAME_MODEL}")
+        by_id[int(id_text) if tab else number] = piece if tab else line
+    if max(by_id) >= len(by_id):
+        raise UserError(f"{path}: two lines have one id, or ids are left out; {_SAME_MODEL}")
+    return [by_id[id_] for id_ in range(len(by_id))]
+
+
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """The pairs of merges.txt, in order: two pieces a line, after a line that tells the version.
+
+    Raises:
+        UserError: there is no such file, or a line is not a pair.
+    """
+    pairs = []
+    for number, line in enumerate(read_vocabulary(path, word_pieces=False), 1):
+        first, _, second = line.partition(" ")
+        if not line or number == 1 and line.startswith("#version"):
+            continue
+        if not first or not second or " " in second:
+            raise UserError(f"{path}, line {number}: {line!r:.40} is not two pieces; {_SAME_MODEL}")
+        pairs.append((first, second))
+    return pairs
+
+
+def read_ids(path: Path) -> dict[str, int]:
+    """The ids of a vocab.json by piece.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    read_bytes(path)  # that there is such a file
+    ids = read_object(path)
+    for piece, id_ in ids.items():
+        _check_piece(piece, f"{path}, id {id_!r:.20}")
+        if type(id_) is not int or not 0 <= id_ < _MAX_PIECES:
+            raise UserError(f"{path}: {id_!r:.20} is not the id of {piece!r:.40}; {_SAME_MODEL}")
+    if len({*ids.values()}) < len(ids) or not ids:
+        raise UserError(f"{path}: empty, or one id is that of two pieces; {_SAME_MODEL}")
+    return ids
+
+
+def makes_bert_pieces(content: JsonObject) -> bool:
+    """Whether what a tokenizer.json holds makes word pieces as google-research/bert does."""
+    model, normalizer = content.get("model"), content.get("normalizer")
+    if not isinstance(model, dict) or not isinstance(normalizer, dict):
+        return False
+    return (
+        model.get("type", "WordPiece") == "WordPiece"
+        and model.get("continuing_subword_prefix", "##") == "##"
+        and model.get("max_input_chars_per_word", 100) == 100
+        and _type(content.get("pre_tokenizer")) == "BertPreTokenizer"
+        and normalizer.get("type") == "BertNormalizer"
+        and normalizer.get("clean_text", True) is True
+    )
+
+
+def read_bert_pieces(path: Path, content: JsonObject) -> TokenizerJson:
+    """The vocabulary and settings in a tokenizer.json that :func:`makes_bert_pieces`.
+
+    Raises:
+        UserError: it is malformed.
+    """
+    model, normalizer = content["model"], content["normalizer"]
+    if not isinstance(model.get("vocab"), dict):
+        raise UserError(f"{path}: no model.vocab that maps pieces to ids; {_SAME_MODEL}")
     added = [_added(path, token) for token in _list(path, content, "added_tokens")]
     by_id: dict[int, str] = {}
     texts = [*model["vocab"].items(), *((token.text, token.id) for token in added)]
@@ -117,9 +173,6 @@ def read_tokenizer_json(path: Path) -> TokenizerJson:
     size = 1 + max(model["vocab"].values(), default=-1)
     if not size or any(id_ not in by_id for id_ in range(size)):
         raise UserError(f"{path}: model.vocab leaves out ids or is empty; {_SAME_MODEL}")
-    normalizer = content["normalizer"]
-    if normalizer.get("clean_text", True) is not True:
-        raise UserError(f"{path}: normalizer.clean_text is off, which is not supported; {_remedy(path)}")
     names = {"lowercase": "do_lower_case", "strip_accents": "strip_accents"}
     names["handle_chinese_chars"] = "tokenize_chinese_chars"
     settings = {ours: normalizer[theirs] for theirs, ours in names.items() if theirs in normalizer}
@@ -156,7 +209,12 @@ def _added(path: Path, token: Any) -> Added:
     return Added(id_, text, special is True)
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file of a checkpoint.
+
+    Raises:
+        UserError: there is no such file, or it is larger than any of its kind.
+    """
     if path.is_dir():
         raise UserError(f"{path}: a folder, expected a file; {_SAME_MODEL}")
     if not path.is_file():
@@ -182,10 +240,10 @@ def _has_surrogate(piece: str) -> bool:
 
 def _require_word_pieces(pieces: list[str], path: Path) -> None:
     """Refuse a vocabulary of sentencepiece, of which a tokenizer of word pieces would find next to nothing."""
-    of_sentences = sum(piece.startswith(_WORD_BEGIN) and len(piece) > 1 for piece in pieces)
+    of_sentences = sum(piece.startswith(WORD_BEGIN) and len(piece) > 1 for piece in pieces)
     if of_sentences and not any(piece.startswith("##") for piece in pieces):
         raise UserError(
-            f"{path}: {of_sentences} of {len(pieces)} pieces begin with {_WORD_BEGIN}: a vocabulary of sentencepiece "
+            f"{path}: {of_sentences} of {len(pieces)} pieces begin with {WORD_BEGIN}: a vocabulary of sentencepiece "
             f"(as ernie-tiny has), which the tokenizer of this folder does not use; take a model of word pieces"
         )
 
@@ -199,7 +257,3 @@ def _list(path: Path, content: JsonObject, key: str) -> list[Any]:
 
 def _type(part: Any) -> Any:
     return part.get("type") if isinstance(part, dict) else part
-
-
-def _remedy(path: Path) -> str:
-    return f"put the model's vocab.txt into {path.parent}, if it has one"
