@@ -11,6 +11,7 @@ from clue_utils import cli, environment, ranks, tasks
 from clue_utils.data.examples import Examples
 from clue_utils.errors import UserError
 from clue_utils.features.method import Method
+from clue_utils.features.sequences import truncated_lengths
 from clue_utils.features.store import Feature, Features
 from clue_utils.leaderboard.write import Answers
 from clue_utils.record import trained_with
@@ -20,6 +21,10 @@ from clue_utils.tasks import MAX_CHOICES, Example
 
 # What official code puts in the place of choices that a question does not have.
 MISSING_CHOICE = "无效答案"
+# Of context, question and choice together.
+_LEAST_TEXT_TOKENS = 4
+# At a tie the context loses its last token first, then the choice (the official rule).
+_LOSING = (0, 2, 1)
 EXAMPLE = """\
 example:
   python -m paddle.distributed.launch --gpus "0,1,2,3" run_c3.py --model_name_or_path ernie-3.0-base-zh \\
@@ -27,31 +32,18 @@ example:
 """
 
 
-def truncated_lengths(context: int, question: int, choice: int, limit: int) -> tuple[int, int, int]:
-    """How many tokens of context, question and choice are kept so that they sum to at most ``limit``.
-
-    The longest loses its last token until they fit; at a tie the context does, then the choice (the official rule).
-    """
-    while context + question + choice > limit:
-        if context >= max(question, choice):
-            context -= 1
-        elif choice >= question:
-            choice -= 1
-        else:
-            question -= 1
-    return context, question, choice
-
-
 class C3(Method):
-    """``[CLS] context [SEP] question [SEP] choice [SEP]`` for each of four choices."""
+    """``[CLS] context [SEP] question [SEP] choice [SEP]``, or as the tokenizer has it, for each of four choices."""
 
     name = "c3"
     num_outputs = width = MAX_CHOICES
 
     def __init__(self, tokenizer: Any, max_seq_length: int) -> None:
-        if max_seq_length < 8:
-            raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a question: pass at least 8")
         super().__init__(tokenizer, max_seq_length)
+        self.max_text_tokens = max_seq_length - self.sequences.num_special(3)
+        if self.max_text_tokens < _LEAST_TEXT_TOKENS:
+            least = max_seq_length - self.max_text_tokens + _LEAST_TEXT_TOKENS
+            raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a question: pass at least {least}")
 
     def encode(self, example: Example) -> list[Feature]:
         """One feature: ``input_ids`` and ``token_type_ids`` of four rows, ``label``, ``num_choices``.
@@ -72,11 +64,9 @@ class C3(Method):
         ]
 
     def _pack(self, context: list[int], question: list[int], choice: list[int]) -> tuple[list[int], list[int]]:
-        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        c, q, o = truncated_lengths(len(context), len(question), len(choice), self.max_seq_length - 4)
-        first = [cls, *context[:c], sep]
-        second = [*question[:q], sep, *choice[:o], sep]
-        return first + second, [0] * len(first) + [1] * len(second)
+        lengths = (len(context), len(question), len(choice))
+        c, q, o = truncated_lengths(lengths, self.max_text_tokens, _LOSING)
+        return self.sequences.build(context[:c], question[:q], choice[:o])
 
     def score(self, scores: np.ndarray, examples: Examples, features: Features) -> dict[str, float]:
         """Loss, ``accuracy`` among the choices that a question has, and ``accuracy_with_fillers`` among all four rows.

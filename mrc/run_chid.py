@@ -26,6 +26,7 @@ logger = logging.getLogger("clue_utils.chid")
 # Idioms have four characters nearly always; the window leaves room for one of them and the blank's mark.
 IDIOM_TOKENS = 4
 BLANK_MARK = "[unused1]"
+_LEAST_WINDOW_TOKENS = 2
 # The official preprocessing writes these marks in ASCII; a dash of two characters, as Chinese has it, becomes "--".
 ASCII_MARKS = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-", "―": "-", "…": "..."})
 EXAMPLE = """\
@@ -35,10 +36,12 @@ example:
 
 
 class Chid(Method):
-    """``[CLS] idiom [SEP] left [unused1] right [SEP]`` for ten idioms a blank.
+    """``[CLS] idiom [SEP] left [unused1] right [SEP]``, or as the tokenizer has it, for ten idioms a blank.
 
-    Windows follow CLUE's official preprocessing (``CHID_preprocess.py``): at most ``max_seq_length - 8`` tokens around
-    the blank, half on each side, what one side does not need going to the other; segment ids are all 0.
+    Windows follow CLUE's official preprocessing (``CHID_preprocess.py``): around the blank lies what an idiom of four
+    tokens, the blank's mark and special tokens leave of ``max_seq_length`` (all but 8 where they are BERT's), half on
+    each side, what one side does not need going to the other; segment ids are all 0. Where the vocabulary has no
+    ``[unused1]`` or no mask, the unknown token or else ``_`` takes its place.
 
     Args:
         assignment: how candidates are given to the blanks of an example, see ``chid.assign_candidates``.
@@ -48,13 +51,34 @@ class Chid(Method):
     num_outputs = width = NUM_CANDIDATES
 
     def __init__(self, tokenizer: Any, max_seq_length: int, assignment: str) -> None:
-        if max_seq_length < 10:
-            raise UserError(f"--max_seq_length {max_seq_length} leaves no room around a blank: pass at least 10")
         super().__init__(tokenizer, max_seq_length)
+        self.window_tokens = max_seq_length - self.sequences.num_special(2) - IDIOM_TOKENS - 1
+        if self.window_tokens < _LEAST_WINDOW_TOKENS:
+            least = max_seq_length - self.window_tokens + _LEAST_WINDOW_TOKENS
+            raise UserError(f"--max_seq_length {max_seq_length} leaves no room around a blank: pass at least {least}")
         self.assignment = assignment
-        self.mark = tokenizer.convert_tokens_to_ids(BLANK_MARK)
-        if self.mark == tokenizer.unk_token_id:
-            logger.warning("the vocabulary has no %s: blanks are marked with %s", BLANK_MARK, tokenizer.unk_token)
+        mark, filler, other = tokenizer.get_vocab().get(BLANK_MARK), tokenizer.mask_token_id, self._stand_in()
+        if other is None and (mark is None or filler is None):
+            raise UserError(
+                f"the vocabulary has not both {BLANK_MARK} and a mask, to mark blanks with, nor an unknown token or "
+                'one for "_" in their place: choose another model'
+            )
+        self.mark: int = other if mark is None else mark
+        self.filler: int = other if filler is None else filler
+        missing = [name for name, id_ in ((BLANK_MARK, self.mark), ("mask", self.filler)) if id_ == other]
+        if missing:
+            mark, filler = tokenizer.convert_ids_to_tokens([self.mark, self.filler])
+            others = f", other blanks filled with {filler}" if "mask" in missing else ""
+            logger.warning(
+                "the vocabulary has no %s: blanks are marked with %s%s", " and no ".join(missing), mark, others
+            )
+
+    def _stand_in(self) -> Any:
+        """The id for what the vocabulary does not have: of the unknown token, but where that ends a text; or None."""
+        tokenizer = self.tokenizer
+        if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id, tokenizer.sep_token_id):
+            return int(tokenizer.unk_token_id)
+        return next(reversed(self._ids("_")), None)
 
     def encode(self, example: Example) -> list[Feature]:
         """One feature for each blank: ``input_ids`` of ten rows and ``label``."""
@@ -83,7 +107,7 @@ class Chid(Method):
 
     def _window(self, tokens: list[int | None], position: int) -> tuple[list[int], list[int]]:
         """Ids to the left and right of a blank; other blanks become four masks, as long as an idiom."""
-        size = self.max_seq_length - 3 - IDIOM_TOKENS - 1
+        size = self.window_tokens
         before, after = position, len(tokens) - position - 1
         half = size // 2
         num_left = min(before, max(half, size - after))
@@ -93,18 +117,18 @@ class Chid(Method):
         return left[len(left) - num_left :], right[:num_right]
 
     def _mask_blanks(self, tokens: list[int | None]) -> list[int]:
-        mask = [self.tokenizer.mask_token_id] * IDIOM_TOKENS
+        mask = [self.filler] * IDIOM_TOKENS
         return [id_ for token in tokens for id_ in (mask if token is None else [token])]
 
     def _pack(self, idiom: list[int], left: list[int], right: list[int]) -> list[int]:
-        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        surplus = 4 + len(idiom) + len(left) + len(right) - self.max_seq_length
+        idiom = idiom[: IDIOM_TOKENS + self.window_tokens]
+        surplus = len(idiom) + len(left) + len(right) - IDIOM_TOKENS - self.window_tokens
         for _ in range(surplus):  # an idiom of more than four tokens: give up what is farthest from the blank
             if len(right) >= len(left):
                 right = right[:-1]
             else:
                 left = left[1:]
-        return [cls, *idiom, sep, *left, self.mark, *right, sep][: self.max_seq_length]
+        return self.sequences.build(idiom, [*left, self.mark, *right])[0]
 
     def choose(self, scores: np.ndarray, examples: Examples, features: Features) -> np.ndarray:
         """Candidates for all blanks, each used once within its example whatever batch its blanks were in."""

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ from clue_utils import cli, environment, ranks, tasks
 from clue_utils.data.examples import Examples
 from clue_utils.errors import UserError
 from clue_utils.features.method import Method
+from clue_utils.features.offsets import Span, offset_tokenizer
 from clue_utils.features.store import Feature, Features
 from clue_utils.record import trained_with
 from clue_utils.scores.accuracy import cross_entropy
@@ -25,60 +24,12 @@ from clue_utils.tasks import Example
 
 # Some gold starts of the official files are late by up to this many characters.
 START_REPAIR = 3
-# What the official code answers where no span is allowed.
+# What the official code answers where no span is allowed, or what it holds are blanks.
 NO_ANSWER = "empty"
 EXAMPLE = """\
 example:
   python run_cmrc2018.py --model_name_or_path ernie-3.0-base-zh --output_dir cmrc_model --do_train --do_predict
 """
-Span = tuple[int, int]
-
-
-class OffsetTokenizer:
-    """Splits text into word pieces and says which characters of the text each piece stands for.
-
-    Words are the tokenizer's own: cut at white space, punctuation, symbols and CJK characters, in lower case, without
-    accents. They are, one after another, as long as what the tokenizer writes for each character alone, so every
-    position within them has a character that it comes from. Pieces are laid along the positions of their word; where
-    that does not add up, as for an unknown word, every piece stands for the whole word. A mark that nothing is written
-    for, such as an accent, belongs to the character before it. Names of special tokens are text like any other.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        basic = tokenizer.basic_tokenizer  # which ``tokenization.require_support`` has seen to
-        self._words = basic.tokenize
-        self._written_length = functools.cache(lambda char: len("".join(basic.tokenize(char))))
-        self._pieces = functools.cache(self._split)
-
-    def __call__(self, text: str) -> tuple[list[int], list[Span]]:
-        """Ids of the pieces, and the half-open range of characters in ``text`` of each."""
-        lengths = [self._written_length(char) for char in text]
-        # writer[i]: the character of the text that wrote position i of the words.
-        writer = [i for i, length in enumerate(lengths) for _ in range(length)]
-        ends, end = [0] * len(text), len(text)
-        for i in reversed(range(len(text))):
-            if lengths[i] or not unicodedata.category(text[i]).startswith("M"):
-                ends[i], end = end, i
-        ids: list[int] = []
-        spans: list[Span] = []
-        position = 0
-        for word in self._words(text):
-            word_ids, word_spans = self._pieces(word)
-            ids += word_ids
-            spans += [(writer[position + b], ends[writer[position + e - 1]]) for b, e in word_spans]
-            position += len(word)
-        return ids, spans
-
-    def _split(self, word: str) -> tuple[list[int], list[Span]]:
-        """Ids of a word's pieces, and which of its positions each stands for."""
-        pieces = self.tokenizer.tokenize(word)
-        texts = [piece.removeprefix("##") for piece in pieces]
-        ends = list(itertools.accumulate(map(len, texts)))
-        spans = list(zip([0, *ends], ends, strict=False))
-        if "".join(texts) != word:
-            spans = [(0, len(word))] * len(pieces)
-        return self.tokenizer.convert_tokens_to_ids(pieces), spans
 
 
 def repaired_start(context: str, answer: dict[str, Any]) -> int | None:
@@ -93,7 +44,7 @@ def repaired_start(context: str, answer: dict[str, Any]) -> int | None:
 
 
 class Cmrc2018(Method):
-    """``[CLS] question [SEP] window of the context [SEP]``, start and end of the answer.
+    """``[CLS] question [SEP] window of the context [SEP]``, or as the tokenizer has it, start and end of the answer.
 
     Args:
         doc_stride: tokens between the starts of two windows of one context.
@@ -114,16 +65,18 @@ class Cmrc2018(Method):
         n_best_size: int,
         max_answer_length: int,
     ) -> None:
-        if max_seq_length < max_query_length + 4:
+        super().__init__(tokenizer, max_seq_length)
+        self.num_special = self.sequences.num_special(2)
+        least = max_query_length + self.num_special + 1
+        if max_seq_length < least:
             raise UserError(
                 f"--max_seq_length {max_seq_length} leaves no room for text beside a question of --max_query_length "
-                f"{max_query_length}: pass at least {max_query_length + 4}"
+                f"{max_query_length}: pass at least {least}"
             )
-        super().__init__(tokenizer, max_seq_length)
         self.doc_stride, self.max_query_length = doc_stride, max_query_length
         self.n_best_size, self.max_answer_length = n_best_size, max_answer_length
         self.width = 2 * max_seq_length
-        self._tokenize = functools.lru_cache(16)(OffsetTokenizer(tokenizer))  # questions on one context come in a row
+        self._tokenize = functools.lru_cache(16)(offset_tokenizer(tokenizer))  # questions on one context come in a row
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"doc_stride": self.doc_stride, "max_query_length": self.max_query_length}
@@ -132,31 +85,32 @@ class Cmrc2018(Method):
         """The windows of one question.
 
         Besides ``input_ids`` and ``token_type_ids``: ``start`` and ``end``, the answer's first and last token in the
-        window (0, the ``[CLS]``, where the window does not hold it); ``window``, the window's number; ``context``,
-        the position of the window's first context token; for each of its context tokens ``char_begin`` and
-        ``char_end``, and ``best``: 1 where no other window shows more of the token's surroundings.
+        window (the ``[CLS]``, where the window does not hold it; the last token, where that stands for the whole);
+        ``window``, the window's number; ``context``, the position of the window's first context token; for each of its
+        context tokens ``char_begin`` and ``char_end``, and ``best``: 1 where no other window shows more of the token's
+        surroundings.
         """
         question = self._tokenize(example["question"])[0][: self.max_query_length]
         ids, spans = self._tokenize(example["context"])
         answer = self._answer_tokens(example, spans)
-        size = self.max_seq_length - len(question) - 3
+        size = self.max_seq_length - len(question) - self.num_special
         windows = list(self._windows(len(ids), size))
         best = best_windows(windows)
-        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        first = [cls, *question, sep]
+        context = self.sequences.second_begin(len(question))
         features = []
         for number, (begin, end) in enumerate(windows):
-            start, stop = 0, 0
+            input_ids, token_type_ids = self.sequences.build(question, ids[begin:end])
+            start = stop = 0 if self.sequences.begins_with_special else len(input_ids) - 1
             if answer and begin <= answer[0] and answer[1] < end:
-                start, stop = (len(first) + position - begin for position in answer)
+                start, stop = (context + position - begin for position in answer)
             features.append(
                 {
-                    "input_ids": [*first, *ids[begin:end], sep],
-                    "token_type_ids": [0] * len(first) + [1] * (end - begin + 1),
+                    "input_ids": input_ids,
+                    "token_type_ids": token_type_ids,
                     "start": start,
                     "end": stop,
                     "window": number,
-                    "context": len(first),
+                    "context": context,
                     "char_begin": [b for b, _ in spans[begin:end]],
                     "char_end": [e for _, e in spans[begin:end]],
                     "best": (best[begin:end] == number).astype(int).tolist(),
@@ -213,12 +167,13 @@ class Cmrc2018(Method):
             starts = np.argsort(-start_logits, kind="stable")[: self.n_best_size, None]
             ends = np.argsort(-end_logits, kind="stable")[None, : self.n_best_size]
             allowed = (ends >= starts) & (ends - starts < self.max_answer_length) & (window["best"][starts] == 1)
+            allowed &= window["char_begin"][starts] < window["char_end"][ends]  # not of blanks alone
             totals = np.where(allowed, start_logits[starts] + end_logits[ends], -np.inf)
             if totals.size and totals.max() > best:
                 best = totals.max()
                 row, column = np.unravel_index(totals.argmax(), totals.shape)
-                text = context[window["char_begin"][starts[row, 0]] : window["char_end"][ends[0, column]]]
-        return text
+                text = context[window["char_begin"][starts[row, 0]] : window["char_end"][ends[0, column]]].strip()
+        return text or NO_ANSWER  # between tokens that are bytes of a blank, say
 
 
 def best_windows(windows: list[Span]) -> np.ndarray:

@@ -51,6 +51,23 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
         "general": [getattr(tokenizer, name, None) for name in general],
         "sentencepiece": hashlib.sha256(pieces.serialized_model_proto()).hexdigest() if pieces else None,
     }
+    files = {name: content for name, content in getattr(tokenizer, "resources", {}).items() if name != "vocab.txt"}
+    words = getattr(tokenizer, "words", None)
+    if files or words or basic is None:  # other than word pieces
+        known = [*getattr(tokenizer, "resource_files_names", ()), *tokenizer.special_tokens_map]
+        given = getattr(tokenizer, "init_kwargs", {})
+        plain = {k: v for k, v in given.items() if isinstance(v, str | int) and k not in known}
+        state["files"] = [(name, hashlib.sha256(content).hexdigest()) for name, content in sorted(files.items())]
+        state["words"] = words
+        state["settings"] = sorted((name, str(value)) for name, value in plain.items())
+    marks = [-1], [-2]  # in the place of two texts
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    pair = [
+        tokenizer.build_inputs_with_special_tokens(*marks),
+        tokenizer.create_token_type_ids_from_sequences(*marks),
+    ]
+    if pair != [[cls, -1, sep, -2, sep], [0, 0, 0, 1, 1]]:  # BERT's keys are older than this
+        state["pair"] = pair
     return hashlib.sha256(json.dumps(state, ensure_ascii=False).encode()).hexdigest()
 
 

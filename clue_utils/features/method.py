@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from clue_utils.data.examples import Examples
+from clue_utils.features.sequences import Sequences
 from clue_utils.features.store import Feature, Features
 from clue_utils.features.tokenization import PieceIds
 from clue_utils.leaderboard.write import Answers
@@ -32,6 +33,7 @@ class Method:
 
     def __init__(self, tokenizer: Any, max_seq_length: int) -> None:
         self.tokenizer, self.max_seq_length = tokenizer, max_seq_length
+        self.sequences = Sequences(tokenizer)
         self._ids = PieceIds(tokenizer)
 
     def settings(self) -> dict[str, Any]:

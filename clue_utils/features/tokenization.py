@@ -6,9 +6,8 @@ import functools
 import re
 from typing import Any
 
-from clue_utils.errors import UserError
-from clue_utils.tasks import Task
-
+# How sentencepiece marks the beginning of a word, and what it writes for a blank.
+WORD_BEGIN = "\u2581"
 # The ideographs that a BERT tokenizer sets apart with blanks before it does anything else (google-research/bert,
 # tokenization.py, BasicTokenizer).
 _IDEOGRAPHS = (
@@ -38,7 +37,10 @@ class PieceIds:
         return [id_ for unit in _UNITS.findall(text) for id_ in self._ids_of_unit(unit)]
 
     def _ask(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(text))
+        if hasattr(self.tokenizer, "ids_of"):  # which tokenizer.json describes
+            ids: list[int] = self.tokenizer.ids_of(text)
+        else:
+            ids = self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(text))
         return ids
 
 
@@ -53,25 +55,3 @@ def sets_ideographs_apart(tokenizer: Any) -> bool:
         return False
     never_cut = [token for token in tokenizer.unique_no_split_tokens if len(_UNITS.findall(token)) > 1]
     return getattr(basic, "tokenize_chinese_chars", False) is True and not never_cut
-
-
-def require_support(tokenizer: Any, task: Task) -> None:
-    """Refuse a tokenizer whose sequences a task's script would build wrongly.
-
-    Classification leaves special tokens to the tokenizer. The other scripts write ``[CLS] a [SEP] b [SEP]`` themselves;
-    CHID fills blanks with ``[MASK]``; and the answers of spans are found by the characters that word pieces stand for.
-
-    Raises:
-        UserError: the tokenizer does it otherwise.
-    """
-    if task.kind == "classification":
-        return
-    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-    name = type(tokenizer).__name__
-    remedy = f"{task.name} needs a model of word pieces such as BERT, ERNIE, RoBERTa or ELECTRA"
-    if tokenizer.build_inputs_with_special_tokens([1], [2]) != [cls, 1, sep, 2, sep]:
-        raise UserError(f"{name} does not write two texts as [CLS] a [SEP] b [SEP]: {remedy}")
-    if task.kind == "cloze" and tokenizer.mask_token_id is None:
-        raise UserError(f"{name}: the model has no mask_token, which fills the blanks of {task.name}: take another one")
-    if task.kind == "span" and not sets_ideographs_apart(tokenizer):
-        raise UserError(f"{name} does not split text at every Chinese character: {remedy}")

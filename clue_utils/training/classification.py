@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from clue_utils.data.examples import Examples
+from clue_utils.errors import UserError
 from clue_utils.features.method import Method
+from clue_utils.features.sequences import truncated_lengths
 from clue_utils.features.store import Feature, Features
 from clue_utils.leaderboard.write import Answers
 from clue_utils.tasks import Example, Task
@@ -45,6 +47,11 @@ def _mark_spans(text: str, target: dict[str, Any]) -> str:
     return text
 
 
+def num_texts(task: Task) -> int:
+    """How many texts :func:`text_and_pair` gives of a task's example."""
+    return 2 if task.name == "CSL" or "sentence1" in task.fields else 1
+
+
 class Classification(Method):
     """One or two sentences, one label."""
 
@@ -52,15 +59,24 @@ class Classification(Method):
 
     def __init__(self, task: Task, tokenizer: Any, max_seq_length: int) -> None:
         super().__init__(tokenizer, max_seq_length)
+        least = self.sequences.num_special(num_texts(task)) + 1
+        if max_seq_length < least:
+            raise UserError(f"--max_seq_length {max_seq_length} leaves no room for text: pass at least {least}")
         self.task = task
         self.num_outputs = self.width = len(task.labels)
 
     def encode(self, example: Example) -> list[Feature]:
-        text, text_pair = text_and_pair(self.task.name, example)
-        ids, pair_ids = self._ids(text), None if text_pair is None else self._ids(text_pair)
-        encoded = self.tokenizer.prepare_for_model(ids, pair_ids, max_length=self.max_seq_length, truncation=True)
-        feature = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+        texts = [self._ids(text) for text in text_and_pair(self.task.name, example) if text is not None]
+        limit = self.max_seq_length - self.sequences.num_special(len(texts))
+        lengths = truncated_lengths([*map(len, texts)], limit, losing=(1, 0)[-len(texts) :])
+        input_ids, token_type_ids = self.sequences.build(*map(self._cut, texts, lengths))
+        feature: Feature = {"input_ids": input_ids}
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            feature["token_type_ids"] = token_type_ids
         return [feature | {"label": example.get("label", -1)}]
+
+    def _cut(self, ids: list[int], length: int) -> list[int]:
+        return ids[len(ids) - length :] if self.tokenizer.truncation_side == "left" else ids[:length]
 
     def answer(self, scores: np.ndarray, examples: Examples, features: Features) -> Answers:
         labels = self.task.labels

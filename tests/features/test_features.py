@@ -233,8 +233,17 @@ class Words:
         self._vocab, self.special_tokens_map, self.truncation_side = vocab, {"mask_token": mask}, "right"
         self.do_lower_case, self.basic_tokenizer = do_lower_case, SimpleNamespace(**basic)
 
+    cls_token_id, sep_token_id = 2, 3
+    between = [3]
+
     def get_vocab(self) -> dict[str, int]:
         return {word: i for i, word in enumerate(self._vocab)}
+
+    def build_inputs_with_special_tokens(self, first: list[int], second: list[int]) -> list[int]:
+        return [2, *first, *self.between, *second, 3]
+
+    def create_token_type_ids_from_sequences(self, first: list[int], second: list[int]) -> list[int]:
+        return [0] * (len(first) + 1 + len(self.between)) + [1] * (len(second) + 1)
 
 
 class OtherWords(Words):
@@ -244,6 +253,8 @@ class OtherWords(Words):
 def test_a_fingerprint_is_of_class_vocabulary_and_every_setting():
     cut_on_the_left = Words()
     cut_on_the_left.truncation_side = "left"
+    apart = Words()
+    apart.between = [3, 3]  # as SKEP's English models set two texts apart
     tokenizers = [
         Words(),
         OtherWords(),
@@ -253,6 +264,7 @@ def test_a_fingerprint_is_of_class_vocabulary_and_every_setting():
         Words(tokenize_chinese_chars=True),
         Words(tokenize_chinese_chars=False),
         cut_on_the_left,
+        apart,
         Words(never_split={"x", "y"}),
     ]
     assert len({tokenizer_fingerprint(tokenizer) for tokenizer in tokenizers}) == len(tokenizers)
@@ -260,3 +272,5 @@ def test_a_fingerprint_is_of_class_vocabulary_and_every_setting():
     without = Words()
     del without.basic_tokenizer, without.do_lower_case  # as other kinds of tokenizers
     assert re.fullmatch("[0-9a-f]{64}", tokenizer_fingerprint(without))
+    # What others have cached is found: the keys of BERT's kind are not to change.
+    assert tokenizer_fingerprint(Words()) == "6c1a5f27e56fc9a91bca8a4c931eb63db3532a1b725fc6d9f0d10cfa4ff5e9b5"

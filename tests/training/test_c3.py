@@ -5,27 +5,11 @@ from __future__ import annotations
 import pytest
 
 from clue_utils.errors import UserError
-from run_c3 import C3, truncated_lengths
+from run_c3 import C3
 
 
 def example(context="甲乙丙丁", question="谁？", choice=("甲", "乙", "丙", "丁"), label=2) -> dict:
     return {"id": 7, "context": [context], "question": question, "choice": list(choice), "label": label}
-
-
-@pytest.mark.parametrize(
-    ("lengths", "limit", "kept"),
-    [
-        ((5, 3, 2), 10, (5, 3, 2)),
-        ((9, 3, 2), 10, (5, 3, 2)),
-        ((5, 5, 5), 12, (4, 4, 4)),
-        ((5, 5, 5), 14, (4, 5, 5)),  # at a tie the context loses first,
-        ((4, 5, 5), 13, (4, 5, 4)),  # then the choice
-        ((2, 3, 90), 10, (2, 3, 5)),
-        ((0, 0, 9), 4, (0, 0, 4)),
-    ],
-)
-def test_the_longest_part_is_cut(lengths, limit, kept):
-    assert truncated_lengths(*lengths, limit) == kept
 
 
 def test_a_row_holds_context_question_and_choice(tokenizer):
@@ -62,3 +46,25 @@ def test_pieces_are_not_tokenised_again(tokenizer):
         t for t in tokenizer.tokenize("playing games") if t.startswith("##")
     ]
     assert "#" not in tokens
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("XLMRoberta", "<s> c </s> </s> q </s> </s> o </s>"),
+        ("XLNet", "c <sep> q <sep> o <sep> <cls>"),
+        ("ErnieM", "[CLS] c [SEP] [SEP] q [SEP] [SEP] o [SEP]"),
+        ("Qwen2", "c <|endoftext|> q <|endoftext|> o <|endoftext|>"),
+    ],
+)
+def test_any_tokenizer_s_rows_are_full_and_end_as_it_has_them(tiny_tokenizer, kind, expected):
+    tokenizer = tiny_tokenizer(kind)
+    num_special = len(expected.split()) - 3
+    m = C3(tokenizer, num_special + 6)
+    (feature,) = m.encode(example("天地玄黄宇宙洪荒" * 9, "日月日月日月", ("盈昃盈昃盈昃",) * 4))
+    tokens = tokenizer.convert_ids_to_tokens(feature["input_ids"][0])
+    special = {*expected.split()} - {*"cqo"}
+    assert len(tokens) == num_special + 6 == len(feature["token_type_ids"][0])
+    assert [token for token in tokens if token in special] == [t for t in expected.split() if t in special]
+    with pytest.raises(UserError, match=f"at least {num_special + 4}$"):
+        C3(tokenizer, num_special + 3)

@@ -55,12 +55,24 @@ def test_masks_do_not_widen_the_window(method):
     assert len(features) == 29 and all(len(row) <= 64 for f in features for row in f["input_ids"])
 
 
-def test_an_idiom_of_more_than_four_tokens_still_fits(method):
+def test_an_idiom_of_more_than_four_tokens_still_fits(method, tokenizer):
     candidates = ["不管三七二十一", *IDIOMS[1:9], "字" * 100]
     (feature,) = method(64).encode(example("天" * 40 + "#idiom000001#" + "地" * 40, candidates=candidates))
     assert [len(row) for row in feature["input_ids"]] == [64] * 10
+    assert [row.count(tokenizer.sep_token_id) for row in feature["input_ids"]] == [2] * 10
+    assert {row[-1] for row in feature["input_ids"]} == {tokenizer.sep_token_id}
+    assert all(row.count(method(64).mark) == 1 for row in feature["input_ids"])
     with pytest.raises(UserError, match="at least 10"):
         method(9)
+
+
+def test_a_vocabulary_that_nothing_can_mark_a_blank_with_is_refused(tiny_tokenizer, monkeypatch):
+    tokenizer = tiny_tokenizer("JsonBytePairs")
+    monkeypatch.setattr(tokenizer, "unk_token_id", None)
+    assert Chid(tokenizer, 64, "joint").mark == tokenizer.ids_of("_")[-1]
+    monkeypatch.setattr(tokenizer, "ids_of", lambda text: [])
+    with pytest.raises(UserError, match="has not both .unused1. and a mask, .*: choose another model$"):
+        Chid(tokenizer, 64, "joint")
 
 
 def test_marks_are_written_in_ascii(method, tokenizer):
@@ -89,3 +101,33 @@ def test_repeated_candidates_are_columns_of_their_own(method):
     assert feature["input_ids"][0] == feature["input_ids"][9]
     scores = np.eye(10, dtype=np.float32)[[7]]
     assert method().answer(scores, [example("#idiom000001#天")], Columns()) == {"#idiom000001#": 7}
+
+
+@pytest.mark.parametrize(
+    ("kind", "mark", "filler", "line"),
+    [
+        ("Bert", "[unused1]", "[MASK]", ""),
+        ("XLNet", "<unk>", "<mask>", "no [unused1]: blanks are marked with <unk>"),
+        ("MBart", "<unk>", "<mask>", "no [unused1]: blanks are marked with <unk>"),
+        (
+            "GPTChinese",
+            "<unk>",
+            "<unk>",
+            "no [unused1] and no mask: blanks are marked with <unk>, other blanks ",
+        ),
+        # Its unknown token is the one that ends texts.
+        ("Qwen2", "_", "_", "no [unused1] and no mask: blanks are marked with _, other blanks filled with _"),
+    ],
+)
+def test_blanks_of_a_vocabulary_without_marks(tiny_tokenizer, caplog, kind, mark, filler, line):
+    tokenizer = tiny_tokenizer(kind)
+    m = Chid(tokenizer, 48, "joint")
+    assert len(caplog.messages) == (line != "")
+    assert all(message.startswith(f"the vocabulary has {line}") for message in caplog.messages)
+    one, two = m.encode(example("的我们今天#idiom000001#了#idiom000002#在"))
+    window = two["input_ids"][0][m.sequences.second_begin(len(m._ids(IDIOMS[0]))) :]
+    tokens = tokenizer.convert_ids_to_tokens(window)
+    assert [token for token in tokens if token in (mark, filler)] == [filler] * 4 + [mark]
+    assert all(len(row) <= 48 for feature in (one, two) for row in feature["input_ids"])
+    with pytest.raises(UserError, match=f"at least {m.sequences.num_special(2) + 7}$"):
+        Chid(tokenizer, m.sequences.num_special(2) + 6, "joint")

@@ -14,7 +14,7 @@ from clue_utils.errors import UserError
 from clue_utils.features.build import build_features
 from clue_utils.scores.cmrc2018 import cmrc2018_scores
 from clue_utils.tasks import TASKS
-from run_cmrc2018 import NO_ANSWER, Cmrc2018, OffsetTokenizer, repaired_start
+from run_cmrc2018 import NO_ANSWER, Cmrc2018, repaired_start
 
 
 @pytest.fixture
@@ -69,20 +69,6 @@ def labelled_text(feature: dict, context: str) -> str:
 def test_pieces_stand_for_no_more_than_they_are_made_of(method, context, answer):
     features = method().encode(example(context, answer))
     assert labelled_text(features[0], context) == answer
-
-
-def test_an_unknown_word_is_one_span(tokenizer):
-    ids, spans = OffsetTokenizer(tokenizer)("甲" + "x" * 101 + "☆乙")
-    assert ids[1] == tokenizer.unk_token_id and spans == [(0, 1), (1, 102), (102, 103), (103, 104)]
-
-
-def test_words_are_cut_as_the_tokenizer_cuts_them(tokenizer, clue_data_dir):
-    split = OffsetTokenizer(tokenizer)
-    for row in load_examples(TASKS["CMRC2018"], "test", clue_data_dir):
-        expected = tokenizer(row["context"])["input_ids"][1:-1]
-        ids, spans = split(row["context"])
-        assert ids == expected
-        assert len(spans) == len(ids) and all(b < e for b, e in spans) and spans == sorted(spans)
 
 
 @pytest.mark.parametrize("length", [40, 41, 42, 43, 44, 60, 100])
@@ -146,6 +132,15 @@ def test_no_allowed_span_gives_the_official_placeholder(method):
     assert m.answer(scores, [row], features) == {"Q": NO_ANSWER}
 
 
+def test_a_span_of_blanks_is_no_answer(method):
+    m = method()
+    (feature,) = m.encode(row := example("甲乙  丙丁", "乙"))
+    context = feature["context"]
+    feature["char_begin"][1], feature["char_end"][2] = 2, 4  # as tokens that stand for parts of blanks have them
+    scores = scores_for(m, [feature], at={(0, context + 1, 0): 5.0, (0, context + 2, 1): 5.0})
+    assert m.answer(scores, [row], Rows([feature])) == {"Q": NO_ANSWER}
+
+
 def test_perfect_logits_on_real_examples_answer_every_question(tokenizer, clue_data_dir, tmp_path):
     m = Cmrc2018(tokenizer, 512, 128, 64, 20, max_answer_length=500)
     examples = load_examples(TASKS["CMRC2018"], "dev", clue_data_dir)
@@ -177,3 +172,49 @@ def test_scores_and_predictions_do_not_depend_on_the_batch(run_script, demo, tmp
         assert evaluation["loss"] == pytest.approx(evaluations[0]["loss"], abs=1e-5)
         assert list(answers) == list(predictions[0])
         assert sum(answers[name] != predictions[0][name] for name in answers) <= len(answers) / 50
+
+
+# --- tokenizers of other kinds -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["XLMRoberta", "XLNet", "ErnieM", "MBart", "JsonBytePairs", "GPTChinese", "RoFormer"])
+def test_any_tokenizer_s_windows_hold_the_answer_where_they_say(tiny_tokenizer, kind):
+    tokenizer = tiny_tokenizer(kind)
+    m = Cmrc2018(tokenizer, 40, 16, 12, 20, 50)
+    context = "今天天气不错，我们在上海。" * 12 + "北京，" + "他们是老师。" * 12
+    row = example(context, "北京")
+    features = Rows(m.encode(row))
+    assert len(features) > 1 and all(len(f["input_ids"]) == len(f["token_type_ids"]) <= 40 for f in features)
+    question = m.sequences.build(tokenizer.convert_tokens_to_ids(tokenizer.tokenize(row["question"]))[:12])[0]
+    begins = question[: len(question) - m.sequences.num_special(1)] if kind == "XLNet" else question[:1]
+    held = 0
+    for feature in features:
+        assert feature["input_ids"][: len(begins)] == begins
+        position = feature["start"] - feature["context"]
+        if 0 <= position < len(feature["best"]):
+            assert "北京" in labelled_text(feature, context)
+            held += 1
+        else:  # at the token that stands for the whole
+            assert (
+                feature["start"]
+                == feature["end"]
+                == (0 if m.sequences.begins_with_special else len(feature["input_ids"]) - 1)
+            )
+    assert 0 < held < len(features)
+    scores = np.zeros((len(features), m.width), np.float32)
+    for line, feature in zip(scores, features, strict=True):
+        if 0 <= feature["start"] - feature["context"] < len(feature["best"]):
+            line[[2 * feature["start"], 2 * feature["end"] + 1]] = 9.0
+    assert "北京" in m.answer(scores, [row], features)["Q"]
+
+
+def test_blanks_are_no_answer(tiny_tokenizer):
+    """A token of a blank alone, such as the mark of a word's beginning, is never all of an answer nor a part."""
+    m = Cmrc2018(tiny_tokenizer("XLNet"), 64, 16, 12, 20, 50)
+    row = example("今天 龘 黄", "龘")
+    features = Rows(m.encode(row))
+    empty = np.flatnonzero(features[0]["char_begin"] == features[0]["char_end"]) + features[0]["context"]
+    assert len(empty)
+    at = {(0, int(place), which): 9.0 for place in empty for which in (0, 1)}
+    answer = m.answer(scores_for(m, features, at=at), [row], features)["Q"]
+    assert answer and answer == answer.strip()

@@ -13,6 +13,7 @@ import pytest
 import run_c3
 import run_chid
 import run_cmrc2018
+from clue_utils.errors import UserError
 from clue_utils.models import load_tokenizer
 from clue_utils.models.heads import HEADS
 from clue_utils.tasks import TASKS
@@ -93,6 +94,46 @@ def test_sentences_and_pairs_are_packed_and_cut(tokenizer):
     assert (pair["token_type_ids"], pair["label"]) == ([0] * 6 + [1] * 3, -1)
     (words,) = Classification(TASKS["CSL"], tokenizer, 32).encode({"keyword": ["天", "地"], "abst": "玄黄", "label": 1})
     assert tokens_of(tokenizer, words["input_ids"]) == "[CLS] 天 地 [SEP] 玄 黄 [SEP]"
+
+
+def test_sentences_are_cut_on_the_side_that_the_tokenizer_says(demo):
+    tokenizer = load_tokenizer(str(demo / "model"))
+    tokenizer.truncation_side = "left"
+    (pair,) = Classification(TASKS["AFQMC"], tokenizer, 8).encode({"sentence1": "天地玄黄", "sentence2": "宇宙洪荒"})
+    assert tokens_of(tokenizer, pair["input_ids"]) == "[CLS] 地 玄 黄 [SEP] 洪 荒 [SEP]"
+
+
+@pytest.mark.parametrize(("name", "least"), [("TNEWS", 3), ("CLUEWSC2020", 3), ("AFQMC", 4), ("CSL", 4)])
+def test_a_length_with_room_for_one_token_of_text_will_do(tokenizer, name, least):
+    task, text = TASKS[name], {"span1_index": 0, "span1_text": "天", "span2_index": 1, "span2_text": "地"}
+    example = dict.fromkeys(("sentence", "sentence1", "sentence2", "text", "abst"), "天地")
+    if name != "AFQMC":
+        del example["sentence1"]
+    example |= {"keyword": ["玄"], "target": text}
+    (feature,) = Classification(task, tokenizer, least).encode(example)
+    assert len(feature["input_ids"]) == least and feature["input_ids"][-1] == tokenizer.sep_token_id
+    line = f"^--max_seq_length {least - 1} leaves no room for text: pass at least {least}$"
+    with pytest.raises(UserError, match=line):
+        Classification(task, tokenizer, least - 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("XLNet", "一 <sep> 二 <sep> <cls>"),
+        ("MBart", "一 </s> 二 </s> en_XX"),
+        ("Qwen2", "一 <|endoftext|> 二 <|endoftext|>"),
+    ],
+)
+def test_pairs_are_written_as_any_tokenizer_has_them(tiny_tokenizer, kind, expected):
+    tokenizer = tiny_tokenizer(kind)
+    (pair,) = Classification(TASKS["AFQMC"], tokenizer, 16).encode({"sentence1": "一", "sentence2": "二"})
+    tokens = [
+        tokenizer.convert_tokens_to_string([token]).strip() if token not in tokenizer.all_special_tokens else token
+        for token in tokenizer.convert_ids_to_tokens(pair["input_ids"])
+    ]
+    assert " ".join(token for token in tokens if token) == expected
+    assert ("token_type_ids" in pair) == (kind == "XLNet")  # the others' models take none
 
 
 def test_choices_are_written_in_lower_case_and_filled_up_to_four(demo):
