@@ -108,7 +108,7 @@ def carry_out(args: TrainerSettings, task: tasks.Task, run: Run) -> None:
     if args.do_predict:
         session.predict([model])
     if args.do_export and ranks.is_first():
-        export(model, run.folder / EXPORT_NAME)
+        export(model, run.folder / EXPORT_NAME, session.method.sequences)
 
 
 if __name__ == "__main__":

@@ -392,6 +392,7 @@ class Run:
         elif earlier and not _is_same_checkpoint(self.folder, earlier, described):
             earlier = None
         self._settings = described
+        self._base_sha256: str | None = None
         self.is_trained = bool(earlier and there and there.is_trained)
         self._trains = args.do_train and not self.is_trained
         self._looks_on = not args.do_train and "history" in (earlier or {}) and not self.is_trained
@@ -448,17 +449,23 @@ class Run:
         evaluation, which comes again.
 
         Args:
-            fields: "history" and those of ``NO_EVALUATION``; "settings" of the run that recorded them, if known.
+            fields: "history" and those of ``NO_EVALUATION``; "settings" of the run that recorded them, if known, and
+                "base_sha256" where it trained adapters.
             checkpoint: what the user has named to go on from, if anything.
 
         Raises:
-            UserError: those are not this run's settings.
+            UserError: those are not this run's settings, or another base of adapters.
         """
         recorded = fields.get("settings", self._settings)
         if checkpoint:
             _require_same_run(checkpoint, recorded, self._settings, "give the same, or drop --resume_from_checkpoint")
         else:
             _require_same_run(self.folder, recorded, self._settings)
+        if step and fields.get("base_sha256") != self._base_sha256:
+            raise UserError(
+                f"{checkpoint or self.folder}: its adapters were trained on other weights than those that they are to "
+                "stand on now: put back the former, or start anew with --overwrite_output_dir"
+            )
         kept_step = self.fields.get("best_step")
         self.fields |= {name: fields[name] for name in ("history", *NO_EVALUATION)}
         evaluated = {entry["step"] for entry in self.fields["history"]}
@@ -478,7 +485,8 @@ class Run:
 
     def state(self) -> JsonObject:
         """What ``resume`` takes to come back to this moment."""
-        return {"settings": self._settings} | {name: self.fields[name] for name in ("history", *NO_EVALUATION)}
+        kept = {name: self.fields[name] for name in ("history", *NO_EVALUATION)}
+        return {"settings": self._settings, "base_sha256": self._base_sha256} | kept
 
     def add_evaluation(self, step: int, metrics: dict[str, float]) -> bool:
         """Add an evaluation to the history; return whether it is the best so far."""
@@ -520,6 +528,10 @@ class Run:
             return  # what the training was scored on stays on record
         self.fields["num_examples"][examples.split] = len(examples)
         self.fields["data_sha256"][examples.split] = examples.sha256
+
+    def record_base(self, sha256: str | None) -> None:
+        """Note what the adapters that are trained stand on, see ``lora.digest``; None: there are none."""
+        self._base_sha256 = sha256
 
     def log(self, kind: str, step: int, values: dict[str, float]) -> None:
         """Append one line to ``metrics.jsonl`` and the scalars ``kind/name`` to VisualDL's log."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Situation(NamedTuple):
     best: published.Best
     origin_of_best: str
     num_gpus: int
+    lora_rank: int
 
 
 class Lookup(NamedTuple):
@@ -102,6 +104,10 @@ def _as_field(make: Callable[P, Flag]) -> Callable[P, Any]:
 flag, recorded = _as_field(Flag), _as_field(functools.partial(Flag, is_recorded=True))
 _OF_TASK = Lookup("the task's", lambda name, at: (getattr(at.task, name), f"registry, {at.task.name}"))
 _BEST = Lookup("the model's best", lambda name, at: (getattr(at.best, name), at.origin_of_best))
+_RATE = Lookup(
+    f"the model's best; with --lora_rank {published.LORA_LEARNING_RATE:.0e}",
+    lambda name, at: (published.LORA_LEARNING_RATE, "of adapters") if at.lora_rank else _BEST.find(name, at),
+)
 _SHARED_BEST = Lookup(
     "the model's best, shared out over the GPUs",
     lambda name, at: (
@@ -170,7 +176,7 @@ class Settings:
     )
 
     batch_size: int = recorded(TRAINING, cli.positive_int, "examples per GPU and step", _SHARED_BEST, by_trial=True)
-    learning_rate: float = recorded(TRAINING, cli.positive_float, "peak learning rate", _BEST, by_trial=True)
+    learning_rate: float = recorded(TRAINING, cli.positive_float, "peak learning rate", _RATE, by_trial=True)
     num_train_epochs: float = recorded(TRAINING, cli.positive_int, "passes over the training set", _OF_TASK)
     max_steps: int = flag(TRAINING, cli.steps_or_all, "stop after this many steps; -1: by epochs", -1)
     warmup_proportion: float = recorded(TRAINING, cli.proportion, "share of all steps spent warming up", _OF_TASK)
@@ -181,6 +187,13 @@ class Settings:
     adam_epsilon: float = recorded(TRAINING, cli.positive_float, "of AdamW", 1e-8)
     max_grad_norm: float = recorded(TRAINING, cli.non_negative_float, "clip gradients; 0: never", 1.0)
     dropout: float = recorded(TRAINING, cli.proportion, "of every dropout in encoder and head", _BEST, by_trial=True)
+    lora_rank: int = recorded(
+        TRAINING,
+        cli.non_negative_int,
+        "train matrices of this rank beside those of the encoder (LoRA), which takes less memory and disk, and the "
+        "model that they stand on whenever they are loaded; 0: train the encoder",
+        0,
+    )
     gradient_accumulation_steps: int = recorded(
         TRAINING,
         cli.positive_int,
@@ -292,7 +305,11 @@ class Settings:
             UserError: flags that contradict each other, or a checkpoint's value that no flag could have.
         """
         model = given["model_name_or_path"]
-        situation = Situation(task, *published.best_run(model, task), num_gpus)
+        rank_before = trained.get("lora_rank", 0)
+        lora_rank = rank_before if given.get("lora_rank") is None else given["lora_rank"]
+        if bool(lora_rank) != bool(rank_before):  # what suits adapters is far too high for the whole, and vice versa
+            trained = {name: value for name, value in trained.items() if name != "learning_rate"}
+        situation = Situation(task, *published.best_run(model, task), num_gpus, lora_rank)
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
         for name, flag in cls.flags().items():
@@ -347,6 +364,12 @@ class Settings:
             )
         if self.ensemble and self.do_train:
             raise UserError("--ensemble averages checkpoints that are trained already: drop it or --do_train")
+        if (
+            self.do_train
+            and self.lora_rank
+            and os.path.realpath(self.model_name_or_path) == os.path.realpath(self.output_dir)
+        ):
+            raise UserError("--lora_rank keeps no copy of the model that is adapted: choose another --output_dir")
         if re.search(r"[\x00-\x1f]", self.output_dir):
             raise UserError("--output_dir holds a control character: choose another name")
 
@@ -406,7 +429,10 @@ def differences(
         name -> value there and value now, None where it has none.
     """
     # A run of a version that did not know a switch ran without it.
-    off = {name: False for name, flag in Settings.flags().items() if flag.is_recorded and flag.takes is bool}
+    off: dict[str, Any] = {
+        name: False for name, flag in Settings.flags().items() if flag.is_recorded and flag.takes is bool
+    }
+    off["lora_rank"] = 0
     before, after = ({**off, **fields, **fields.get("hyper_parameters", {})} for fields in (recorded, now))
     names = dict.fromkeys([*after, *recorded.get("hyper_parameters", {})])
     return {

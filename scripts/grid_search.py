@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.hosts and not (args.gpus or args.cpu_slots):
         raise UserError("--hosts: say with --gpus or --cpu_slots what each of them has")
     args.shuffle |= args.prune
-    trials = search_space.chosen_trials(args)
+    trials = search_space.chosen_trials(args, flags)
     if args.dry_run:
         print("\n".join(" ".join(one.words) for one in trials))
         return

@@ -20,7 +20,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("no array: pass --array=0-133 to sbatch")
     parser = cli.Parser(description=__doc__)
     search_space.add_flags(parser)
-    trials = search_space.chosen_trials(parser.parse_args([*words, *(["--cards", cards] if cards else [])]))
+    args = parser.parse_args([*words, *(["--cards", cards] if cards else [])])
+    trials = search_space.chosen_trials(args, flags)
     if int(number) >= len(trials):
         print(f"no trial {number} among {len(trials)}")
         return

@@ -203,10 +203,8 @@ def test_a_new_flag_is_one_field(tmp_path, caplog):
 def test_what_is_recorded_keeps_its_names():
     """Checkpoints of every version go by them."""
     names = "max_seq_length batch_size learning_rate num_train_epochs warmup_proportion warmup_steps weight_decay "
-    names += (
-        "adam_epsilon max_grad_norm dropout gradient_accumulation_steps group_by_length fused_attention precision seed "
-    )
-    names += "logging_steps save_steps"
+    names += "adam_epsilon max_grad_norm dropout lora_rank gradient_accumulation_steps group_by_length fused_attention "
+    names += "precision seed logging_steps save_steps"
     recorded = resolved("--do_train").hyper_parameters()
     assert [*recorded] == names.split()
     flags = Settings.flags()
@@ -226,6 +224,12 @@ def test_a_switch_that_a_record_does_not_know_was_off(name):
     recorded, off, on = ({"hyper_parameters": {"a": 1} | more} for more in ({}, {name: False}, {name: True}))
     assert differences(recorded, off) == differences(off, recorded) == {}
     assert differences(recorded, on) == {name: (False, True)} and differences(on, recorded) == {name: (True, False)}
+
+
+def test_a_run_that_does_not_know_of_adapters_had_none():
+    recorded, none, some = ({"hyper_parameters": more} for more in ({}, {"lora_rank": 0}, {"lora_rank": 8}))
+    assert differences(recorded, none) == differences(none, recorded) == {}
+    assert differences(recorded, some) == {"lora_rank": (0, 8)}
 
 
 @pytest.mark.parametrize("words", ["--dropout 0", "--seed=0", "--do_train", "--device cpu", "--output_dir o"])

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clue_utils import cli, tasks
+from clue_utils import cli, published, settings, tasks
 from clue_utils.errors import UserError
 
 # The folder of all models, unless told otherwise.
@@ -94,12 +94,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_trials(args: argparse.Namespace) -> list[Trial]:
+def chosen_trials(args: argparse.Namespace, flags: Sequence[str] = ()) -> list[Trial]:
     """The trials that the flags of ``add_flags`` ask for, in their order.
 
+    Args:
+        flags: of every trial, as words.
+
     Raises:
-        UserError: an unknown task, or no trial.
+        UserError: an unknown task, no trial, or adapters with the learning rates of whole models.
     """
+    if settings.flags_of_trials(flags).get("lora_rank") and not args.learning_rates:
+        raise UserError(
+            "--lora_rank: the learning rates of the grid are far below those of adapters; pass --learning_rates, such "
+            f"as {published.LORA_LEARNING_RATE:.0e} {3 * published.LORA_LEARNING_RATE:.0e}"
+        )
     trials = list_trials(args.tasks, args.learning_rates, args.batch_sizes, args.dropouts, args.seeds)
     chosen = [trial for trial in trials if args.cards in (None, trial.num_gpus)]
     if not chosen:

@@ -19,6 +19,7 @@ import paddle
 from safetensors.numpy import load_file, save_file
 
 from clue_utils.files import atomically, digest_of, remove_folder
+from clue_utils.models.lora import own_state
 from clue_utils.strict_json import JsonObject
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state:
     target = folder / f"checkpoint-{step}"
     with atomically(target) as written:
         written.mkdir(parents=True)
-        weights = {name: value.numpy() for name, value in model.state_dict().items()}
+        weights = {name: value.numpy() for name, value in own_state(model).items()}
         save_file(weights, str(written / _WEIGHTS))
         save_file(_optimizer_arrays(model, optimizer), str(written / _OPTIMIZER))
         digests = {name: digest_of(written / name) for name in (_WEIGHTS, _OPTIMIZER)}
@@ -67,7 +68,7 @@ def find_latest(folder: Path) -> tuple[Path, JsonObject] | None:
 def restore(checkpoint: Path, model: paddle.nn.Layer, optimizer: Any) -> None:
     """Set model and optimizer to what they were when the checkpoint was written."""
     weights = load_file(str(checkpoint / _WEIGHTS))
-    model.set_state_dict({name: paddle.to_tensor(value) for name, value in weights.items()})
+    model.set_state_dict(model.state_dict() | {name: paddle.to_tensor(value) for name, value in weights.items()})
     names = {name: parameter.name for name, parameter in model.named_parameters()}
     state = {}
     for key, value in load_file(str(checkpoint / _OPTIMIZER)).items():

@@ -15,7 +15,6 @@ import paddle
 
 from clue_utils import cli, device, models, ranks
 from clue_utils.data.examples import Examples, cache_dir, data_root, load_examples
-from clue_utils.features import tokenization
 from clue_utils.features.batches import collate
 from clue_utils.features.build import build_features
 from clue_utils.features.method import Method
@@ -23,7 +22,7 @@ from clue_utils.features.store import Features
 from clue_utils.files import locked_folder
 from clue_utils.grid import pruning
 from clue_utils.leaderboard import write
-from clue_utils.models import cpu_layers, gpu_layers
+from clue_utils.models import cpu_layers, gpu_layers, lora
 from clue_utils.models.heads import HEADS
 from clue_utils.record import Run
 from clue_utils.settings import Settings
@@ -67,13 +66,12 @@ class Session:
         self._limit = BatchLimit.of(args.eval_batch_size)
         # Read before anything is trained: rather refused now than after hours.
         self._tests = _load_tests(task, args.data_dir) if args.do_predict else []
-        models.require_architecture(args.model_name_or_path)
+        models.require_architecture(args.model_name_or_path, args.output_dir if args.do_train else None)
         self.tokenizer = models.load_tokenizer(args.model_name_or_path, args.lower_case)
-        tokenization.require_support(self.tokenizer, task)
         self.method = build_method(self.tokenizer)
         self.collate = functools.partial(
             collate,
-            pad_token_id=self.tokenizer.pad_token_id,
+            pad_token_id=self.method.sequences.pad_id,
             # The matrix units of GPUs take half precision in multiples of 8, as a kernel of the attention does masks.
             pad_to_multiple_of=1 if args.precision == "fp32" and not args.fused_attention else 8,
             max_length=args.max_seq_length,
@@ -101,8 +99,12 @@ class Session:
 
     def load_model(self, name_or_path: str, training: bool) -> paddle.nn.Layer:
         """Load the encoder with the task's head, see ``models.load_model``, and see that it takes the inputs."""
-        model = models.load_model(name_or_path, self.task, self.args.dropout, self.method.num_outputs, training)
+        args, num_outputs = self.args, self.method.num_outputs
+        model = models.load_model(name_or_path, self.task, args.dropout, num_outputs, training, args.lora_rank)
         models.check_fit(model, self.tokenizer, self.args.max_seq_length)
+        models.check_segments(model, self.method.sequences.num_segments)
+        if training:
+            self.run.record_base(adapters.sha256 if (adapters := lora.of_model(model)) else None)
         if self.args.fused_attention:
             gpu_layers.fuse_attention(model)
         if paddle.get_device() == "cpu" and self.args.precision == "fp32":

@@ -111,6 +111,9 @@ class ClueArguments:
     data_dir: Optional[str] = field(default=None, metadata={"help": "folder that holds the official files"})
     max_seq_length: Optional[int] = field(default=None, metadata={"help": "tokens of a sequence (the task's)"})
     dropout: Optional[float] = field(default=None, metadata={"help": "of every dropout (the model's best)"})
+    lora_rank: Optional[int] = field(
+        default=None, metadata={"help": "train matrices of this rank beside the encoder's (LoRA); 0: the encoder (0)"}
+    )
     num_proc: Optional[int] = field(default=None, metadata={"help": "processes that build features"})
     tf32: bool = field(default=False, metadata={"help": "matrix products in TF32, on GPUs of Ampere or later"})
     overwrite_cache: bool = field(default=False, metadata={"help": "build cached features again"})

@@ -178,7 +178,7 @@ def test_each_training_argument_is_recorded_or_refused_or_cannot_change_what_is_
     groups = (set(trainer_arguments.REFUSED), set(NOT_RECORDED), set(RECORDED), plain)
     assert sum(len(group) for group in groups) == len(set().union(*groups)) == len(names)
     assert set().union(*groups) == names and {*trainer_arguments.WORDS} <= names
-    assert {*NUMBERS} <= names | {"dropout", "max_seq_length", "num_proc"}
+    assert {*NUMBERS} <= names | {"dropout", "lora_rank", "max_seq_length", "num_proc"}
     assert {"adam_beta1", "adam_beta2", "optim", "lr_scheduler_type", "lr_end", "power", "num_cycles"} <= {*RECORDED}
     assert {"fp16_opt_level", "scale_loss", "evaluation_strategy", "metric_for_best_model"} <= {*RECORDED}
 
