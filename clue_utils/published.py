@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 
+from clue_utils.size_class import size_class
 from clue_utils.tasks import TASKS, Task
 
 
@@ -46,8 +47,14 @@ class PublishedModel:
     best_runs: Mapping[str, Best]
 
 
-# The model whose published best learning rate and batch size are the defaults for a model without a row of its own.
+# The models whose published best learning rate and batch size are the defaults for a model without a row of its own, by
+# the class of its size. A huge model's learning rate is the lowest of the task's grid; epochs are the task's for all.
 REFERENCE_MODEL = "ernie-3.0-base-zh"
+LARGE_REFERENCE_MODEL = "hfl/roberta-wwm-ext-large"
+# Adapters want a higher one, whatever the model (Hu et al. 2021, "LoRA": 2e-4 to 5e-4 where all of RoBERTa has 1e-5 to
+# 3e-5).
+LORA_LEARNING_RATE = 1e-4
+_REFERENCES = {"": REFERENCE_MODEL, "large": LARGE_REFERENCE_MODEL, "huge": LARGE_REFERENCE_MODEL}
 # Of the published best runs, but for those that say 0.
 DROPOUT = 0.1
 
@@ -157,17 +164,21 @@ def published_model(model_name_or_path: str) -> PublishedModel | None:
 def best_run(model_name_or_path: str, task: Task) -> tuple[Best, str]:
     """Return the published best run for a model and task, and where it is from, in words.
 
-    A model without a published row takes the run of ``REFERENCE_MODEL``; a task without published runs the middle of
-    its grid.
+    A model without a published row takes the run of the reference model of its size; a task without published runs the
+    middle of its grid.
     """
     found = published_model(model_name_or_path)
-    model = found or next(row for row in PUBLISHED_MODELS if row.name == REFERENCE_MODEL)
-    if task.name in model.best_runs:
-        origin = f"published best of {model.name}"
-        if found is None:
-            origin += ", as this model has none"
-        elif model_name_or_path != model.name:
-            origin += ", known by the last part of the path"
-        return model.best_runs[task.name], origin
-    rates, sizes = task.learning_rates, task.batch_sizes
-    return Best(rates[len(rates) // 2], sizes[len(sizes) // 2], task.dropouts[0]), f"middle of {task.name}'s grid"
+    size = "" if found else size_class(model_name_or_path)
+    model = found or next(row for row in PUBLISHED_MODELS if row.name == _REFERENCES[size])
+    if task.name not in model.best_runs:
+        rates, sizes = task.learning_rates, task.batch_sizes
+        return Best(rates[len(rates) // 2], sizes[len(sizes) // 2], task.dropouts[0]), f"middle of {task.name}'s grid"
+    best, origin = model.best_runs[task.name], f"published best of {model.name}"
+    if size == "huge":
+        best = best._replace(learning_rate=min(task.learning_rates))
+        origin += " with the lowest learning rate of the grid"
+    if found is None:
+        origin += f", as this {size} model has none" if size else ", as this model has none"
+    elif model_name_or_path != model.name:
+        origin += ", known by the last part of the path"
+    return best, origin
