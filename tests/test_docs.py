@@ -14,6 +14,7 @@ import readme_tables
 
 TOP = Path(__file__).parents[1]
 READMES = ("README.md", "README_en.md")
+GUIDES = ("docs/new_architecture.md", "docs/new_architecture_en.md")
 FOLDERS = ("classification", "clue_utils", "mrc", "scripts")
 # Blocks that are not run, by their first word or words, and why.
 NOT_RUN = {
@@ -113,7 +114,19 @@ def test_both_readmes_have_the_same_commands_sections_tables_and_pictures():
     assert re.findall(r"!\[.*?\]\((.*?)\)", chinese) == re.findall(r"!\[.*?\]\((.*?)\)", english)
 
 
-@pytest.mark.parametrize("name", [*READMES, "CONTRIBUTING.md", "SECURITY.md"])
+def test_both_guides_to_a_new_architecture_show_the_code_as_it_is():
+    """What they show of Python, whole or a row of a table, stands in the modules that they are about."""
+    modules = "".join(path.read_text(encoding="utf-8") for path in (TOP / "clue_utils/models").rglob("*.py"))
+    chinese, english = map(blocks, GUIDES)
+    assert chinese == english and len(chinese) >= 7
+    assert [text for language, text in chinese if language != "shell" and text not in modules] == []
+    # These import what lies in scripts/, which nothing puts on the path by itself.
+    commands = [line for language, text in english if language == "shell" for line in text.splitlines()]
+    assert len(commands) >= 5
+    assert [line for line in commands if not line.startswith("PYTHONPATH=scripts python scripts/dev/")] == []
+
+
+@pytest.mark.parametrize("name", [*READMES, *GUIDES, "CONTRIBUTING.md", "SECURITY.md"])
 def test_files_and_flags_that_are_named_exist(name):
     text = (TOP / name).read_text(encoding="utf-8")
     text = re.sub("<!-- flags -->.*<!-- /flags -->", "", text, flags=re.DOTALL)  # made from the parsers

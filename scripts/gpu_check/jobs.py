@@ -60,7 +60,7 @@ class Bench:
 
     @property
     def long_data(self) -> Path:
-        """Demo data of 400 examples to train with, whose texts fill the lengths of ``check_models.TASK_NAMES``."""
+        """Demo data of 400 examples to train with, whose texts fill the lengths of ``try_architectures.FULL_TASKS``."""
         data, done = self._demo("long", 400) / "data", self.scratch / "long/lengthened"
         if not done.exists():
             self.call("lengthen", data=data)

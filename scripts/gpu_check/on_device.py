@@ -32,7 +32,7 @@ import paddle.inference
 import paddle.nn.functional as F
 import paddle.profiler
 
-import check_models
+import try_architectures
 from clue_utils import cli, device, models, ranks, tasks
 from clue_utils.errors import Stopped, UserError
 from clue_utils.features.batches import Batch
@@ -40,6 +40,7 @@ from clue_utils.grid import trial
 from clue_utils.models import gpu_layers
 from clue_utils.models.heads import HEADS
 from clue_utils.training import checkpoints, optimizer, predict, session
+from demo.architectures import make_published
 from gpu_check import jobs
 
 Watch = Callable[[str, Any], None]
@@ -348,12 +349,12 @@ def evaluate_limited(task_name: str, model: str, output: str, flags: Sequence[An
 def make_random_model(name: str, folder: str) -> None:
     """A published model's architecture with random weights, as a checkpoint folder."""
     device.set_device("cpu")
-    check_models.make_random_model(name, Path(folder))
+    make_published(name, Path(folder))
 
 
 def lengthen(data: str) -> None:
     """Make every text longer than its task's length."""
-    check_models.lengthen(Path(data))
+    try_architectures.lengthen(Path(data))
 
 
 def peaks(batch_sizes: Mapping[str, int], model: str, output: str, flags: Sequence[Any]) -> dict[str, Any]:
