@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -228,6 +228,19 @@ def make_rows(lengths: tuple[int, ...] = (11, 4, 7)) -> tuple[np.ndarray, np.nda
 
 # --- what is published --------------------------------------------------------------------------------------------
 
+# Paddle's names -> PyTorch's, as transformers 5 has them.
+LAYER_NAMES = {
+    "encoder.layers.": "encoder.layer.",
+    "self_attn.q_proj": "attention.self.query",
+    "self_attn.k_proj": "attention.self.key",
+    "self_attn.v_proj": "attention.self.value",
+    "self_attn.out_proj": "attention.output.dense",
+    "linear1": "intermediate.dense",
+    "linear2": "output.dense",
+    "norm1": "attention.output.LayerNorm",
+    "norm2": "output.LayerNorm",
+    "layer_norm": "LayerNorm",
+}
 SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
 NEWS = (
     "mainland China politics,Hong Kong - Macau politics,International news,financial news,culture,entertainment,sports"
@@ -260,6 +273,20 @@ def rename(weights: Weights, *renames: tuple[str, str]) -> Weights:
     """The tensors with names rewritten by regular expressions, in this order."""
     for pattern, new in renames:
         weights = {re.sub(pattern, new, name): value for name, value in weights.items()}
+    return weights
+
+
+def as_pytorch(model: Any, names: Mapping[str, str]) -> Weights:
+    """The weights of a model of Paddle as PyTorch turns its matrices, with parts of their names replaced in turn."""
+    import paddle
+
+    linear = {f"{name}.weight" for name, layer in model.named_sublayers() if isinstance(layer, paddle.nn.Linear)}
+    weights = {}
+    for name, parameter in model.named_parameters():
+        theirs, array = name, parameter.numpy()
+        for old, new in names.items():
+            theirs = theirs.replace(old, new)
+        weights[theirs] = np.ascontiguousarray(array.T if name in linear else array)
     return weights
 
 

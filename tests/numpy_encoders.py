@@ -16,6 +16,20 @@ from hugging_face import ACTIVATIONS, HEADS, HIDDEN, INNER, LAYERS, VOCABULARY, 
 
 NUM_LABELS = 15
 gelu = ACTIVATIONS["gelu"]
+# Three rows of two texts: ids and segments.
+IDS = np.random.default_rng(0).integers(1, 40, (3, 9))
+SEGMENTS = np.repeat([[0, 1]], [4, 5], 1) * np.ones((3, 1), np.int64)
+
+
+def draw_weights(model: Any) -> Weights:
+    """Have a model of Paddle evaluate with random weights, normalisations far from 1 too; these by name, float64."""
+    import paddle
+
+    paddle.seed(5)
+    model.eval()
+    for parameter in model.parameters():
+        parameter.set_value(paddle.randn(parameter.shape) * 0.5)
+    return {name: parameter.numpy().astype(np.float64) for name, parameter in model.named_parameters()}
 
 
 class Layers:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import run_c3
-import run_cmrc2018
 import try_architectures
 from clue_utils import environment
 from clue_utils.data.examples import load_examples
@@ -17,6 +16,8 @@ from clue_utils.errors import UserError
 from clue_utils.published import PUBLISHED_MODELS
 from clue_utils.tasks import TASKS
 from clue_utils.training.classification import Classification
+from clue_utils.training.multiple_choice import C3
+from clue_utils.training.span import Cmrc2018
 from demo.architectures import make_checkpoint, make_tokenizer
 from demo.records import make_data, sizes_for
 
@@ -36,8 +37,8 @@ def test_every_text_fills_its_task_s_length(tokenizer, tmp_path):
         task = TASKS[name]
         length = task.max_seq_length
         method = {
-            "C3": lambda n=length: run_c3.C3(tokenizer, n),
-            "CMRC2018": lambda n=length: run_cmrc2018.Cmrc2018(tokenizer, n, **SETTINGS),
+            "C3": lambda n=length: C3(tokenizer, n),
+            "CMRC2018": lambda n=length: Cmrc2018(tokenizer, n, **SETTINGS),
         }.get(name, lambda n=length, task=task: Classification(task, tokenizer, n))()
         for split in ("train", *task.test_splits):
             for example in load_examples(task, split, tmp_path):
@@ -89,6 +90,22 @@ def test_what_an_architecture_needs_to_learn_is_set(tmp_path, model_type):
     config = json.loads((folder / "config.json").read_text())
     assert {name: config[name] for name in extras} == extras
     assert all(default[name] != config[name] for name in extras)
+
+
+@pytest.mark.parametrize(
+    ("program", "line"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+        ("import os; print('step 1', flush=True); os.kill(os.getpid(), 9)", "killed by SIGKILL; its last line: step 1"),
+        ("import sys; print('step 1'); sys.exit('error: too long')", "error: too long"),
+        ("import sys; sys.exit(3)", "ended with status 3"),
+    ],
+)
+def test_an_update_that_fails_says_what_it_ended_with(monkeypatch, tmp_path, program, line):
+    monkeypatch.setattr(try_architectures.trial, "script_words", lambda *_: ["-c", program])
+    with pytest.raises(UserError) as error:
+        try_architectures.update(TASKS["TNEWS"], tmp_path, tmp_path, tmp_path)
+    assert str(error.value) == line
 
 
 def test_a_defect_is_told_by_its_type(monkeypatch, tmp_path):

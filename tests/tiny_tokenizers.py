@@ -74,6 +74,20 @@ def make(kind: str, folder: Path) -> Any:
     return class_(model)
 
 
+def saved(tokenizer: Any, folder: Path) -> Path:
+    """A folder, which is made, with a tokenizer as a run saves it beside weights."""
+    folder.mkdir(exist_ok=True)
+    tokenizer.save_pretrained(str(folder))
+    (folder / "model.safetensors").touch()
+    return folder
+
+
+def ids(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text without special tokens, by way of the tokens."""
+    found: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
+    return found
+
+
 def _tokenizer_json(kind: str, folder: Path) -> str:
     """The text of a tokenizer.json: byte pairs, or the pieces of sentencepiece with their scores."""
     import sentencepiece

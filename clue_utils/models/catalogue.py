@@ -183,16 +183,17 @@ def models() -> list[Model]:
     return [model for family in FAMILIES for model in models_of(family)]
 
 
-def sized_models_of(family: Family) -> list[Model]:
+@functools.cache
+def sized_models_of(family: Family) -> Sequence[Model]:
     """The models of an architecture whose sizes are known: those for Chinese or, where there are none, PaddleNLP's."""
+    if sized := [model for model in models_of(family) if model.config is not None]:
+        return sized
     published = family.base_class.pretrained_init_configuration.items()
     others = [Model(name, family, is_known_name(name), _config(family, value)) for name, value in published]
-    for listed in (models_of(family), others):
-        if sized := [model for model in listed if model.config is not None]:
-            return sized
-    return []
+    return [model for model in others if model.config is not None]
 
 
+@functools.cache
 def find(name: str) -> Model:
     """A model whose size is known, by its name.
 

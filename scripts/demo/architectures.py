@@ -179,7 +179,7 @@ def _train_sentence_pieces(path: Path) -> list[str]:
     """Write a small model of sentencepiece that knows every character of the demo's vocabulary; return its pieces."""
     characters = [piece for piece in vocabulary() if len(piece) == 1]
     size = len(characters) + len(SYMBOLS) + 200
-    return pieces_of(train_sentence_pieces(path, [*_texts(vars(words)), *characters], size))
+    return pieces_of(train_sentence_pieces(path, [*_texts(_lists()), *characters], size))
 
 
 def train_sentence_pieces(path: Path, texts: Iterable[str], size: int, symbols: Sequence[str] = SYMBOLS) -> Any:
@@ -217,13 +217,18 @@ def _train_byte_pairs(special: list[str]) -> Any:
     from tokenizers.processors import TemplateProcessing
 
     pairs = ByteLevelBPETokenizer()
-    pairs.train_from_iterator(_texts(vars(words)), vocab_size=1000, special_tokens=special, show_progress=False)
+    pairs.train_from_iterator(_texts(_lists()), vocab_size=1000, special_tokens=special, show_progress=False)
     if "[CLS]" in special:
         ids = [(token, pairs.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
         pairs.post_processor = TemplateProcessing(
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
         )
     return pairs
+
+
+def _lists() -> Mapping[str, Any]:
+    """The demo's word lists by name, without what Python keeps in a module beside them, such as its path."""
+    return {name: value for name, value in vars(words).items() if not name.startswith("_")}
 
 
 def _texts(value: Any) -> list[str]:

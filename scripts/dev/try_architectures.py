@@ -15,6 +15,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -228,15 +229,18 @@ def update(task: Task, model: Path, data: Path, output: Path) -> tuple[float, fl
     """One update and the predictions of every test set; return seconds and peak memory in GiB.
 
     Raises:
-        UserError: the script failed; its last line is given.
+        UserError: the script failed; its last line is given, and the signal that killed it.
     """
     flags = ["--data_dir", data, "--do_train", "--do_predict", "--max_steps", "1", "--logging_steps", "1"]
-    flags += ["--batch_size", "2"]
+    # A row at a time: what large models need of 24 GiB for four choices of 512 tokens.
+    flags += ["--batch_size", "2", "--gradient_accumulation_steps", "2"]
     words = [trial.interpreter(), *trial.script_words(task, model, output, *flags)]
     with cli.timed() as seconds:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError((done.stderr.strip() or done.stdout.strip()).splitlines()[-1])
+    if status := done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        killed = [f"killed by {signal.Signals(-status).name}"] if status < 0 else []  # which says nothing more
+        raise UserError("; its last line: ".join(killed + last) or f"ended with status {status}")
     result = json.loads((output / "result.json").read_text(encoding="utf-8"))
     return seconds(), result["peak_memory_bytes"] / 2**30
 

@@ -17,9 +17,9 @@ from clue_utils import environment
 from clue_utils.errors import UserError
 from clue_utils.features.build import tokenizer_fingerprint
 from clue_utils.features.offsets import offset_tokenizer
-from clue_utils.features.tokenization import PieceIds
 from clue_utils.tasks import TASKS
 from clue_utils.training.classification import Classification
+from tiny_tokenizers import ids, saved
 
 environment.import_libraries()
 
@@ -100,17 +100,6 @@ def make(tmp_path):
         return folder
 
     return write
-
-
-def saved(tokenizer: Any, folder: Path) -> Path:
-    folder.mkdir()
-    tokenizer.save_pretrained(str(folder))
-    (folder / "model.safetensors").touch()
-    return folder
-
-
-def ids(tokenizer: Any, text: str) -> list[int]:
-    return PieceIds(tokenizer)(text)
 
 
 def outcome(tokenizer: Any) -> Any:

@@ -10,8 +10,8 @@ import pytest
 from paddlenlp.transformers import ErnieConfig, ErnieForSequenceClassification
 
 from clue_utils.models import cpu_layers, gpu_layers
-from clue_utils.models.export import export
-from clue_utils.models.heads import logits, to_tensors
+from clue_utils.models.export import write_model
+from clue_utils.models.heads import HEADS, logits, to_tensors
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 
@@ -170,4 +170,4 @@ def test_a_model_with_the_layers_of_a_card_is_exported(tmp_path):
     model = small_model()
     gpu_layers.fuse_attention(model)
     gpu_layers.speed_up(model)
-    export(model, tmp_path / "inference/model")  # which compares what it wrote
+    write_model(model, tmp_path / "model", HEADS["classification"], 0)  # which compares what it wrote

@@ -122,7 +122,7 @@ def test_matrices_decay_but_no_bias_and_no_layer_normalisation(encoders, family,
     for parameter in model.parameters():
         parameter.set_value(paddle.ones(parameter.shape))
     sum((parameter * 0).sum() for parameter in model.parameters()).backward()
-    args = SimpleNamespace(adam_epsilon=1e-8, weight_decay=0.5, max_grad_norm=1.0)
+    args = SimpleNamespace(adam_epsilon=1e-8, weight_decay=0.5, max_grad_norm=1.0, layer_decay=1.0)
     build_optimizer(model, 0.1, args).step()
     found = {name: float(parameter.numpy().mean(dtype=float)) for name, parameter in model.named_parameters()}
     decayed = {name for name, parameter in model.named_parameters() if id(parameter) not in spared}

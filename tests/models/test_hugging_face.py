@@ -149,7 +149,7 @@ def test_a_published_layout_gives_the_logits_of_its_weights(torch, tmp_path, mon
     if len(model.config.get("id2label", {})) == 7:
         with pytest.raises(UserError, match=r"no trained head for TNEWS \(classifier.weight"):
             load(folder)
-        monkeypatch.setitem(TASKS, task, dataclasses.replace(TASKS[task], labels=tuple(hf.NEWS)))
+        monkeypatch.setitem(TASKS, task, dataclasses.replace(TASKS[task], labels=tuple(hf.NEWS), label_names=()))
     elif "id2label" in model.config:
         task, expected = "CMNLI", expected[:, [0, 2, 1]]  # contradiction, entailment, neutral
     loaded = load(folder, task)
@@ -194,7 +194,18 @@ def test_a_saved_checkpoint_names_its_classes(tmp_path):
     folder = hf.write(tmp_path / "theirs", PLAIN)
     models.save_model(load(folder), models.load_tokenizer(str(folder)), tmp_path / "ours")
     config = json.loads((tmp_path / "ours/config.json").read_text())
-    assert config["id2label"]["4"] == "104" and config["label2id"]["116"] == 14
+    assert config["id2label"]["4"] == "news_finance" and config["label2id"]["news_game"] == 14
+    assert config["finetuning_task"] == "TNEWS"
+    load(tmp_path / "ours")  # which knows these names, and the official labels too
+
+
+def test_classes_may_be_named_in_any_order(tmp_path):
+    """By the names that people call them, as by the official labels."""
+    ids, mask = hf.make_rows()
+    expected = logits_of(load(hf.write(tmp_path / "plain", PLAIN)), ids, mask)
+    for number, known in enumerate((TASKS["TNEWS"].labels, TASKS["TNEWS"].names)):
+        folder = hf.write(tmp_path / str(number), PLAIN, hf.make_config(id2label=dict(enumerate(reversed(known)))))
+        np.testing.assert_array_equal(logits_of(load(folder), ids, mask), expected[:, ::-1])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from clue_utils import environment
 from clue_utils.errors import UserError
 from clue_utils.features.build import tokenizer_fingerprint
 from demo.architectures import pieces_of, train_sentence_pieces
+from tiny_tokenizers import ids, saved
 
 environment.import_libraries()
 
@@ -83,17 +84,6 @@ def refused(make):
         return text.replace(str(folder), "MODEL")
 
     return line
-
-
-def saved(tokenizer: Any, folder: Path) -> Path:
-    folder.mkdir()
-    tokenizer.save_pretrained(str(folder))
-    (folder / "model.safetensors").touch()
-    return folder
-
-
-def ids(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
 
 
 def outcome(tokenizer: Any) -> Any:

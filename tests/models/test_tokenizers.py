@@ -15,6 +15,7 @@ from clue_utils.features.build import tokenizer_fingerprint
 from clue_utils.features.tokenization import PieceIds, sets_ideographs_apart
 from clue_utils.published import PUBLISHED_MODELS
 from demo.architectures import pieces_of, train_sentence_pieces
+from tiny_tokenizers import ids, saved
 
 environment.import_libraries()
 
@@ -74,16 +75,6 @@ def refused(make):
         return text.replace(str(folder), "MODEL")
 
     return line
-
-
-def saved(tokenizer: Any, folder: Path) -> Path:
-    tokenizer.save_pretrained(str(folder))
-    (folder / "model.safetensors").touch()
-    return folder
-
-
-def ids(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
 
 
 def outcome(tokenizer: Any) -> Any:

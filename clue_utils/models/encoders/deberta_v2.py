@@ -13,9 +13,10 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle.nn import LayerDict
-from paddlenlp.transformers import PretrainedConfig, PretrainedModel, register_base_model
+from paddlenlp.transformers import PretrainedConfig, register_base_model
 from paddlenlp.transformers.activations import ACT2FN
 
+from clue_utils.models.encoders.initial_weights import NormalWeights
 from clue_utils.models.encoders.masks import or_ones, to_add
 
 
@@ -283,15 +284,11 @@ class _Encoder(paddle.nn.Layer):
         return x
 
 
-class DebertaV2PretrainedModel(PretrainedModel):
+class DebertaV2PretrainedModel(NormalWeights):
     """What encoder and heads share."""
 
     config_class = DebertaV2Config
     base_model_prefix = "deberta"
-
-    def _init_weights(self, layer: paddle.nn.Layer) -> None:
-        if isinstance(layer, (paddle.nn.Linear, paddle.nn.Embedding)):
-            layer.weight.set_value(paddle.normal(0.0, self.config.initializer_range, layer.weight.shape))
 
 
 @register_base_model

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import paddle
-from paddlenlp.transformers import PretrainedConfig, PretrainedModel, register_base_model
+from paddlenlp.transformers import PretrainedConfig, register_base_model
 
 from clue_utils.models.encoders.causal import ACTIVATIONS, attend
+from clue_utils.models.encoders.initial_weights import NormalWeights
 from clue_utils.models.encoders.masks import causal_mask, or_ones, positions
 
 
@@ -112,15 +113,11 @@ class Block(paddle.nn.Layer):
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
-class GPT2PretrainedModel(PretrainedModel):
+class GPT2PretrainedModel(NormalWeights):
     """What encoder and heads share."""
 
     config_class = GPT2Config
     base_model_prefix = "transformer"
-
-    def _init_weights(self, layer: paddle.nn.Layer) -> None:
-        if isinstance(layer, (paddle.nn.Linear, paddle.nn.Embedding)):
-            layer.weight.set_value(paddle.normal(0.0, self.config.initializer_range, layer.weight.shape))
 
 
 @register_base_model

@@ -12,9 +12,10 @@ from typing import Any
 
 import paddle
 import paddle.nn.functional as F
-from paddlenlp.transformers import PretrainedConfig, PretrainedModel, register_base_model
+from paddlenlp.transformers import PretrainedConfig, register_base_model
 from paddlenlp.transformers.activations import ACT2FN
 
+from clue_utils.models.encoders.initial_weights import NormalWeights
 from clue_utils.models.encoders.masks import or_ones, to_add
 from clue_utils.models.encoders.rotary import Turns, rotate, rotations
 
@@ -180,15 +181,11 @@ class _Embeddings(paddle.nn.Layer):
         return self.drop(self.norm(self.tok_embeddings(input_ids)))
 
 
-class ModernBertPretrainedModel(PretrainedModel):
+class ModernBertPretrainedModel(NormalWeights):
     """What encoder and heads share."""
 
     config_class = ModernBertConfig
     base_model_prefix = "modernbert"
-
-    def _init_weights(self, layer: paddle.nn.Layer) -> None:
-        if isinstance(layer, (paddle.nn.Linear, paddle.nn.Embedding)):
-            layer.weight.set_value(paddle.normal(0.0, self.config.initializer_range, layer.weight.shape))
 
 
 @register_base_model

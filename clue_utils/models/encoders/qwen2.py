@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import paddle
-from paddlenlp.transformers import PretrainedConfig, PretrainedModel, register_base_model
+from paddlenlp.transformers import PretrainedConfig, register_base_model
 
 from clue_utils.models.encoders.causal import ACTIVATIONS, attend
+from clue_utils.models.encoders.initial_weights import NormalWeights
 from clue_utils.models.encoders.masks import causal_mask, or_ones, positions
 from clue_utils.models.encoders.rotary import Turns, rotate, rotations
 
@@ -152,15 +153,11 @@ def _add_layers(model: paddle.nn.Layer, config: Qwen2Config) -> None:
     model.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
-class Qwen2PretrainedModel(PretrainedModel):
+class Qwen2PretrainedModel(NormalWeights):
     """What encoder and heads share."""
 
     config_class = Qwen2Config
     base_model_prefix = "qwen2"
-
-    def _init_weights(self, layer: paddle.nn.Layer) -> None:
-        if isinstance(layer, (paddle.nn.Linear, paddle.nn.Embedding)):
-            layer.weight.set_value(paddle.normal(0.0, self.config.initializer_range, layer.weight.shape))
 
 
 @register_base_model

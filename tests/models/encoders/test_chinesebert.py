@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import hugging_face as hf
 from clue_utils import environment, models
 from clue_utils.errors import UserError
 from clue_utils.models import source as sources
@@ -55,26 +56,7 @@ def reference() -> Any:
 @pytest.fixture
 def folder(tmp_path, reference) -> Path:
     """The model as its authors publish it: PyTorch's weights, and a configuration that says BERT."""
-    names = {
-        "encoder.layers": "encoder.layer",
-        "self_attn.q_proj": "attention.self.query",
-        "self_attn.k_proj": "attention.self.key",
-        "self_attn.v_proj": "attention.self.value",
-        "self_attn.out_proj": "attention.output.dense",
-        "linear1": "intermediate.dense",
-        "linear2": "output.dense",
-        "norm1": "attention.output.LayerNorm",
-        "norm2": "output.LayerNorm",
-        "layer_norm": "LayerNorm",
-    }
-    linear = {f"{name}.weight" for name, layer in reference.named_sublayers() if isinstance(layer, paddle.nn.Linear)}
-    weights = {}
-    for name, parameter in reference.named_parameters():
-        theirs = name
-        for old, new in names.items():
-            theirs = theirs.replace(old, new)
-        array = parameter.numpy()
-        weights[f"bert.{theirs}"] = np.ascontiguousarray(array.T if name in linear else array)
+    weights = {f"bert.{name}": array for name, array in hf.as_pytorch(reference, hf.LAYER_NAMES).items()}
     folder = tmp_path / "MODEL"
     (folder / "config").mkdir(parents=True)
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})

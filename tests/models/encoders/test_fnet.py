@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clue_utils import environment
+from numpy_encoders import IDS, SEGMENTS, draw_weights
 
 environment.import_libraries()
 
@@ -17,12 +18,8 @@ SIZES = {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 20, "num_hidd
 
 
 def test_every_row_is_as_its_formulas_say():
-    paddle.seed(5)
     model = FNetModel(FNetConfig(**SIZES, max_position_embeddings=16, pad_token_id=0))
-    model.eval()
-    for parameter in model.parameters():
-        parameter.set_value(paddle.randn(parameter.shape) * 0.5)
-    weights = {name: parameter.numpy().astype(np.float64) for name, parameter in model.named_parameters()}
+    weights = draw_weights(model)
 
     def linear(name: str, x: np.ndarray) -> np.ndarray:
         return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
@@ -31,16 +28,14 @@ def test_every_row_is_as_its_formulas_say():
         x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
         return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
-    ids = np.random.default_rng(0).integers(1, 40, (3, 9))
-    segments = np.repeat([[0, 1]], [4, 5], 1) * np.ones((3, 1), np.int64)
     with paddle.no_grad():
-        hidden, pooled = (output.numpy() for output in model(paddle.to_tensor(ids), paddle.to_tensor(segments)))
+        hidden, pooled = (output.numpy() for output in model(paddle.to_tensor(IDS), paddle.to_tensor(SEGMENTS)))
     for row in range(3):
         x = (
-            weights["embeddings.word_embeddings.weight"][ids[row]]
+            weights["embeddings.word_embeddings.weight"][IDS[row]]
             + weights["embeddings.position_embeddings.weight"][:9]
         )
-        x += weights["embeddings.token_type_embeddings.weight"][segments[row]]
+        x += weights["embeddings.token_type_embeddings.weight"][SEGMENTS[row]]
         x = linear("embeddings.projection", norm("embeddings.layer_norm", x))
         for i in range(SIZES["num_hidden_layers"]):
             layer = f"encoder.layers.{i}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clue_utils import environment
+from numpy_encoders import IDS, SEGMENTS, draw_weights
 
 environment.import_libraries()
 
@@ -45,18 +46,13 @@ def reference(weights: Weights, ids: np.ndarray, segments: np.ndarray) -> np.nda
 
 
 def test_every_row_is_as_its_formulas_say():
-    paddle.seed(5)
     model = GAUAlphaModel(GAUAlphaConfig(**SIZES, type_vocab_size=2, max_position_embeddings=16))
-    model.eval()
-    for parameter in model.parameters():
-        parameter.set_value(paddle.randn(parameter.shape) * 0.5)
-    weights = {name: parameter.numpy().astype(np.float64) for name, parameter in model.named_parameters()}
-    ids = np.random.default_rng(0).integers(1, 40, (3, 9))
-    segments, lengths = np.repeat([[0, 1]], [4, 5], 1) * np.ones((3, 1), np.int64), (9, 6, 2)
+    weights = draw_weights(model)
+    lengths = (9, 6, 2)
     mask = (np.arange(9) < np.array(lengths)[:, None]).astype(np.int64)
-    inputs = {"input_ids": ids * mask, "token_type_ids": segments * mask, "attention_mask": mask}
+    inputs = {"input_ids": IDS * mask, "token_type_ids": SEGMENTS * mask, "attention_mask": mask}
     with paddle.no_grad():
         hidden = model(**{name: paddle.to_tensor(array) for name, array in inputs.items()}).numpy()
     for row, length in enumerate(lengths):
-        expected = reference(weights, ids[row, :length], segments[row, :length])
+        expected = reference(weights, IDS[row, :length], SEGMENTS[row, :length])
         np.testing.assert_allclose(hidden[row, :length], expected, atol=1e-5)
