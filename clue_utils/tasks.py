@@ -10,6 +10,8 @@ hyper-parameters of PaddleNLP's CLUE benchmark.
 
 from __future__ import annotations
 
+import os
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,12 +26,18 @@ Example = dict[str, Any]
 class Split:
     """One part of a task's data: which files hold it, and how many examples with a gold label the release has.
 
-    ``files`` lists the alternatives in order of preference; each alternative is the tuple of files to be joined.
+    ``files`` lists the alternatives in order of preference; each alternative is the tuple of files to be joined. A
+    user's are one alternative of absolute paths, which say where they are.
     """
 
     files: tuple[tuple[str, ...], ...]
     num_examples: int
     answers: str | None = None
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether its files are where their paths say, rather than in the folder of a task."""
+        return bool(self.files) and os.path.isabs(self.files[0][0])
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,17 @@ class Task:
         folder: name of the task's folder in the official layout.
         fields: schema of one example without id and label: a type, ``[type]`` for a list, or a nested mapping.
         labels: official label strings; the position is the class id. Empty where there is no fixed label list.
+        label_names: what people call the labels, in the same order; empty where a label says it itself, see ``names``.
         metric: "accuracy" or "em", the number that chooses the best checkpoint.
         published_metrics: where scores were published by another rule, a run's metrics by that: PaddleNLP's looser EM
             and F1; the accuracy that counts the fillers of missing choices as choices.
         batch_sizes: of the grid; for reading comprehension the sum over ``num_gpus`` GPUs.
         submissions: test split -> file name on the leaderboard.
         md5: MD5 of the files of known releases -> name of the file.
+        texts: the one or two fields that the model reads, of a classification task of a user; empty for CLUE's, which
+            have rules of their own.
+        evaluation_steps: steps from one evaluation to the next; None: as usual for the kind.
+        source: the file that describes a user's task, see ``task_file``; "" for CLUE's.
     """
 
     name: str
@@ -70,6 +83,7 @@ class Task:
     num_train_epochs: int
     max_seq_length: int
     labels: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
     metric: str = "accuracy"
     published_metrics: tuple[str, ...] = ()
     warmup_proportion: float = 0.1
@@ -78,6 +92,31 @@ class Task:
     batch_sizes: tuple[int, ...] = (16, 32, 64)
     dropouts: tuple[float, ...] = (0.1,)
     md5: Mapping[str, str] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+    evaluation_steps: int | None = None
+    source: str = ""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a user has described it, rather than CLUE."""
+        return bool(self.source)
+
+    @property
+    def origin(self) -> str:
+        """Where its facts are from, for the log."""
+        return self.source or f"registry, {self.name}"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The flags that tell its script which task to run."""
+        if self.is_own:
+            return "--task_file", self.source
+        return ("--task_name", self.name) if self.kind == "classification" else ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What people call each class, by its id."""
+        return self.label_names or self.labels
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -91,6 +130,12 @@ class Task:
     @property
     def is_reading_comprehension(self) -> bool:
         return self.kind != "classification"
+
+    @property
+    def save_steps(self) -> int:
+        """Steps from one evaluation to the next; 0: once an epoch."""
+        usual = 0 if self.is_reading_comprehension else 100
+        return usual if self.evaluation_steps is None else self.evaluation_steps
 
 
 # Of every published run.
@@ -110,6 +155,22 @@ _BOS = "https://bj.bcebos.com/paddlenlp/datasets/"
 _BOS_MRC = "https://paddlenlp.bj.bcebos.com/datasets/"
 _PAIR = {"sentence1": str, "sentence2": str}
 _CLASSIFIER = "classification/run_clue_classifier.py"
+# ``label_desc`` and ``label_des`` of the official files.
+_TNEWS_NAMES = (
+    "news_story news_culture news_entertainment news_sports news_finance news_house news_car news_edu news_tech "
+    "news_military news_travel news_world news_stock news_agriculture news_game"
+)
+_IFLYTEK_NAMES = """
+打车 地图导航 免费WIFI 租车 同城服务 快递物流 婚庆 家政 公共交通 政务 社区服务 薅羊毛 魔幻 仙侠 卡牌
+飞行空战 射击游戏 休闲益智 动作类 体育竞技 棋牌中心 经营养成 策略 MOBA 辅助工具 约会社交 即时通讯
+工作社交 论坛圈子 婚恋社交 情侣社交 社交工具 生活社交 微博博客 新闻 漫画 小说 技术 教辅 问答交流 搞笑
+杂志 百科 影视娱乐 求职 兼职 视频 短视频 音乐 直播 电台 K歌 成人 中小学 职考 公务员 英语 视频教育
+高等教育 成人教育 艺术 语言(非英语) 旅游资讯 综合预定 民航 铁路 酒店 行程管理 民宿短租 出国 工具
+亲子儿童 母婴 驾校 违章 汽车咨询 汽车交易 日常养车 行车辅助 租房 买房 装修家居 电子产品 问诊挂号
+养生保健 医疗服务 减肥瘦身 美妆美业 菜谱 餐饮店 体育咨讯 运动健身 支付 保险 股票 借贷 理财 彩票 记账
+银行 美颜 影像剪辑 摄影修图 相机 绘画 二手 电商 团购 外卖 电影票务 社区超市 购物咨询 笔记 办公 日程管理
+女性 经营 收款 其他
+"""
 
 
 def _json_splits(train: int, dev: int, test: int, train_file: str = "train.json") -> dict[str, Split]:
@@ -146,6 +207,7 @@ _ALL = (
         splits=_json_splits(34334, 4316, 3861),
         submissions={TEST: "afqmc_predict.json"},
         labels=("0", "1"),
+        label_names=("different meaning", "same meaning"),
         num_train_epochs=3,
         max_seq_length=128,
         md5={
@@ -170,6 +232,7 @@ _ALL = (
         splits=_two_tests(53360, 10000, 10000, 10000),
         submissions={TEST_1_0: "tnews10_predict.json", TEST_1_1: "tnews11_predict.json"},
         labels=tuple("100 101 102 103 104 106 107 108 109 110 112 113 114 115 116".split()),
+        label_names=tuple(_TNEWS_NAMES.split()),
         num_train_epochs=3,
         max_seq_length=128,
         md5={
@@ -195,6 +258,7 @@ _ALL = (
         splits=_json_splits(12133, 2599, 2600),
         submissions={TEST: "iflytek_predict.json"},
         labels=tuple(str(i) for i in range(119)),
+        label_names=tuple(_IFLYTEK_NAMES.split()),
         num_train_epochs=3,
         max_seq_length=128,
         dropouts=(0.1, 0.0),
@@ -293,6 +357,7 @@ _ALL = (
         splits=_json_splits(20000, 3000, 3000),
         submissions={TEST: "csl_predict.json"},
         labels=("0", "1"),
+        label_names=("some keyword is false", "all keywords are true"),
         num_train_epochs=5,
         max_seq_length=256,
         md5={
@@ -387,6 +452,9 @@ _ALL = (
     ),
 )
 TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
+# What users have described, as far as this process was told; and all tasks that can be looked up, CLUE's ten first.
+OWN: dict[str, Task] = {}
+KNOWN: Mapping[str, Task] = ChainMap(OWN, TASKS)  # type: ignore[arg-type]
 # A set of 514 pairs that shows how a model handles nine phenomena of Chinese: no score counts it, it has test examples
 # only, and CMNLI's model answers it. Its fields have names of their own. No source says its file name on the
 # leaderboard, which is formed by the rule that its notes give for every task.
@@ -404,12 +472,19 @@ DIAGNOSTICS = replace(
     submissions={TEST: "diagnostics_predict.json"},
     md5={},
 )
+
+
+def probabilities_name(submission: str) -> str:
+    """The file with the probabilities behind a file for the leaderboard, beside it."""
+    return submission.replace("_predict.json", "_probabilities.jsonl")
+
+
 CLASSIFICATION_TASKS = tuple(task.name for task in _ALL if task.kind == "classification")
 
 
 def get_task(name: str) -> Task:
-    """Return the task of this name in any letter case; raise UserError naming the ten otherwise."""
+    """Return the task of this name in any letter case; raise UserError naming all otherwise."""
     try:
-        return TASKS[name.strip().upper()]
+        return KNOWN[name.strip().upper()]
     except KeyError:
-        raise UserError(f"unknown task {show(name)}: choose one of {', '.join(TASKS)}") from None
+        raise UserError(f"unknown task {show(name)}: choose one of {', '.join(KNOWN)}") from None

@@ -7,6 +7,7 @@ files are described in the CLUE repository (https://github.com/CLUEbenchmark/CLU
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,8 +64,10 @@ def cache_dir() -> Path:
         raise UserError("no home folder to keep a cache in: set CLUE_CACHE_DIR") from None
 
 
-def load_examples(task: Task, split: str, data_dir: str | os.PathLike[str] | None = None) -> Examples:
-    """Read one split of a task.
+def load_examples(
+    task: Task, split: str, data_dir: str | os.PathLike[str] | None = None, limit: int | None = None
+) -> Examples:
+    """Read one split of a task; with ``limit`` its first so many examples, which have a checksum of their own.
 
     ``data_dir`` (else ``$CLUE_DATA_DIR``) holds the task's folder (``tnews_public/``), or is that folder; the files
     may be one folder deeper, as some archives unpack. Given neither, the data is downloaded to ``cache_dir()/"data"``.
@@ -101,6 +104,10 @@ def load_examples(task: Task, split: str, data_dir: str | os.PathLike[str] | Non
                 yield row
 
     rows = PackedRows(labelled())
+    sha256, num_all = reader.sha256.hexdigest(), len(rows)
+    if limit is not None and limit < num_all:  # all are checked
+        rows = PackedRows(rows[:limit])
+        sha256 = hashlib.sha256(f"{sha256} {limit}".encode()).hexdigest()
     names = ", ".join(map(str, files))
     if not rows:
         raise UserError(f"{names}: no example" + (f' with a gold label other than "{NO_LABEL}"' if num_dropped else ""))
@@ -109,11 +116,12 @@ def load_examples(task: Task, split: str, data_dir: str | os.PathLike[str] | Non
         task.name,
         split,
         len(rows),
-        f" ({num_dropped} without a gold label left out)" if num_dropped else "",
+        (f", the first of {num_all}," if len(rows) < num_all else "")
+        + (f" ({num_dropped} without a gold label left out)" if num_dropped else ""),
         names,
         _describe_release(task, split, reader.md5),
     )
-    return Examples(task, split, rows, files, reader.sha256.hexdigest(), num_dropped)
+    return Examples(task, split, rows, files, sha256, num_dropped)
 
 
 def _given(data_dir: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
@@ -133,6 +141,16 @@ def find_files(task: Task, split: str, data_dir: str | os.PathLike[str] | None) 
     Raises:
         UserError: one is missing.
     """
+    spec = task.splits[split]
+    if task.is_own and not spec.files:
+        word = {"dev": "validation"}.get(split, split if split == "train" else "test")
+        raise UserError(f'{task.source}: no {word} file: name it in "files", or pass --{word}_file')
+    if spec.is_placed:
+        paths = [Path(name) for name in (*spec.files[0], *([spec.answers] if spec.answers else []))]
+        for path in paths:
+            if not path.exists():
+                raise UserError(f"{path}: no such file, of the {split} split of {task.name}")
+        return tuple(paths)
     given = _given(data_dir)
     if given is None:
         folder = fetch(task, data_root(None))
@@ -181,7 +199,9 @@ def _find_files(folder: Path, task: Task, split: str) -> tuple[Path, ...]:
 
 def _describe_release(task: Task, split: str, md5: Mapping[Path, str]) -> str:
     """What the files' checksums say; warns of files that a known release has under another split."""
-    spec = task.splits[split]
+    if task.is_own:
+        return "own data"
+    spec = TASKS.get(task.name, task).splits.get(split) or task.splits[split]
     own_names = {name for names in spec.files for name in names}
     known = {path: task.md5[digest] for path, digest in md5.items() if digest in task.md5}
     for path, name in known.items():

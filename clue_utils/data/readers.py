@@ -10,7 +10,7 @@ import hashlib
 import logging
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def _read_classification(reader: Reader, task: Task, has_answers: bool, files: t
             have_ids = have_id
             ids.add(row["id"])
             return row
-        label = _get(example, "label", str)
+        label = _label(example, task.is_own)
         if label == NO_LABEL:
             return None
         if label not in labels:
@@ -186,6 +186,30 @@ def _read_classification(reader: Reader, task: Task, has_answers: bool, files: t
 
     for path in files:
         yield from _convert_lines(reader, path, convert)
+
+
+def _label(example: Any, may_be_number: bool) -> str:
+    """The label of a record; a number stands for its digits where a user's own records have it."""
+    if may_be_number and type(example) is dict and type(example.get("label")) is int:
+        return str(example["label"])
+    return str(_get(example, "label", str))
+
+
+def labels_in(files: Iterable[Path]) -> list[str]:
+    """The different labels of classification files, in order: by number where all are, else by letter.
+
+    Raises:
+        UserError: a file cannot be read, or a line has no label.
+    """
+    labels: set[str] = set()
+    for path in files:
+        for number, example in Reader().examples(path):
+            try:
+                labels.add(_label(example, True))
+            except _FieldError as error:
+                raise UserError(f"{path}:{number}: {error}") from None
+    labels.discard(NO_LABEL)
+    return sorted(labels, key=int if all(map(_DECIMAL.fullmatch, labels)) else None)
 
 
 def _check_spans(text: str, target: dict[str, Any]) -> None:
@@ -207,6 +231,38 @@ def _convert_lines(
         except _FieldError as error:
             raise UserError(f"{path}:{number}: {error}") from None
         yield row
+
+
+def check_record(task: Task, record: Any, place: str) -> Example:
+    """The fields that a task reads of a record without gold answer, and its ``id`` (int or str) where it has one.
+
+    As in test files: of a C3 question with more than four choices the first four count.
+
+    Args:
+        place: of the record, for the error.
+
+    Raises:
+        UserError: something in it is not as the task has it.
+    """
+    try:
+        row: Example = _check(record, task.fields, "")
+        if "target" in row:
+            _check_spans(row["text"], row["target"])
+        if task.kind == "multiple_choice":
+            if len(row["choice"]) < 2:
+                raise _FieldError("choice", f"{len(row['choice'])} choices are not 2 to {MAX_CHOICES}")
+            row["choice"] = row["choice"][:MAX_CHOICES]
+        elif task.kind == "cloze":
+            tags = _Unique("content")
+            for tag in _check_cloze(row):
+                tags.add(tag)
+        elif task.kind == "span":
+            row["answers"] = []
+        if "id" in record:
+            row["id"] = _check(record["id"], int if type(record["id"]) is int else str, "id")
+    except _FieldError as error:
+        raise UserError(f"{place}: {error}") from None
+    return row
 
 
 def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
@@ -301,11 +357,7 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
 
     def convert(example: Any, _: int) -> Example:
         row: Example = _check(example, task.fields, "")
-        if len(row["candidates"]) != NUM_CANDIDATES:
-            raise _FieldError("candidates", f"{len(row['candidates'])} idioms are not {NUM_CANDIDATES}")
-        own = blanks(row)
-        if not own:
-            raise _FieldError("content", "no blank, such as #idiom000001#")
+        own = _check_cloze(row)
         for tag in own:
             tags.add(tag)
         if has_answers:
@@ -330,6 +382,16 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
                 raise UserError(f"{answers_path}: field {show(tag)}: {show(answer)} is not 0 to {NUM_CANDIDATES - 1}")
             row["answers"][tag] = answer
         yield row
+
+
+def _check_cloze(row: Example) -> list[str]:
+    """The tags of a CHID example, which has ten candidates and at least one blank."""
+    if len(row["candidates"]) != NUM_CANDIDATES:
+        raise _FieldError("candidates", f"{len(row['candidates'])} idioms are not {NUM_CANDIDATES}")
+    own = blanks(row)
+    if not own:
+        raise _FieldError("content", "no blank, such as #idiom000001#")
+    return own
 
 
 def _check_list(value: Any, name: str) -> list[Any]:
