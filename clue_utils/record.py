@@ -17,9 +17,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clue_utils import environment, ranks, tasks
+from clue_utils import environment, ranks, task_file, tasks
 from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
-from clue_utils.files import write_text_atomically
+from clue_utils.files import digest_of, write_text_atomically
 from clue_utils.settings import Settings, differences
 from clue_utils.strict_json import JsonObject, NotJson, parse
 
@@ -29,12 +29,15 @@ Fields = Mapping[str, Any]
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
 WEIGHTS_FILE = "model.safetensors"
+PREDICTIONS_FILE = "dev_predictions.jsonl"
 # Written by PaddleNLP's Trainer besides.
 TRAINER_FILES = ("all_results.json", "train_results.json", "eval_results.json", "trainer_state.json")
 # Different settings that are named in one line.
 _MOST_SHOWN = 4
 # What ``Run.fields`` holds before the first evaluation, beside an empty history.
 NO_EVALUATION = {"best_metric": None, "best_step": None, "best_metrics": None}
+# What is told of the answers to the development set: which file holds them, and how classes were told apart.
+_OF_ANSWERS = ("dev_predictions", "classes", "confusion")
 # Seconds from one sign of life of a run to the next, and after how many without one a run on another machine counts as
 # dead: loading a model, or the answers of a large test set, may take minutes.
 SIGN_INTERVAL, LONGEST_SILENCE = 30.0, 600.0
@@ -57,9 +60,16 @@ class Record:
         score: the best development score so far, a fraction, by ``metric``.
         metrics: all metrics at that step, fractions (``loss`` is a loss).
         history: (step, score) of each evaluation.
+        classes: name of a class -> precision, recall, f1 (fractions) and num_gold, of a classification task.
+        confusion: gold class -> class answered -> how often; zeros are left out.
+        dev_predictions: what ``dev_predictions.read`` knows the file of answers by.
+        progress: of a run at work or cut off: step and num_steps, and what ``Run.show_progress`` is told besides.
         num_steps: steps of the whole training, where that is known.
         num_dev: examples of the development set.
         data_sha256: split -> checksum.
+        predictions: name of a file for the leaderboard -> its ``sha256``, the test set's ``data_sha256`` and the
+            ``checkpoints`` that made it.
+        evaluation: metrics of the last evaluation by itself, fractions (``loss`` is a loss).
         wall_time: seconds.
         advice: flag (without dashes) -> the value with which a failed run may succeed.
     """
@@ -77,9 +87,15 @@ class Record:
     score: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     history: tuple[tuple[int, float], ...] = ()
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    dev_predictions: Fields = field(default_factory=dict)
+    progress: Mapping[str, float] = field(default_factory=dict)
     num_steps: int | None = None
     num_dev: int | None = None
     data_sha256: Fields = field(default_factory=dict)
+    predictions: Fields = field(default_factory=dict)
+    evaluation: Mapping[str, float] = field(default_factory=dict)
     wall_time: float = 0.0
     advice: Fields = field(default_factory=dict)
 
@@ -91,6 +107,11 @@ class Record:
     def holds_training(self) -> bool:
         """Whether a training has begun there, be it done or not: it is no record of evaluation or prediction alone."""
         return "history" in self.fields
+
+    @property
+    def learnt_dev(self) -> bool:
+        """Whether the development set was trained on, so that a score on it says nothing."""
+        return self.hyper_parameters.get("train_on_dev") is True
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Record | None:
@@ -134,6 +155,11 @@ class Record:
         if not isinstance(fields, dict):
             raise _Impossible("no object")
         task, model, stage = (_text(fields, name) for name in ("task", "model", "status"))
+        if "task_definition" in fields:
+            try:
+                task_file.know(fields["task_definition"], folder / RESULT_FILE)
+            except ValueError as error:
+                raise _Impossible(str(error)) from None
         metric = _text(fields, "metric") or ""
         best, num_steps, counts = fields.get("best_metric"), fields.get("num_steps"), _object(fields, "num_examples")
         score = None if best is None else _fractions({metric: best}, "best_metric")[metric]
@@ -153,9 +179,15 @@ class Record:
             score=score,
             metrics=_fractions(_object(fields, "best_metrics"), "best_metrics"),
             history=tuple((int(_number(line, "step")), line[metric]) for line in lines if metric in line),
+            classes={name: _class_figures(value) for name, value in _object(fields, "classes").items()},
+            confusion={name: _counts(value) for name, value in _object(fields, "confusion").items()},
+            dev_predictions=_object(fields, "dev_predictions"),
+            progress=_numbers(fields, "progress"),
             num_steps=None if num_steps is None else int(_number(fields, "num_steps")),
             num_dev=int(_number(counts, "dev")) if counts.get("dev") else None,
             data_sha256=_object(fields, "data_sha256"),
+            predictions=_object(fields, "predictions"),
+            evaluation=_metrics(_object(fields, "evaluation")),
             wall_time=float(_number(fields, "wall_time", 0.0)),
             advice=_object(fields, "advice"),
         )
@@ -187,6 +219,12 @@ def _number(holder: Fields, name: str, default: float | None = None) -> Any:
     return value
 
 
+def _numbers(holder: Fields, name: str) -> dict[str, float]:
+    """The fields of an object that are numbers of at least 0: of a loss that is none, nothing is known."""
+    values = _object(holder, name)
+    return {key: value for key, value in values.items() if _is_number(value) and value >= 0}
+
+
 def _fractions(holder: Any, what: str) -> dict[str, float]:
     if not isinstance(holder, dict):
         raise _Impossible(f"{what} holds {shorten(holder, 40)}")
@@ -194,6 +232,26 @@ def _fractions(holder: Any, what: str) -> dict[str, float]:
         if name not in ("loss", "step") and not (_is_number(value) and 0 <= value <= 1):
             raise _Impossible(f"{shorten(name, 40)} in {what} is not between 0 and 1")
     return holder
+
+
+def _metrics(evaluation: JsonObject) -> dict[str, float]:
+    """An evaluation without its size, which stands there where not all examples were used."""
+    return _fractions({name: value for name, value in evaluation.items() if name != "num_examples"}, "evaluation")
+
+
+def _class_figures(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise _Impossible(f"classes holds {shorten(value, 40)}")
+    figures = _fractions({name: v for name, v in value.items() if name != "num_gold"}, "classes")
+    if missing := [name for name in ("precision", "recall", "f1") if name not in figures]:
+        raise _Impossible(f"classes has no {missing[0]}")
+    return {**figures, "num_gold": _number(value, "num_gold")}
+
+
+def _counts(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict) or not all(type(count) is int and count >= 0 for count in value.values()):
+        raise _Impossible(f"confusion holds {shorten(value, 40)}")
+    return value
 
 
 def _is_number(value: object) -> bool:
@@ -404,6 +462,8 @@ class Run:
         variables = environment.decisive_variables()
         here = {"device": device, "environment": variables, "versions": environment.versions(), **described}
         here |= {"card": card} if card else {}
+        if task_name in tasks.OWN:
+            here["task_definition"] = task_file.description(tasks.OWN[task_name])
         self.fields: JsonObject = {"status": "running", "metric": metric, "num_examples": {}, "data_sha256": {}}
         self.fields |= here | (earlier or {})
         if self._trains:
@@ -433,10 +493,12 @@ class Run:
         if not ranks.is_first():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        task, model = tasks.TASKS[self.fields["task"]], self.fields["model"]
+        task, model = tasks.KNOWN[self.fields["task"]], self.fields["model"]
         for leftover in [*self.folder.glob("visualdl"), *self.folder.glob("checkpoint-*")]:
             shutil.rmtree(leftover)
-        names = [task.plain_submission, *task.submissions.values(), *TRAINER_FILES, METRICS_FILE, RESULT_FILE]
+        names = [task.plain_submission, *task.submissions.values(), *TRAINER_FILES, PREDICTIONS_FILE]
+        names += [tasks.probabilities_name(name) for name in task.submissions.values()]
+        names += [METRICS_FILE, RESULT_FILE]
         if not _is_same_folder(model, self.folder):
             names.insert(0, WEIGHTS_FILE)
         for name in names:
@@ -471,6 +533,7 @@ class Run:
         evaluated = {entry["step"] for entry in self.fields["history"]}
         if self.fields["best_step"] != kept_step:
             self.fields |= NO_EVALUATION
+            self._forget(*_OF_ANSWERS)
         path = self.folder / METRICS_FILE
         if ranks.is_first() and path.is_file():
             kept = []
@@ -505,12 +568,24 @@ class Run:
                 best = {"best_metric": metrics[self.fields["metric"]], "best_step": step, "best_metrics": metrics}
                 self.fields |= best
 
+    def summary(self) -> str:
+        """The best evaluation in one line."""
+        metric, best, step = (self.fields[name] for name in ("metric", "best_metric", "best_step"))
+        if best is None:
+            return "the last weights are kept, and no score: the development set was trained on"
+        return f"best {metric}: {best:.4f} at step {step}"
+
     def record_members(self, members: list[str]) -> None:
         """Note the checkpoints of an ensemble; an evaluation of other members is forgotten."""
         if self.fields.pop("ensemble", members[:1]) != members:
-            self.fields.pop("evaluation", None)
+            self._forget("evaluation", *_OF_ANSWERS)
         if len(members) > 1:
             self.fields["ensemble"] = members
+
+    def record_predictions(self, paths: list[Path], made: JsonObject) -> None:
+        """Note what made files that are written for the leaderboard; on rank 0."""
+        of_files = {path.name: {"sha256": digest_of(path), **made} for path in paths}
+        self.fields["predictions"] = self.fields.get("predictions", {}) | of_files
 
     def record_data(self, examples: Any) -> None:
         """Note size and checksum of a split.
@@ -557,9 +632,14 @@ class Run:
         if ranks.is_first():
             _write(self.folder, self.fields)
 
-    def show_progress(self, step: int, num_steps: int) -> None:
-        """Note how far the training is, for the next sign of life."""
-        self.fields["progress"] = {"step": step, "num_steps": num_steps}
+    def show_progress(self, step: int, num_steps: int, **pace: float | None) -> None:
+        """Note how far the training is, for the next sign of life.
+
+        Args:
+            pace: what more is known: "loss", "steps_per_second", "seconds_left" (evaluations to come included).
+        """
+        known = {name: value for name, value in pace.items() if value is not None}
+        self.fields["progress"] = {"step": step, "num_steps": num_steps, **known}
         self.sign_of_life()
 
     def sign_of_life(self) -> None:

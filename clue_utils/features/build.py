@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from clue_utils import environment
+from clue_utils import cli, environment
 from clue_utils.data.examples import Examples
 from clue_utils.errors import USER_ERRNOS, UserError
 from clue_utils.features.method import Method
@@ -153,6 +153,7 @@ def _write(examples: Examples, encode: Encode, stem: Path, num_proc: int, on_pro
     writer = None
     with scratch(stem) as written:
         desc = f"features {examples.split}"
+        pulse = cli.Pulse(desc, len(examples), "examples")
         progress = tqdm(total=len(examples), desc=desc, unit="example", disable=None, leave=False)
         with progress, pa.OSFile(str(written), "wb") as sink:
             for batch in _encode_chunks(examples, encode, num_proc):
@@ -161,6 +162,7 @@ def _write(examples: Examples, encode: Encode, stem: Path, num_proc: int, on_pro
                 if batch.num_rows:
                     writer.write_batch(batch)
                 progress.update(_ROWS_PER_CHUNK)
+                pulse.advance(_ROWS_PER_CHUNK)
                 on_progress()
             if writer is not None:
                 writer.close()
@@ -177,7 +179,15 @@ def _encode_chunk(begin: int) -> Any:
     assert _job is not None
     examples, encode = _job
     stop = min(begin + _ROWS_PER_CHUNK, len(examples))
-    rows = [feature for i in range(begin, stop) for feature in encode(examples[i])]
+    return _record_batch([feature for i in range(begin, stop) for feature in encode(examples[i])])
+
+
+def features_in_memory(rows: Sequence[Feature]) -> Features:
+    """Features, at least one, that no file is made of."""
+    return Features.in_memory(_record_batch(rows))
+
+
+def _record_batch(rows: Sequence[Feature]) -> Any:
     names = list(rows[0])
     return pa.RecordBatch.from_pydict({name: _arrow([row[name] for row in rows]) for name in names})
 

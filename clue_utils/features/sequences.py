@@ -84,6 +84,10 @@ class Sequences:
             types += types_after
         return ids, types
 
+    def form(self, num_texts: int) -> dict[str, list[Any]]:
+        """What ``build`` puts before, between and after so many texts, and the segments, for programs without it."""
+        return self._forms[num_texts]._asdict()
+
     def num_special(self, num_texts: int) -> int:
         """How many tokens a sequence has beside those of its texts."""
         return sum(map(len, self._forms[num_texts].gaps))

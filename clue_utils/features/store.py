@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import itertools
 import operator
 from collections.abc import Sequence
@@ -25,14 +26,31 @@ class Features(Sequence[Feature]):
     def __init__(self, path: Path) -> None:
         import pyarrow as pa  # which takes as long as all else that --help does
 
-        self.path = path
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self.names: list[str] = reader.schema.names
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         for batch in batches:
             batch.validate(full=True)  # that no offset leads out of the file
+        self._take(path, reader.schema.names, batches)
+
+    @classmethod
+    def in_memory(cls, batch: Any) -> Features:
+        """The features of an Arrow record batch, of which there is no file."""
+        features = cls.__new__(cls)
+        features._take(None, batch.schema.names, [batch])
+        return features
+
+    def _take(self, path: Path | None, names: list[str], batches: list[Any]) -> None:
+        self.path, self.names = path, names
         self._chunks = [[_arrays(column) for column in batch.columns] for batch in batches]
         self._ends = np.cumsum([batch.num_rows for batch in batches]).tolist()
+
+    def followed_by(self, other: Features) -> Features:
+        """The rows of both, those of ``other`` last."""
+        both = copy.copy(self)
+        order = [other.names.index(name) for name in self.names]
+        both._chunks = self._chunks + [[chunk[i] for i in order] for chunk in other._chunks]
+        both._ends = self._ends + [len(self) + end for end in other._ends]
+        return both
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._ends else 0
@@ -61,6 +79,10 @@ class Features(Sequence[Feature]):
         """Tokens of each row when its sequences are padded to the longest of them, int64 [len(self)]."""
         return np.concatenate([_padded_size(arrays) for arrays in self._column("input_ids")])
 
+    def longest(self) -> np.ndarray:
+        """Tokens of the longest sequence of each row, int64 [len(self)]."""
+        return np.concatenate([_longest(arrays) for arrays in self._column("input_ids")])
+
 
 # What a column is made of: its values; before them, for lists, where each begins (and the last ends) among the values;
 # before that, for lists of lists, where each begins among the lists.
@@ -88,7 +110,13 @@ def _cell(arrays: Arrays, row: int) -> Any:
     return [values[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
-def _padded_size(arrays: Arrays) -> np.ndarray:
+def _longest(arrays: Arrays) -> np.ndarray:
     *lists, begins, _ = arrays
     lengths = np.diff(begins).astype(np.int64)
-    return np.maximum.reduceat(lengths, lists[0][:-1]) * np.diff(lists[0]) if lists else lengths
+    return np.maximum.reduceat(lengths, lists[0][:-1]) if lists else lengths
+
+
+def _padded_size(arrays: Arrays) -> np.ndarray:
+    lists = arrays[:-2]
+    longest = _longest(arrays)
+    return longest * np.diff(lists[0]) if lists else longest

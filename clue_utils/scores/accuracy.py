@@ -31,6 +31,12 @@ def accuracy(predictions: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return float(np.mean(predicted == true))
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of float logits [..., classes] along the last axis, in float64."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean cross-entropy of float logits [n, classes] and int labels [n], in float64."""
     logits = logits.astype(np.float64)

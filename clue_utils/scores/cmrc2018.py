@@ -67,7 +67,7 @@ def cmrc2018_scores(predictions: Mapping[str, str], golds: Mapping[str, Sequence
         ValueError: a question has no prediction or no gold answer, or a prediction has no question.
         UserError: there are no questions.
     """
-    em, f1 = _mean_over_questions(_cmrc2018_question, predictions, golds)
+    em, f1 = _mean_over_questions(cmrc2018_question, predictions, golds)
     return {"em": em, "f1": f1}
 
 
@@ -108,7 +108,8 @@ def _mean_over_questions(
     return em, f1
 
 
-def _cmrc2018_question(prediction: str, golds: Collection[str]) -> tuple[float, float]:
+def cmrc2018_question(prediction: str, golds: Collection[str]) -> tuple[float, float]:
+    """Exact match and F1 of one answer, see :func:`cmrc2018_scores`."""
     predicted = _without_marks(prediction)
     em = any(predicted == _without_marks(gold) for gold in golds)
     predicted_tokens = _mixed_tokens(predicted)

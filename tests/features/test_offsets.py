@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from clue_utils.data.examples import load_examples
 from clue_utils.features.offsets import AlignedOffsets, offset_tokenizer
 from clue_utils.tasks import TASKS
-from run_cmrc2018 import Cmrc2018
+from clue_utils.training.span import Cmrc2018
 from tiny_tokenizers import BYTE_PAIRS, KINDS, SENTENCE_PIECES, WORDS
 
 # Byte pairs are those of a tokenizer.json.
@@ -168,6 +168,19 @@ def test_the_same_text_in_another_form_is_found(tiny_tokenizer):
         _, spans = AlignedOffsets(tiny_tokenizer(kind))(text)
         covered = {place for begin, end in spans for place in range(begin, end)}
         assert covered == {place for place, char in enumerate(text) if char != " "}, kind
+
+
+def test_pieces_that_are_bytes_share_the_character_that_they_write():
+    tokens = ["\u2581的", "<0xE9>", "<0xBE>", "<0x98>", "北", "<0x0A>"]
+    tokenizer = SimpleNamespace(
+        tokenize=lambda text: tokens,
+        convert_tokens_to_ids=lambda tokens: [*range(len(tokens))],
+        unk_token="<unk>",
+        unk_token_id=None,
+    )
+    ids, spans = AlignedOffsets(tokenizer)("的龘北\n")
+    assert ids == [0, 1, 2, 3, 4, 5]
+    assert spans == [(0, 1), (1, 2), (1, 2), (1, 2), (2, 3), (3, 3)]
 
 
 def test_marks_of_chinese_in_ascii_are_those_of_the_text():
