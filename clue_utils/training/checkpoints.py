@@ -1,9 +1,10 @@
 """State of an unfinished training run on disk: enough to go on as if it had never stopped.
 
-A checkpoint is a folder ``checkpoint-<step>`` in the output folder with weights and optimizer state (safetensors, so
-that reading one runs no code) and ``state.json``. It is written under another name and renamed when complete, renamed
-again before it is removed (``files.locked_folder`` clears such names), and the one before it is kept, in case the disk
-damages the newest. Dropout and the order of examples depend on seed and step alone: no random state needs to be kept.
+A checkpoint is a folder ``checkpoint-<step>`` in the output folder with weights, optimizer state and, where there is
+one, the mean of the weights (safetensors, so that reading one runs no code) and ``state.json``. It is written under
+another name and renamed when complete, renamed again before it is removed (``files.locked_folder`` clears such names),
+and the one before it is kept, in case the disk damages the newest. Dropout and the order of examples depend on seed and
+step alone: no random state needs to be kept.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,18 @@ _NAME = re.compile(r"checkpoint-([0-9]{1,18})")
 _STATE = "state.json"
 _WEIGHTS = "weights.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
+_AVERAGE = "average.safetensors"
 _NUM_KEPT = 2
 
 
-def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state: JsonObject) -> None:
+def save(
+    folder: Path,
+    step: int,
+    model: paddle.nn.Layer,
+    optimizer: Any,
+    state: JsonObject,
+    average: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Write the checkpoint of a step; keep it and the one before."""
     target = folder / f"checkpoint-{step}"
     with atomically(target) as written:
@@ -38,7 +48,11 @@ def save(folder: Path, step: int, model: paddle.nn.Layer, optimizer: Any, state:
         weights = {name: value.numpy() for name, value in own_state(model).items()}
         save_file(weights, str(written / _WEIGHTS))
         save_file(_optimizer_arrays(model, optimizer), str(written / _OPTIMIZER))
-        digests = {name: digest_of(written / name) for name in (_WEIGHTS, _OPTIMIZER)}
+        names = [_WEIGHTS, _OPTIMIZER]
+        if average:
+            save_file(dict(average), str(written / _AVERAGE))
+            names.append(_AVERAGE)
+        digests = {name: digest_of(written / name) for name in names}
         text = json.dumps({"step": step, "sha256": digests, **state}, ensure_ascii=False)
         (written / _STATE).write_text(text, encoding="utf-8")
     # Later ones were passed over as damaged.
@@ -54,7 +68,8 @@ def find_latest(folder: Path) -> tuple[Path, JsonObject] | None:
         try:
             state = json.loads((candidate / _STATE).read_text(encoding="utf-8"))
             digests = state["sha256"]
-            damaged = [name for name in (_WEIGHTS, _OPTIMIZER) if digest_of(candidate / name) != digests[name]]
+            names = [_WEIGHTS, _OPTIMIZER, *([_AVERAGE] if _AVERAGE in digests else [])]
+            damaged = [name for name in names if digest_of(candidate / name) != digests[name]]
             if state["step"] != step_of(candidate) or not {"is_due", "run", "scaler"} <= state.keys():
                 damaged.append(_STATE)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -75,6 +90,12 @@ def restore(checkpoint: Path, model: paddle.nn.Layer, optimizer: Any) -> None:
         parameter, accumulator = key.rsplit("|", 1)
         state[names[parameter] + accumulator] = paddle.to_tensor(value)
     optimizer.set_state_dict(state)
+
+
+def read_average(checkpoint: Path) -> dict[str, np.ndarray]:
+    """The mean of the weights that a checkpoint was given, by the names of parameters; none where there was none."""
+    path = checkpoint / _AVERAGE
+    return load_file(str(path)) if path.is_file() else {}
 
 
 def scaler_state(scaler: paddle.amp.GradScaler) -> JsonObject:

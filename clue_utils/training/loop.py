@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from clue_utils.record import NO_EVALUATION, Run
 from clue_utils.settings import Settings
 from clue_utils.training import checkpoints
 from clue_utils.training.optimizer import build_optimizer
+from clue_utils.training.pace import Pace
+from clue_utils.training.regularization import Average, moved_uphill, r_drop_loss, word_embeddings
 from clue_utils.training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -48,8 +51,9 @@ class Job:
         head: gives the loss of each row of a batch.
         collate: rows -> padded batch.
         evaluate: () -> metrics of the development set, the same on every rank.
-        save_best: writes the checkpoint; called on rank 0.
+        save_best: writes what is kept of the best evaluation, which is the last; called on rank 0.
         reason_to_stop: asked on rank 0 after an evaluation: why training should end there, "" if it should go on.
+        num_dev: sequences of the development set, for the time that its first evaluation may take.
     """
 
     model: paddle.nn.Layer
@@ -60,6 +64,7 @@ class Job:
     save_best: Callable[[], None]
     reason_to_stop: Callable[[], str] = lambda: ""
     watch: Watch = no_watch
+    num_dev: int = 0
 
 
 def fit(job: Job, args: Settings, run: Run) -> None:
@@ -69,6 +74,9 @@ def fit(job: Job, args: Settings, run: Run) -> None:
     mean over all of them, so neither the number of ranks nor that of micro-batches changes what is learnt, but for the
     units that dropout picks. Its random state is set at each step from seed, step and rank, so that a run that is
     stopped and started again goes on from its last checkpoint to the same end.
+
+    With ``ema`` the running mean of the weights is what is evaluated and kept. With ``train_on_dev`` nothing is
+    evaluated, and the weights after the last step are kept.
 
     A checkpoint to go on from is written every ``checkpoint_minutes``, after the last step, and when the run is stopped
     or memory runs out.
@@ -86,8 +94,19 @@ def fit(job: Job, args: Settings, run: Run) -> None:
     state = TrainingState(job.model, num_steps, args, run)
     state.resume()
     run.write(num_steps=num_steps)
+    attacked = word_embeddings(job.model) if args.fgm else None
     replica = _replica(job)
-    meter = _Meter(run, state.step, num_steps)
+    batch_size = args.batch_size * ranks.world_size()
+    interval = args.save_steps or steps_per_epoch
+    if args.train_on_dev:
+        interval = num_steps  # what is due then is that the weights are kept
+    pace = Pace(num_steps, interval, int(args.do_eval), batch_size, 0 if args.train_on_dev else job.num_dev)
+    logger.info(
+        "training: examples %d, epochs %.4g, updates %d (of %d examples), evaluations %d",
+        *(len(job.train), num_steps / steps_per_epoch, num_steps, batch_size),
+        0 if args.train_on_dev else pace.num_evaluations,
+    )
+    meter = _Meter(run, state.step, pace)
     batches: list[np.ndarray] = []
     job.model.train()
     with StopRequest(state.save) as stop:
@@ -97,14 +116,18 @@ def fit(job: Job, args: Settings, run: Run) -> None:
                 with meter.paused():
                     state.save()
             if state.is_due:
-                with meter.paused():
-                    with stop.at_once():
-                        metrics = job.evaluate()
+                # Outside of what a signal may break off, so that weights are never exchanged by half.
+                with meter.paused(), state.average.in_place():
+                    is_best = True
+                    if not args.train_on_dev:
+                        with stop.at_once(), cli.timed() as elapsed:
+                            metrics = job.evaluate()
+                        pace.add_evaluation(elapsed())
+                        run.log("eval", state.step, metrics)
+                        is_best = run.add_evaluation(state.step, metrics)
                     state.is_due = False
-                    run.log("eval", state.step, metrics)
-                    is_best = run.add_evaluation(state.step, metrics)
                     run.write()  # before the weights: see ``Run.resume``
-                    if is_best and args.save_best_model and ranks.is_first():
+                    if is_best and ranks.is_first():
                         job.save_best()
                     if state.step == num_steps or _stops_here(run, state.step, job.reason_to_stop):
                         break
@@ -113,23 +136,22 @@ def fit(job: Job, args: Settings, run: Run) -> None:
                 batches = _batches(job.train, args, epoch)
             paddle.seed(step_seed(args.seed, state.step, ranks.rank()))
             try:
-                loss = _backward(job, replica, batches[index], state.scaler, args)
+                loss = _backward(job, replica, batches[index], state.scaler, args, attacked)
             except UserError:  # memory ran out: the weights are as they were
                 with contextlib.suppress(Exception):  # what is left of the device may refuse
                     state.save()
                 raise
             state.update()
-            meter.advance()
-            run.show_progress(state.step, num_steps)
+            state.is_due = state.step == num_steps or state.step % interval == 0
+            meter.advance(state.step, state.is_due)
             job.watch("step", state.step)
             if state.step % args.logging_steps == 0:
                 meter.log(state.step, epoch, index, device.mean_over_ranks(loss), state.optimizer.get_lr())
-            state.is_due = state.step == num_steps or state.step % (args.save_steps or steps_per_epoch) == 0
             if state.is_due:
                 _require_finite(device.mean_over_ranks(loss), state.step, run)
         run.write()
     meter.close()
-    logger.info("best %s: %.4f at step %d", *(run.fields[name] for name in ("metric", "best_metric", "best_step")))
+    logger.info(run.summary())
     device.barrier()  # the best checkpoint is complete before any rank reads it
 
 
@@ -149,6 +171,7 @@ class TrainingState:
         self.schedule = LinearDecayWithWarmup(args.learning_rate, num_steps, warmup)
         self.optimizer = build_optimizer(model, self.schedule, args)
         self.scaler = paddle.amp.GradScaler(enable=args.precision == "fp16")
+        self.average = Average(model, args.ema)
 
     def update(self) -> None:
         """Take the step that the gradients say."""
@@ -157,6 +180,7 @@ class TrainingState:
         self.optimizer.clear_grad(set_to_zero=False)
         self.schedule.step()
         self.step += 1
+        self.average.update(self.step)
 
     def is_save_due(self) -> bool:
         """Whether a checkpoint is due: by time, whatever the task, and after the last step, before its evaluation."""
@@ -168,7 +192,9 @@ class TrainingState:
         if ranks.is_first() and self._saved != (self.step, self.is_due):
             scaler = checkpoints.scaler_state(self.scaler)
             state = {"is_due": self.is_due, "run": self.run.state(), "scaler": scaler}
-            checkpoints.save(self.run.folder, self.step, self.model, self.optimizer, state)
+            with self.average.in_place(False):  # also when an evaluation is broken off
+                average = self.average.state()
+                checkpoints.save(self.run.folder, self.step, self.model, self.optimizer, state, average)
         self._saved, self._saved_at = (self.step, self.is_due), time.monotonic()
         self.run.write()
 
@@ -184,6 +210,7 @@ class TrainingState:
         path, state = found
         run.resume(state["run"], self.step)
         checkpoints.restore(path, self.model, self.optimizer)
+        self.average.restore(checkpoints.read_average(path))
         self.schedule.step(self.step)
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -210,12 +237,33 @@ def _batches(train: Features, args: Settings, epoch: int) -> list[np.ndarray]:
 
 
 def _backward(
-    job: Job, replica: paddle.nn.Layer, rows: np.ndarray, scaler: paddle.amp.GradScaler, args: Settings
+    job: Job,
+    replica: paddle.nn.Layer,
+    rows: np.ndarray,
+    scaler: paddle.amp.GradScaler,
+    args: Settings,
+    attacked: paddle.Tensor | None = None,
 ) -> paddle.Tensor:
     """Add the gradients of this rank's share of a step; return what that share adds to the mean loss, a scalar.
 
+    Args:
+        attacked: the parameter that ``fgm`` moves by the gradient of the whole step, all ranks' and micro-batches',
+            for gradients of a second loss to be added; that loss is not part of what is returned.
+    """
+    loss = _add_gradients(job, replica, rows, scaler, args)
+    if attacked is not None:
+        with moved_uphill(attacked, args.fgm):
+            _add_gradients(job, replica, rows, scaler, args)
+    return loss
+
+
+def _add_gradients(
+    job: Job, replica: paddle.nn.Layer, rows: np.ndarray, scaler: paddle.amp.GradScaler, args: Settings
+) -> paddle.Tensor:
+    """Add the gradients of one pass over this rank's share; return what the share adds to the mean loss.
+
     Ranks average their gradients, so the sum over a share is scaled by ranks / rows. Gradients are exchanged with the
-    last micro-batch only.
+    last micro-batch only, those of an earlier pass along with them: being equal on all ranks, they stay as they are.
     """
     num_ranks = ranks.world_size()
     share = np.array_split(rows, num_ranks)[ranks.rank()]
@@ -232,7 +280,11 @@ def _backward(
             try:
                 batch = to_tensors(arrays)
                 with device.autocast(args.precision):
-                    losses = job.head.loss(replica, batch)
+                    losses = (
+                        r_drop_loss(job.head, replica, batch, args.r_drop)
+                        if args.r_drop
+                        else job.head.loss(replica, batch)
+                    )
                 loss = losses.sum() * weight
                 scaler.scale(loss).backward()
             except Exception as error:
@@ -279,21 +331,51 @@ def _require_finite(loss: float, step: int, run: Run) -> None:
     raise UserError(f"the loss is {loss} at step {step}: lower --learning_rate or raise --warmup_proportion; {kept}")
 
 
-class _Meter:
-    """Progress bar, speed and memory of a training run, and its log lines.
+class _Bar(tqdm):
+    """A bar whose time left is that of the whole run, its evaluations included."""
 
-    Time is taken from log line to log line, after the loss was read, since a GPU is behind the loop until then.
-    Evaluation does not count.
+    left = "?"
+
+    @property
+    def format_dict(self) -> Any:
+        return super().format_dict | {"left": self.left}
+
+
+class _Meter:
+    """Progress bar, speed and memory of a training run, its log lines, and what its record says of them.
+
+    The speed in log lines is taken from line to line, after the loss was read, since a GPU is behind the loop until
+    then. Evaluation does not count. The loss that is shown is that of the newest log line: to read it costs a GPU's
+    queue.
     """
 
-    def __init__(self, run: Run, step: int, num_steps: int) -> None:
+    def __init__(self, run: Run, step: int, pace: Pace) -> None:
         quiet = None if ranks.is_first() else True
-        self._bar = tqdm(total=num_steps, initial=step, desc="training", unit="step", disable=quiet, leave=False)
-        self._run, self._num_steps = run, num_steps
+        layout = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{left}, {rate_fmt}{postfix}]"
+        bar = {"desc": "training", "unit": "step", "disable": quiet, "leave": False, "bar_format": layout}
+        self._bar = _Bar(total=pace.num_steps, initial=step, **bar)
+        self._run, self._pace, self._said = run, pace, -math.inf
+        self._loss: float | None = None
         self._logged_step, self._begin, self._showed_memory = step, time.perf_counter(), False
+        self._stepped = self._begin
 
-    def advance(self) -> None:
-        self._bar.update()
+    def advance(self, step: int, is_due: bool) -> None:
+        """Note a step that was done, and whether an evaluation comes after it."""
+        now = time.perf_counter()
+        self._pace.add_step(now - self._stepped)
+        self._stepped = now
+        left, of_step = self._pace.seconds_left(step, is_due), self._pace.seconds_a_step
+        speed = 1 / of_step if of_step else None
+        self._run.show_progress(step, self._pace.num_steps, loss=self._loss, steps_per_second=speed, seconds_left=left)
+        if not self._bar.disable:
+            self._bar.left = tqdm.format_interval(left or 0)
+            self._bar.set_postfix_str(", ".join(self._loss_and_best()), refresh=False)
+            self._bar.update()
+
+    def _loss_and_best(self) -> list[str]:
+        best, loss = self._run.fields.get("best_metric"), self._loss
+        shown = [None if loss is None else f"loss {loss:.4f}", None if best is None else f"best {100 * best:.2f}"]
+        return [text for text in shown if text]
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -301,14 +383,16 @@ class _Meter:
         with cli.timed() as elapsed:
             yield
         self._begin += elapsed()
+        self._stepped += elapsed()
 
     def log(self, step: int, epoch: int, index: int, loss: float, learning_rate: float) -> None:
         _require_finite(loss, step, self._run)
         speed = (step - self._logged_step) / (time.perf_counter() - self._begin)
         memory = device.peak_memory_bytes()
+        self._loss = loss
         logger.info(
             "global step %d/%d, epoch: %d, batch: %d, rank_id: %d, loss: %f, lr: %.10f, speed: %.4f step/s",
-            *(step, self._num_steps, epoch, index, ranks.rank(), loss, learning_rate, speed),
+            *(step, self._pace.num_steps, epoch, index, ranks.rank(), loss, learning_rate, speed),
         )
         if not self._showed_memory:
             logger.info("memory: %.2f GiB at the peak so far", memory / 2**30)
@@ -316,6 +400,16 @@ class _Meter:
         scalars = {"loss": loss, "learning_rate": learning_rate, "steps_per_second": speed}
         self._run.log("train", step, scalars | {"peak_memory_bytes": memory})
         self._logged_step, self._begin = step, time.perf_counter()
+        if self._begin - self._said >= cli.PULSE_INTERVAL and not sys.stdout.isatty():
+            self._say_time(step)
+
+    def _say_time(self, step: int) -> None:
+        """Clock and time left in a line of their own, where no terminal shows the bar."""
+        self._said = self._begin
+        left = cli.duration(self._pace.seconds_left(step) or 0)
+        best = [text for text in self._loss_and_best() if text.startswith("best")]
+        words = [f"{100 * step / self._pace.num_steps:.0f} %", f"about {left} left", *best]
+        logger.info("%s training: %s", time.strftime("%H:%M:%S"), ", ".join(words))
 
     def close(self) -> None:
         self._bar.close()

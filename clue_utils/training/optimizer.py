@@ -6,14 +6,17 @@ parameter: the norm of its gradient, its clipping and its update.
 
 from __future__ import annotations
 
+import collections
 import functools
 import logging
 import math
+import re
 from typing import Any
 
 import numpy as np
 import paddle
 
+from clue_utils.errors import UserError
 from clue_utils.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -21,10 +24,21 @@ _C_ops: Any = paddle._C_ops
 Pairs = list[tuple[paddle.Tensor, paddle.Tensor]]
 # Elements of a parameter that a block of a card's threads takes at a time.
 _CHUNK_SIZE = 1 << 16
+# The layers of an encoder that come again and again are numbered, as in "encoder.layers.0.linear1".
+_NUMBER = re.compile(r"\.(\d+)\.")
 
 
 def build_optimizer(model: paddle.nn.Layer, schedule: Any, args: Settings) -> paddle.optimizer.Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019) without decay of biases and of layer normalisation's weights."""
+    """AdamW (Loshchilov and Hutter, 2019) without decay of biases and of layer normalisation's weights.
+
+    Raises:
+        UserError: ``layer_decay`` is asked of an architecture without numbered layers.
+    """
+    if args.layer_decay != 1:
+        shares = shares_of_rate(model, args.layer_decay)
+        for name, parameter in model.named_parameters():
+            parameter.optimize_attr = {"learning_rate": shares[name]}  # what Paddle multiplies the schedule's rate by
+        logger.info("learning rate: from %.3g of it in the embeddings to all of it in the head", min(shares.values()))
     optimizer, clip = quickest_classes(str(paddle.get_device()), args.max_grad_norm)
     return optimizer(
         learning_rate=schedule,
@@ -42,8 +56,35 @@ def decayed_parameters(model: paddle.nn.Layer) -> set[str]:
     return {p.name for name, p in named if not name.endswith("bias") and "norm" not in name.lower()}
 
 
+def shares_of_rate(model: paddle.nn.Layer, decay: float) -> dict[str, float]:
+    """Name of each parameter -> the share of the learning rate that it takes.
+
+    That is ``decay`` to the power of the layers above it: 0 for the head and what an encoder has above its layers, 1
+    for its last layer, as many as it has layers for the first, and one more for the embeddings (the discriminative
+    fine-tuning of Howard and Ruder, 2018, with the exponents of Bao et al., "BEiT", 2021). Layers that share their
+    weights, as ALBERT's do, are one.
+
+    Raises:
+        UserError: no layers can be told from each other.
+    """
+    prefix, names = f"{model.base_model_prefix}.", [name for name, _ in model.named_parameters()]
+    tables = {f"{name}.weight" for name, layer in model.named_sublayers() if isinstance(layer, paddle.nn.Embedding)}
+    numbers = {name: match for name in names if name.startswith(prefix) and (match := _NUMBER.search(name))}
+    stacks = collections.Counter(name[: match.start()] for name, match in numbers.items())
+    if not stacks:
+        raise UserError(f"--layer_decay: a {model.config.model_type} has no numbered layers; leave the flag out")
+    ((stack, _),) = stacks.most_common(1)  # besides the layers, something small may be numbered
+    layers = {name: int(match[1]) for name, match in numbers.items() if name.startswith(f"{stack}.")}
+    top = max(layers.values()) + 1
+    depths = {name: top - layer for name, layer in layers.items()}
+    for name in names:
+        is_below = name.startswith(prefix) and (name in tables or "emb" in name.removeprefix(prefix).lower())
+        depths.setdefault(name, top + 1 if is_below else 0)
+    return {name: decay ** depths[name] for name in names}
+
+
 class AdamW(paddle.optimizer.AdamW):
-    """AdamW in two operations, one for the parameters that decay and one for the others.
+    """AdamW in two operations, one for the parameters that decay and one for the others, for each learning rate.
 
     Moments, learning rate and what a ``GradScaler`` found stay Paddle's matter, and so does the form of the state.
     """
@@ -57,17 +98,19 @@ class AdamW(paddle.optimizer.AdamW):
 
     def _finish_update(self, block: Any, parameters_and_grads: Any) -> None:
         pairs, self._pairs = self._pairs, []
-        for decays in (True, False):
-            group = [pair for pair in pairs if self._apply_decay_param_fun(pair[0].name) == decays]
-            if group:
-                self._update_together(group, decays)
+        groups: dict[tuple[bool, float], Pairs] = {}
+        for pair in pairs:
+            decays, share = self._apply_decay_param_fun(pair[0].name), pair[0].optimize_attr["learning_rate"]
+            groups.setdefault((decays, share), []).append(pair)
+        for (decays, _), group in groups.items():
+            self._update_together(group, decays)
 
     def _update_together(self, pairs: Pairs, decays: bool) -> None:
         names = (self._moment1_acc_str, self._moment2_acc_str, self._beta1_pow_acc_str, self._beta2_pow_acc_str)
         first, second, *powers = ([self._get_accumulator(name, p) for p, _ in pairs] for name in names)
         _C_ops.fused_adam_(
             *([p for p, _ in pairs], [gradient for _, gradient in pairs]),
-            *(self._global_learning_rate(), first, second, None, *powers),
+            *(self._create_param_lr(pairs[0]), first, second, None, *powers),
             *(None, None),  # no master weights, no flag that the step is to be skipped
             *(self._beta1, self._beta2, self._epsilon, _CHUNK_SIZE, self._weight_decay if decays else 0.0),
             *(decays, False, False, False),
