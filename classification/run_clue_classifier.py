@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from clue_utils import cli, environment, ranks, tasks
+from clue_utils.data.chosen import chosen
 from clue_utils.errors import UserError
 from clue_utils.record import trained_with
 from clue_utils.settings import Settings, flag
-from clue_utils.training.classification import Classification
+from clue_utils.strict_json import JsonObject
+from clue_utils.training.methods import make_method
 
 EXAMPLE = """\
 example:
@@ -22,27 +25,29 @@ example:
 class ClassifierSettings(Settings):
     """The settings of a run on a classification task."""
 
-    task_name: str = flag(
+    task_name: str | None = flag(
         "task",
         str,
-        f"one of {', '.join(tasks.CLASSIFICATION_TASKS)}, in any letter case",
+        f"one of {', '.join(tasks.CLASSIFICATION_TASKS)}, in any letter case; else give --task_file",
         metavar="TASK",
-        is_required=True,
     )
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> JsonObject | None:
+    """Run the script with these words, by default those of the command line; return what ``session.execute`` does."""
     flags = ClassifierSettings.parser(__doc__, EXAMPLE).parse_args(argv)
-    task = tasks.get_task(flags.task_name)
-    if task.kind != "classification":
+    if bool(flags.task_name) == bool(flags.task_file):
+        raise UserError("pass --task_name with one of CLUE's tasks, or --task_file with one of your own, and not both")
+    if flags.task_name and (task := tasks.get_task(flags.task_name)).kind != "classification":
         raise UserError(f"--task_name {task.name} is a reading task: run {task.script}")
+    task = chosen(vars(flags), "classification", flags.task_name)
     args = ClassifierSettings.resolve(
         vars(flags), task, ranks.world_size(), trained_with(flags.model_name_or_path, task)
     )
     environment.start(args, task)
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
-    execute(args, task, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
+    return execute(args, task, functools.partial(make_method, args, task))
 
 
 if __name__ == "__main__":

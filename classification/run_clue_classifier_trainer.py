@@ -20,10 +20,11 @@ from paddlenlp.utils.log import logger as paddlenlp_logger  # noqa: E402
 
 from clue_utils import device, models  # noqa: E402
 from clue_utils.features.batches import Collate  # noqa: E402
-from clue_utils.models.export import export  # noqa: E402
 from clue_utils.models.heads import input_names  # noqa: E402
 from clue_utils.record import Run, trained_with  # noqa: E402
-from clue_utils.training.classification import Classification  # noqa: E402
+from clue_utils.strict_json import JsonObject  # noqa: E402
+from clue_utils.training.methods import make_method  # noqa: E402
+from clue_utils.training.predict_file import predict_file  # noqa: E402
 from clue_utils.training.session import Session, recorded_run  # noqa: E402
 from clue_utils.training.stopping import StopRequest  # noqa: E402
 from clue_utils.training.trainer import ClueTrainer  # noqa: E402
@@ -35,8 +36,6 @@ from clue_utils.training.trainer_arguments import (  # noqa: E402
 )
 
 logger = logging.getLogger("clue_utils.trainer")
-# Where --do_export writes, within the output folder.
-EXPORT_NAME = "inference/model"
 
 
 def task_of(dataset: str) -> tasks.Task:
@@ -58,7 +57,12 @@ def to_batch(rows: list[dict[str, Any]], collate: Collate, inputs: list[str]) ->
     return {name: batch[name] for name in inputs if name in batch} | {"labels": batch["label"]}
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> JsonObject | None:
+    """Run the script with these words, by default those of the command line.
+
+    Returns:
+        What ``result.json`` holds, or of --predict_file alone what was done; None on ranks other than 0.
+    """
     flags = parse_arguments(argv, __doc__)
     task = task_of(flags.dataset)
     args = resolve(flags, task, ranks.world_size(), trained_with(flags.model_name_or_path, task))
@@ -67,13 +71,19 @@ def main(argv: list[str] | None = None) -> None:
     if ranks.world_size() > 1:
         # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.
         fleet.init(is_collective=True, strategy=fleet.DistributedStrategy())
+    build_method = functools.partial(make_method, args, task)
+    if not args.makes_a_run():
+        return predict_file(args, task, build_method)
     with recorded_run(args, task) as run:
         carry_out(args, task, run)
+    if args.predict_file:
+        predict_file(args, task, build_method)
+    return run.fields if ranks.is_first() else None
 
 
 def carry_out(args: TrainerSettings, task: tasks.Task, run: Run) -> None:
     """Train, evaluate, predict and export, as far as the settings say."""
-    session = Session(args, task, run, lambda tokenizer: Classification(task, tokenizer, args.max_seq_length))
+    session = Session(args, task, run, functools.partial(make_method, args, task))
     trains = args.do_train and not run.is_trained
     dev = session.load_split("dev") if args.do_train or args.do_eval else None
     train = session.load_split("train").features if trains else None
@@ -98,6 +108,10 @@ def carry_out(args: TrainerSettings, task: tasks.Task, run: Run) -> None:
         trainer.save_state()
         if ranks.is_first():
             models.save_model(model, session.tokenizer, run.folder)
+        if dev and run.fields["history"] and not args.do_eval:
+            if trainer.evaluated_step != run.fields["best_step"]:  # the weights that are kept are others
+                session.evaluate([model], dev)
+            session.keep_answers(dev)
         run.write(status="trained", num_steps=trainer.state.max_steps)
     elif args.do_train:
         logger.info("%s: trained already, best %s %s", run.folder, task.metric, run.fields["best_metric"])
@@ -105,10 +119,12 @@ def carry_out(args: TrainerSettings, task: tasks.Task, run: Run) -> None:
         metrics = trainer.evaluate()
         trainer.save_metrics("eval", metrics)
         run.write(evaluation={name.removeprefix("eval_"): value for name, value in metrics.items()})
+        if dev:
+            session.keep_answers(dev)
     if args.do_predict:
-        session.predict([model])
-    if args.do_export and ranks.is_first():
-        export(model, run.folder / EXPORT_NAME, session.method.sequences)
+        session.predict([model], [str(run.folder) if args.do_train else args.model_name_or_path])
+    if args.do_export:
+        session.export(model)
 
 
 if __name__ == "__main__":

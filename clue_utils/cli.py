@@ -21,14 +21,21 @@ from clue_utils.errors import Ending, Stopped, ending_of, shorten, show
 from clue_utils.ranks import is_first, rank, world_size
 
 logger = logging.getLogger(__name__)
+# Seconds from one line to the next that says how far something is, where there is no terminal.
+PULSE_INTERVAL = 60.0
 
 
 class _LineHandler(logging.Handler):
-    """Prints on standard output, above a progress bar if one is shown."""
+    """Prints on standard output or standard error, above a progress bar if one is shown."""
+
+    def __init__(self, on_stderr: bool) -> None:
+        super().__init__()
+        self._on_stderr = on_stderr
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        stream = sys.stderr if self._on_stderr else sys.stdout
+        tqdm.write(self.format(record), file=stream)
+        stream.flush()
 
 
 class _RankFilter(logging.Filter):
@@ -38,15 +45,25 @@ class _RankFilter(logging.Filter):
         return is_first() or record.levelno >= logging.WARNING
 
 
-def configure_logging(level: str) -> None:
-    """Plain lines on standard output; progress bars go to standard error."""
-    handler = _LineHandler()
+def configure_logging(level: str, on_stderr: bool = False) -> None:
+    """Plain lines on standard output, unless that is for something else; progress bars go to standard error."""
+    handler = _LineHandler(on_stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.addFilter(_RankFilter())
     root = logging.getLogger("clue_utils")
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
+
+
+def print_whole(line: str) -> None:
+    """Write to standard output all of a line or nothing, whatever signal comes meanwhile."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 @contextlib.contextmanager
@@ -56,11 +73,44 @@ def timed() -> Iterator[Callable[[], float]]:
     yield lambda: time.perf_counter() - begin
 
 
+def duration(seconds: float) -> str:
+    """A time for people: "95 s", "12 min", "3 h 5 min"."""
+    if seconds < 120:
+        return f"{max(0.0, seconds):.0f} s"
+    minutes = int(seconds) // 60
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Pulse:
+    """Says once a minute how far a long piece of work is, where no terminal shows its bar.
+
+    Args:
+        what: is done, such as "evaluating".
+        unit: of what ``advance`` counts, in the plural.
+        clock: tells the time in seconds.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what, self._total, self._unit, self._clock = what, total, unit, clock
+        self._done, self._begin = 0, clock()
+        self._said = self._begin
+
+    def advance(self, number: int = 1) -> None:
+        self._done = min(self._total, self._done + number)
+        now = self._clock()
+        if now - self._said < PULSE_INTERVAL or sys.stdout.isatty():
+            return
+        self._said = now
+        left = duration((now - self._begin) * (self._total - self._done) / self._done)
+        words = time.strftime("%H:%M:%S"), self._what, self._done, self._total, self._unit, left
+        logger.info("%s %s: %d of %d %s, about %s left", *words)
+
+
 def _raise_stopped(number: int, _: Any) -> None:
     raise Stopped(number)
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], object]) -> None:
     """Run a script's ``main`` and end the process as a command-line user expects.
 
     A UserError or a file system's refusal becomes one line on standard error and exit status 2; a signal one line and
@@ -127,12 +177,17 @@ _OTHERS_NAMES = {
     "--task_name": ("--dataset", "--tasks"),
     "--train_file": ("--data_dir",),
     "--validation_file": ("--data_dir",),
+    "--dev_file": ("--validation_file",),
+    "--eval_file": ("--validation_file",),
     "--test_file": ("--data_dir",),
+    "--max_train_examples": ("--max_train_samples",),
+    "--max_eval_examples": ("--max_eval_samples",),
     "--train_batch_size": ("--batch_size", "--per_device_train_batch_size"),
     "--batch_size": ("--per_device_train_batch_size", "--batch_sizes"),
     "--per_device_train_batch_size": ("--batch_size",),
     "--per_device_eval_batch_size": ("--eval_batch_size",),
     "--eval_batch_size": ("--per_device_eval_batch_size",),
+    "--precision": ("--bf16",),
     "--warmup_ratio": ("--warmup_proportion",),
     "--warmup_proportion": ("--warmup_ratio",),
 }
@@ -205,6 +260,7 @@ positive_int = Number(int, lambda n: n >= 1, "an integer of at least 1")
 non_negative_int = Number(int, lambda n: n >= 0, "an integer of at least 0")
 positive_float = Number(float, lambda x: x > 0, "a number above 0")
 non_negative_float = Number(float, lambda x: x >= 0, "a number of at least 0")
+share = Number(float, lambda x: 0 < x <= 1, "a number above 0 of at most 1")
 proportion = Number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
 steps_or_all = Number(int, lambda n: n == -1 or n >= 1, "a number of steps of at least 1 (or -1: by epochs)")
 seed = Number(int, lambda n: n >= 0, "an integer from 0 to below 2 ** 63")

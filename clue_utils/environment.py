@@ -29,6 +29,8 @@ from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
 _LOCKED_SET = "install the locked set: pip install --no-deps -r requirements.txt"
+# The first major version of paddle2onnx that reads what Paddle 3 writes.
+_PADDLE2ONNX = 2
 # The distribution of PaddlePaddle that can use NVIDIA GPUs.
 _GPU_BUILD = "paddlepaddle-gpu"
 # How the names of variables begin that Paddle and the libraries below it take settings of their arithmetic from. Which
@@ -209,9 +211,24 @@ def import_libraries() -> None:
 
 def start(args: Settings, task: Task) -> None:
     """Begin a run's log and load the libraries; what needs PaddlePaddle itself follows in ``device.start``."""
-    configure_logging(args.log_level)
+    configure_logging(args.log_level, on_stderr=args.answers_on_stdout)
     args.log(task, world_size())
+    if args.export_onnx:
+        require_paddle2onnx()
     load_libraries(args.device)
+
+
+def require_paddle2onnx() -> None:
+    """Raise UserError where what ``--export_onnx`` needs is not installed."""
+    try:
+        found = version("paddle2onnx")
+    except PackageNotFoundError:
+        found = "none"
+    if found == "none" or int(found.split(".")[0]) < _PADDLE2ONNX:
+        raise UserError(
+            f"--export_onnx needs paddle2onnx {_PADDLE2ONNX}, which Python 3.10 to 3.12 can have (installed: {found}); "
+            f"{_LOCKED_SET}"
+        )
 
 
 def load_libraries(device: str | None = None) -> None:

@@ -17,8 +17,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from clue_utils import cli, published, tasks
+from clue_utils import cli, published, ranks, tasks
 from clue_utils.errors import UserError, show
+from clue_utils.files import require_no_device
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def _as_field(make: Callable[P, Flag]) -> Callable[P, Any]:
 
 # Fields of a dataclass, made of what :class:`Flag` takes.
 flag, recorded = _as_field(Flag), _as_field(functools.partial(Flag, is_recorded=True))
-_OF_TASK = Lookup("the task's", lambda name, at: (getattr(at.task, name), f"registry, {at.task.name}"))
+_OF_TASK = Lookup("the task's", lambda name, at: (getattr(at.task, name), at.task.origin))
 _BEST = Lookup("the model's best", lambda name, at: (getattr(at.best, name), at.origin_of_best))
 _RATE = Lookup(
     f"the model's best; with --lora_rank {published.LORA_LEARNING_RATE:.0e}",
@@ -156,6 +157,26 @@ class Settings:
         "(default: $CLUE_DATA_DIR, else a cache filled by download)",
         metavar="DIR",
     )
+    task_file: str | None = flag(
+        MODEL, str, "a task of your own in place of CLUE's, described in JSON", metavar="FILE", by_trial=True
+    )
+    train_file: Sequence[str] | None = flag(
+        MODEL,
+        list,
+        "training examples in the task's form, in place of those of --data_dir; several files are joined, CHID's "
+        "answers are in x_answer.json beside x.json",
+        metavar="FILE",
+    )
+    validation_file: Sequence[str] | None = flag(MODEL, list, "the same for the development set", metavar="FILE")
+    test_file: Sequence[str] | None = flag(
+        MODEL, list, "one test set in place of all of --data_dir's, predicted to <task>_predict.json", metavar="FILE"
+    )
+    max_train_samples: int | None = flag(
+        MODEL, cli.positive_int, "train on the first N examples only (default: all)", metavar="N"
+    )
+    max_eval_samples: int | None = flag(
+        MODEL, cli.positive_int, "evaluate on the first N examples only (default: all)", metavar="N"
+    )
     max_seq_length: int = recorded(MODEL, cli.positive_int, "tokens of a sequence, longer ones are cut", _OF_TASK)
     num_proc: int | None = flag(
         MODEL, cli.positive_int, "processes that build features (default: the processors of this machine)"
@@ -165,6 +186,26 @@ class Settings:
     do_train: bool = flag(ACTIONS, bool, "fine-tune, evaluate on the way, keep the best checkpoint", by_trial=True)
     do_eval: bool = flag(ACTIONS, bool, "evaluate on the development set", by_trial=True)
     do_predict: bool = flag(ACTIONS, bool, "write the predictions of every test set")
+    do_export: bool = flag(
+        ACTIONS, bool, "write the model to inference/ in --output_dir, for Paddle Inference and without this project"
+    )
+    export_onnx: bool = flag(ACTIONS, bool, "with --do_export: write model.onnx there too, for ONNX Runtime and others")
+    predict_file: str | None = flag(
+        ACTIONS,
+        str,
+        "answer the records of a file of your own, or of standard input (-); they are without labels: in .txt a text a "
+        "line (a tab between two texts), in .jsonl an object with the task's fields a line, in .csv a row below a "
+        "header with the fields, in .json as in the task's own test files",
+        metavar="FILE",
+    )
+    predict_output: str = flag(
+        ACTIONS,
+        str,
+        "file for the answers to --predict_file, a JSON object a line, or .csv; -: standard output, while the log goes "
+        "to standard error",
+        "-",
+        metavar="FILE",
+    )
 
     ensemble: Sequence[str] = flag(
         ENSEMBLE,
@@ -210,6 +251,39 @@ class Settings:
         "attention in one operation, which takes less memory but draws other units for dropout, and has not been tried "
         "on a card",
     )
+    fgm: float = recorded(
+        TRAINING,
+        cli.non_negative_float,
+        "learn each batch a second time with the word embeddings moved so far uphill (FGM, such as 1.0), which takes "
+        "twice the time; 0: do not",
+        0.0,
+    )
+    r_drop: float = recorded(
+        TRAINING,
+        cli.non_negative_float,
+        "weight of the divergence between two passes with other dropout (R-Drop, such as 1.0), which take twice the "
+        "time and memory; 0: one pass",
+        0.0,
+    )
+    ema: float = recorded(
+        TRAINING,
+        cli.proportion,
+        "evaluate and keep the running mean of the weights with this decay (such as 0.999); 0: the weights themselves",
+        0.0,
+    )
+    layer_decay: float = recorded(
+        TRAINING,
+        cli.share,
+        "learning rate of each layer as a share of that of the layer above it, the embeddings' being the lowest (such "
+        "as 0.9); 1: the same for all",
+        1.0,
+    )
+    train_on_dev: bool = recorded(
+        TRAINING,
+        cli.boolean,
+        "train on the development set too, for a last submission: nothing is evaluated, the last weights are kept",
+        False,
+    )
     prune: bool = flag(
         TRAINING, bool, "end the run when it is clearly behind the finished runs beside --output_dir (median rule)"
     )
@@ -239,7 +313,7 @@ class Settings:
         "steps between evaluations; 0: once an epoch",
         Lookup(
             "100 for classification, 0 for reading",
-            lambda name, at: (0 if at.task.is_reading_comprehension else 100, f"registry, {at.task.kind}"),
+            lambda name, at: (at.task.save_steps, at.task.source or f"registry, {at.task.kind}"),
         ),
     )
 
@@ -287,7 +361,7 @@ class Settings:
             for name, flag in flags.items():
                 section.add_argument(f"--{name}", **flag.options())
                 required += [f"--{name} {flag.metavar}"] if flag.is_required else []
-        parser.usage = f"%(prog)s {' '.join(required)} [--do_train] [--do_eval] [--do_predict] [FLAG ...]"
+        parser.usage = f"%(prog)s {' '.join(required)} [--do_train] [--do_eval] [--do_predict] [--do_export] [FLAG ...]"
         return parser
 
     @classmethod
@@ -344,26 +418,51 @@ class Settings:
     def description(self) -> dict[str, Any]:
         """What ``result.json`` says of the settings, and :func:`differences` compares."""
         recorded = self.hyper_parameters()
-        return {"model": self.model_name_or_path, "hyper_parameters": recorded, "max_steps": self.max_steps}
+        part = {"max_train_samples": self.max_train_samples, "max_eval_samples": self.max_eval_samples}
+        described = {"model": self.model_name_or_path, "hyper_parameters": recorded, "max_steps": self.max_steps}
+        return described | {name: number for name, number in part.items() if number is not None}
+
+    def makes_a_run(self) -> bool:
+        """Whether anything is done that ``--output_dir`` keeps a record of."""
+        return self.do_train or self.do_eval or self.do_predict or self.do_export
 
     def does_something(self) -> bool:
-        return self.do_train or self.do_eval or self.do_predict
+        return self.makes_a_run() or self.predict_file is not None
+
+    @property
+    def answers_on_stdout(self) -> bool:
+        """Whether standard output is for answers alone."""
+        return self.predict_file is not None and self.predict_output == "-"
 
     def check(self) -> None:
         """Raise UserError where flags contradict each other."""
         if not self.does_something():
-            raise UserError("nothing to do: pass --do_train, --do_eval or --do_predict")
+            raise UserError("nothing to do: pass --do_train, --do_eval, --do_predict, --do_export or --predict_file")
         if self.gradient_accumulation_steps > self.batch_size:
             raise UserError(
                 f"--gradient_accumulation_steps {self.gradient_accumulation_steps} is more than --batch_size "
                 f"{self.batch_size}: a batch cannot be split into more micro-batches than it has examples"
             )
-        if self.do_train and not self.save_best_model and (self.do_eval or self.do_predict):
+        uses_best = self.do_eval or self.do_predict or self.do_export or self.predict_file
+        if self.do_train and not self.save_best_model and uses_best:
             raise UserError(
-                "--save_best_model false keeps no checkpoint for --do_eval or --do_predict: drop one of them"
+                "--save_best_model false keeps no checkpoint for --do_eval, --do_predict, --do_export or "
+                "--predict_file: drop one of them"
             )
+        self._check_predict_file()
+        if self.train_on_dev and (self.do_eval or self.prune):
+            raise UserError(
+                "with --train_on_dev the development set is learnt, and a score on it says nothing: drop "
+                f"--{'do_eval' if self.do_eval else 'prune'}, or pass --train_on_dev false"
+            )
+        if self.r_drop and not self.dropout and self.do_train:
+            raise UserError("--r_drop compares passes with different dropout: pass a --dropout above 0, or drop it")
         if self.ensemble and self.do_train:
             raise UserError("--ensemble averages checkpoints that are trained already: drop it or --do_train")
+        if self.export_onnx and not self.do_export:
+            raise UserError("--export_onnx is for what --do_export writes: pass that too")
+        if self.ensemble and self.do_export:
+            raise UserError("--do_export writes one model: drop --ensemble, and export each of its members for itself")
         if (
             self.do_train
             and self.lora_rank
@@ -373,11 +472,30 @@ class Settings:
         if re.search(r"[\x00-\x1f]", self.output_dir):
             raise UserError("--output_dir holds a control character: choose another name")
 
+    def _check_predict_file(self) -> None:
+        """Rather refused now than once a model is trained."""
+        name, output = self.predict_file, self.predict_output
+        if name is None and self.sources["predict_output"] == "command line":
+            raise UserError(f"--predict_output {output}: no --predict_file to answer")
+        if name == "-" and ranks.world_size() > 1:
+            raise UserError("--predict_file -: several processes cannot share standard input; name a file")
+        if name not in (None, "-") and not os.path.exists(name):
+            raise UserError(f"--predict_file {name}: no such file")
+        if name not in (None, "-") and os.path.realpath(name) == os.path.realpath(output):
+            raise UserError(f"--predict_output {output} is --predict_file: choose another name")
+        for flag, path in (("predict_file", name), ("predict_output", output)):
+            if path is not None and os.path.isdir(path):
+                raise UserError(f"--{flag} {path}: a folder; name a file in it")
+        if output != "-":
+            require_no_device(output)
+
     def log(self, task: Task, num_gpus: int) -> None:
         """Say what the run is made of and where each value is from, and where the published batch cannot be shared."""
-        logger.info("task: %s, model: %s, output: %s", task.name, self.model_name_or_path, self.output_dir)
+        makes_a_run = self.makes_a_run()
+        output = self.output_dir if makes_a_run else self.predict_output
+        logger.info("task: %s, model: %s, output: %s", task.name, self.model_name_or_path, output)
         for name, flag in self.flags().items():
-            if flag.is_recorded:
+            if flag.is_recorded and (makes_a_run or flag.group != TRAINING):
                 logger.info("  %s: %s (%s)", name, getattr(self, name), self.sources[name])
         best, _ = published.best_run(self.model_name_or_path, task)
         is_own = self.sources["batch_size"] in ("command line", "checkpoint")
@@ -390,6 +508,8 @@ class Settings:
             )
 
 
+# Flags that came later than others and without which runs were as their defaults have it.
+_LATER = ("lora_rank", "max_train_samples", "max_eval_samples", "fgm", "r_drop", "ema", "layer_decay", "train_on_dev")
 # What every run is made of, and what a trial of the grid search sets itself.
 HYPER_PARAMETERS = tuple(name for name, flag in Settings.flags().items() if flag.is_recorded)
 SET_BY_TRIAL = tuple(name for name, flag in Settings.flags().items() if flag.by_trial)
@@ -412,7 +532,10 @@ def flags_of_trials(words: Sequence[str]) -> dict[str, Any]:
     for name in SET_BY_TRIAL:
         if any(word.split("=")[0] == f"--{name}" for word in words):
             raise UserError(f"--{name} is set by the trial itself: leave it out after --")
-    return vars(Settings.parser().parse_known_args(["--model_name_or_path", "", *words])[0])
+    found = vars(Settings.parser().parse_known_args(["--model_name_or_path", "", *words])[0])
+    if found["train_on_dev"]:
+        raise UserError("--train_on_dev leaves no score to choose trials by: train the winner's setting with it alone")
+    return found
 
 
 def differences(
@@ -432,7 +555,7 @@ def differences(
     off: dict[str, Any] = {
         name: False for name, flag in Settings.flags().items() if flag.is_recorded and flag.takes is bool
     }
-    off["lora_rank"] = 0
+    off |= {name: Settings.flags()[name].default for name in _LATER}
     before, after = ({**off, **fields, **fields.get("hyper_parameters", {})} for fields in (recorded, now))
     names = dict.fromkeys([*after, *recorded.get("hyper_parameters", {})])
     return {

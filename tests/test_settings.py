@@ -21,6 +21,7 @@ from clue_utils.errors import UserError
 from clue_utils.record import Run, trained_with
 from clue_utils.settings import Settings, differences, flag, flags_of_trials, recorded
 from clue_utils.tasks import TASKS
+from clue_utils.training.cloze import ChidSettings
 
 TOP = Path(__file__).parents[1]
 
@@ -99,12 +100,12 @@ def test_settings_of_one_script_are_part_of_the_run(tmp_path):
     words = ("--model_name_or_path", str(tmp_path), "--do_predict")
     recorded = {"assignment": "greedy", "max_seq_length": 32}
     (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": recorded}))
-    args = resolved(*words, task="CHID", kind=run_chid.ChidSettings)
+    args = resolved(*words, task="CHID", kind=ChidSettings)
     assert (args.assignment, args.sources["assignment"]) == ("greedy", "checkpoint")
     assert args.hyper_parameters()["assignment"] == "greedy"
     (tmp_path / "result.json").write_text(json.dumps({"task": "CHID", "hyper_parameters": {"assignment": "lucky"}}))
     with pytest.raises(UserError, match="assignment cannot be 'lucky'"):
-        resolved(*words, task="CHID", kind=run_chid.ChidSettings)
+        resolved(*words, task="CHID", kind=ChidSettings)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,9 @@ def test_a_mistyped_flag_that_is_required_is_named_before_it_is_missed(capsys):
         ([], "nothing to do"),
         (["--do_train", "--batch_size", "2", "--gradient_accumulation_steps", "3"], "more than --batch_size 2"),
         (["--do_train", "--do_predict", "--save_best_model", "false"], "keeps no checkpoint"),
+        (["--do_train", "--do_export", "--save_best_model", "false"], "keeps no checkpoint"),
+        (["--do_eval", "--export_onnx"], "--export_onnx is for what --do_export writes"),
+        (["--do_export", "--ensemble", "y"], "writes one model: drop --ensemble"),
     ],
 )
 def test_flags_that_contradict_each_other(words, line):
@@ -204,7 +208,7 @@ def test_what_is_recorded_keeps_its_names():
     """Checkpoints of every version go by them."""
     names = "max_seq_length batch_size learning_rate num_train_epochs warmup_proportion warmup_steps weight_decay "
     names += "adam_epsilon max_grad_norm dropout lora_rank gradient_accumulation_steps group_by_length fused_attention "
-    names += "precision seed logging_steps save_steps"
+    names += "fgm r_drop ema layer_decay train_on_dev precision seed logging_steps save_steps"
     recorded = resolved("--do_train").hyper_parameters()
     assert [*recorded] == names.split()
     flags = Settings.flags()
@@ -226,10 +230,36 @@ def test_a_switch_that_a_record_does_not_know_was_off(name):
     assert differences(recorded, on) == {name: (False, True)} and differences(on, recorded) == {name: (True, False)}
 
 
-def test_a_run_that_does_not_know_of_adapters_had_none():
-    recorded, none, some = ({"hyper_parameters": more} for more in ({}, {"lora_rank": 0}, {"lora_rank": 8}))
+@pytest.mark.parametrize(
+    ("name", "off", "on"),
+    [
+        *(("lora_rank", 0, 8), ("fgm", 0.0, 1.0), ("r_drop", 0.0, 4.0), ("ema", 0.0, 0.999)),
+        *(("layer_decay", 1.0, 0.9), ("train_on_dev", False, True)),
+    ],
+)
+def test_a_run_that_does_not_know_of_a_later_flag_was_without(name, off, on):
+    recorded, none, some = ({"hyper_parameters": more} for more in ({}, {name: off}, {name: on}))
     assert differences(recorded, none) == differences(none, recorded) == {}
-    assert differences(recorded, some) == {"lora_rank": (0, 8)}
+    assert differences(recorded, some) == {name: (off, on)}
+    assert resolved("--do_train").hyper_parameters()[name] == off
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--do_train --do_eval --train_on_dev", "a score on it says nothing: drop --do_eval, or pass --train_on_dev f"),
+        ("--do_train --prune --train_on_dev", "drop --prune"),
+        ("--do_train --r_drop 1 --dropout 0", "pass a --dropout above 0"),
+    ],
+)
+def test_flags_of_competitors_that_do_not_go_together(words, line):
+    with pytest.raises(UserError, match=line):
+        resolved(*words.split())
+
+
+def test_a_search_is_not_over_runs_without_a_score():
+    with pytest.raises(UserError, match="--train_on_dev leaves no score to choose trials by"):
+        flags_of_trials(["--train_on_dev"])
 
 
 @pytest.mark.parametrize("words", ["--dropout 0", "--seed=0", "--do_train", "--device cpu", "--output_dir o"])

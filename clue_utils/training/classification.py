@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from clue_utils.data.examples import Examples
 from clue_utils.errors import UserError
-from clue_utils.features.method import Method
+from clue_utils.features.method import Method, probabilities
 from clue_utils.features.sequences import truncated_lengths
 from clue_utils.features.store import Feature, Features
 from clue_utils.leaderboard.write import Answers
+from clue_utils.scores.classes import class_scores
+from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import Example, Task
 
 
@@ -47,9 +50,28 @@ def _mark_spans(text: str, target: dict[str, Any]) -> str:
     return text
 
 
+def texts_of(task: Task, example: Example) -> tuple[str, str | None]:
+    """As :func:`text_and_pair`, also of a task that names the fields of its texts."""
+    if task.texts:
+        first, *second = (example[name] for name in task.texts)
+        return first, *(second or [None])
+    return text_and_pair(task.name, example)
+
+
+def text_fields(task: Task) -> tuple[str, ...]:
+    """The fields that the texts of :func:`texts_of` are made of, in their order."""
+    if task.texts:
+        return task.texts
+    if task.name == "CSL":
+        return "keyword", "abst"
+    if "sentence1" in task.fields:
+        return "sentence1", "sentence2"
+    return ("text",) if task.name == "CLUEWSC2020" else ("sentence",)
+
+
 def num_texts(task: Task) -> int:
-    """How many texts :func:`text_and_pair` gives of a task's example."""
-    return 2 if task.name == "CSL" or "sentence1" in task.fields else 1
+    """How many texts :func:`texts_of` gives of a task's example."""
+    return len(text_fields(task))
 
 
 class Classification(Method):
@@ -62,16 +84,25 @@ class Classification(Method):
         least = self.sequences.num_special(num_texts(task)) + 1
         if max_seq_length < least:
             raise UserError(f"--max_seq_length {max_seq_length} leaves no room for text: pass at least {least}")
-        self.task = task
+        self.task, self.texts = task, text_fields(task)
+        self.losing = (1, 0)[-len(self.texts) :]
+        self.has_segments = "token_type_ids" in tokenizer.model_input_names
         self.num_outputs = self.width = len(task.labels)
 
+    def settings(self) -> dict[str, Any]:
+        own = {"texts": self.task.texts, "labels": self.task.labels} if self.task.is_own else {}
+        return super().settings() | own
+
+    def description(self) -> JsonObject:
+        return super().description() | {"labels": self.task.labels, "names": self.task.names}
+
     def encode(self, example: Example) -> list[Feature]:
-        texts = [self._ids(text) for text in text_and_pair(self.task.name, example) if text is not None]
+        texts = [self._ids(text) for text in texts_of(self.task, example) if text is not None]
         limit = self.max_seq_length - self.sequences.num_special(len(texts))
-        lengths = truncated_lengths([*map(len, texts)], limit, losing=(1, 0)[-len(texts) :])
+        lengths = truncated_lengths([*map(len, texts)], limit, self.losing)
         input_ids, token_type_ids = self.sequences.build(*map(self._cut, texts, lengths))
         feature: Feature = {"input_ids": input_ids}
-        if "token_type_ids" in self.tokenizer.model_input_names:
+        if self.has_segments:
             feature["token_type_ids"] = token_type_ids
         return [feature | {"label": example.get("label", -1)}]
 
@@ -81,3 +112,36 @@ class Classification(Method):
     def answer(self, scores: np.ndarray, examples: Examples, features: Features) -> Answers:
         labels = self.task.labels
         return [(example["id"], labels[i]) for example, i in zip(examples, scores.argmax(axis=1), strict=True)]
+
+    def explain(self, scores: np.ndarray, examples: Examples, features: Features) -> Iterator[JsonObject]:
+        names = self.task.names
+        chosen, cut = self.choose(scores, examples, features).tolist(), self.cut_examples(examples, features)
+        for example, row, answer, is_cut in zip(examples, scores, chosen, cut, strict=True):
+            yield {
+                "id": example["id"],
+                "inputs": dict(zip(text_fields(self.task), texts_of(self.task, example), strict=False)),
+                "is_cut": is_cut,
+                "gold": names[example["label"]],
+                "answer": names[answer],
+                "probabilities": dict(zip(names, probabilities(row), strict=True)),
+                "is_right": answer == example["label"],
+            }
+
+    def predictions(self, scores: np.ndarray, examples: Examples, features: Features) -> Iterator[JsonObject]:
+        labels, names = self.task.labels, self.task.names
+        for row, chosen in zip(scores, self.choose(scores, examples, features).tolist(), strict=True):
+            shares = probabilities(row)
+            yield {
+                "label": labels[chosen],
+                "name": names[chosen],
+                "probability": shares[chosen],
+                "probabilities": dict(zip(names, shares, strict=True)),
+            }
+
+    def figures(self, scores: np.ndarray, examples: Examples, features: Features) -> JsonObject:
+        return class_scores(self.choose(scores, examples, features), features.column("label"), self.task.names)
+
+    def is_cut(self, example: Example) -> bool:
+        texts = [text for text in texts_of(self.task, example) if text is not None]
+        limit = self.max_seq_length - self.sequences.num_special(len(texts))
+        return sum(len(self._ids(text)) for text in texts) > limit

@@ -39,15 +39,22 @@ def average_logits(members: Sequence[np.ndarray], num_distributions: int = 1) ->
     return result
 
 
+def refuse_training_run(output_dir: str) -> None:
+    """Refuse the folder of a training run for an ensemble: its record would then tell of other models.
+
+    Raises:
+        UserError: it is one.
+    """
+    if (there := Record.read(output_dir)) and there.holds_training:
+        raise UserError(f"{output_dir} holds a training run: choose another --output_dir for the ensemble")
+
+
 def check_members(args: Settings, tokenizer: Any, settings: dict[str, Any]) -> None:
     """Refuse members of an ensemble that would read the same example differently.
 
     Raises:
-        UserError: another tokenizer, or features built with another setting in training; or the output folder is that
-            of a training run, whose record would then tell of other models.
+        UserError: another tokenizer, or features built with another setting in training.
     """
-    if (there := Record.read(args.output_dir)) and there.holds_training:
-        raise UserError(f"{args.output_dir} holds a training run: choose another --output_dir for the ensemble")
     for folder in args.ensemble:
         if not os.path.isdir(folder):
             raise UserError(f"--ensemble {folder}: no such folder")

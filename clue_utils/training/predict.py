@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -11,11 +12,14 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from clue_utils import device, ranks
+from clue_utils import cli, device, models, ranks
 from clue_utils.errors import UserError, is_out_of_memory
-from clue_utils.features.batches import Batch, Collate, length_ordered_batches
+from clue_utils.features.batches import Batch, Collate, collate, length_ordered_batches
+from clue_utils.features.method import Method
 from clue_utils.features.store import Features
+from clue_utils.models import cpu_layers, gpu_layers
 from clue_utils.models.heads import Head, to_tensors
+from clue_utils.settings import Settings
 
 logger = logging.getLogger(__name__)
 # Tokens of a batch in evaluation: what a processor's caches hold is quickest (three times as quick on C3 as sixty-four
@@ -34,6 +38,34 @@ def max_tokens() -> int:
     if paddle.get_device() == "cpu":
         return _MAX_TOKENS_CPU
     return _MAX_TOKENS_GPU if device.card_memory_bytes() >= _LARGE_GPU else _MAX_TOKENS_SMALL_GPU
+
+
+def make_collate(args: Settings, method: Method) -> Collate:
+    """How the batches of a run are padded."""
+    return functools.partial(
+        collate,
+        pad_token_id=method.sequences.pad_id,
+        # The matrix units of GPUs take half precision in multiples of 8, as a kernel of the attention does masks.
+        pad_to_multiple_of=1 if args.precision == "fp32" and not args.fused_attention else 8,
+        max_length=args.max_seq_length,
+    )
+
+
+def make_ready(model: paddle.nn.Layer, args: Settings, method: Method) -> paddle.nn.Layer:
+    """See that a model takes a method's inputs, and have it compute as the settings say and as quickly as it can.
+
+    Raises:
+        UserError: it does not.
+    """
+    models.check_fit(model, method.tokenizer, args.max_seq_length)
+    models.check_segments(model, method.sequences.num_segments)
+    if args.fused_attention:
+        gpu_layers.fuse_attention(model)
+    if paddle.get_device() == "cpu" and args.precision == "fp32":
+        cpu_layers.speed_up(model)
+    else:
+        gpu_layers.speed_up(model)
+    return model
 
 
 @dataclass
@@ -70,6 +102,7 @@ def compute_logits(
     width: int,
     precision: str,
     on_batch: Callable[[], None] = lambda: None,
+    is_quiet: bool = False,
 ) -> np.ndarray:
     """Logits of every feature, in the features' order, on every rank.
 
@@ -80,6 +113,7 @@ def compute_logits(
         limit: how large a batch may be; lowered for good where memory does not suffice.
         width: columns of the result; shorter rows are filled with -inf.
         on_batch: called after each batch.
+        is_quiet: show no progress.
 
     Returns:
         float32 array [len(features), width].
@@ -96,11 +130,13 @@ def compute_logits(
     try:
         begin = 0
         with paddle.no_grad():
-            quiet = None if ranks.is_first() else True
+            quiet = None if ranks.is_first() and not is_quiet else True
+            pulse = cli.Pulse("evaluating", len(mine), "batches")
             for rows in tqdm(mine, desc="evaluating", unit="batch", disable=quiet, leave=False):
                 for output in _outputs(model, head, features, rows, int(sizes[rows].max()), collate, precision, limit):
                     local[begin : begin + len(output), : output.shape[1]] = output
                     begin += len(output)
+                pulse.advance()
                 on_batch()
     finally:
         if was_training:

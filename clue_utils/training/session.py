@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,23 +12,24 @@ from typing import Any
 import numpy as np
 import paddle
 
-from clue_utils import cli, device, models, ranks
+from clue_utils import cli, dev_predictions, device, models, ranks
 from clue_utils.data.examples import Examples, cache_dir, data_root, load_examples
-from clue_utils.features.batches import collate
 from clue_utils.features.build import build_features
 from clue_utils.features.method import Method
 from clue_utils.features.store import Features
 from clue_utils.files import locked_folder
 from clue_utils.grid import pruning
-from clue_utils.leaderboard import write
-from clue_utils.models import cpu_layers, gpu_layers, lora
+from clue_utils.leaderboard import manifest, write
+from clue_utils.models import export, lora
 from clue_utils.models.heads import HEADS
 from clue_utils.record import Run
 from clue_utils.settings import Settings
+from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import DIAGNOSTICS, DIAGNOSTICS_MODEL, TEST, Task
 from clue_utils.training import checkpoints, ensemble
 from clue_utils.training.loop import Job, Watch, fit, no_watch
-from clue_utils.training.predict import BatchLimit, compute_logits
+from clue_utils.training.predict import BatchLimit, compute_logits, make_collate, make_ready
+from clue_utils.training.predict_file import predict_file
 
 logger = logging.getLogger(__name__)
 # Names of metrics in log lines, where they differ from those in result.json.
@@ -64,27 +64,24 @@ class Session:
     ) -> None:
         self.args, self.task, self.run, self.head, self.watch = args, task, run, HEADS[task.kind], watch
         self._limit = BatchLimit.of(args.eval_batch_size)
+        self._evaluated: np.ndarray | None = None  # logits of the last evaluation
         # Read before anything is trained: rather refused now than after hours.
-        self._tests = _load_tests(task, args.data_dir) if args.do_predict else []
+        self._tests = _load_tests(task, args) if args.do_predict else []
         models.require_architecture(args.model_name_or_path, args.output_dir if args.do_train else None)
         self.tokenizer = models.load_tokenizer(args.model_name_or_path, args.lower_case)
         self.method = build_method(self.tokenizer)
-        self.collate = functools.partial(
-            collate,
-            pad_token_id=self.method.sequences.pad_id,
-            # The matrix units of GPUs take half precision in multiples of 8, as a kernel of the attention does masks.
-            pad_to_multiple_of=1 if args.precision == "fp32" and not args.fused_attention else 8,
-            max_length=args.max_seq_length,
-        )
+        self.collate = make_collate(args, self.method)
         run.begin()
         device.barrier()  # rank 0 may have cleared the folder
         if args.ensemble:
+            ensemble.refuse_training_run(args.output_dir)
             ensemble.check_members(args, self.tokenizer, self.method.settings())
         self.run.record_members([args.model_name_or_path, *args.ensemble])
 
     def load_split(self, name: str) -> Dataset:
         """Read a split of the task, note its size and checksum, and build its features."""
-        examples = load_examples(self.task, name, self.args.data_dir)
+        limit = {"train": self.args.max_train_samples, "dev": self.args.max_eval_samples}[name]
+        examples = load_examples(self.task, name, self.args.data_dir, limit)
         self.run.record_data(examples)
         return self._with_features(examples)
 
@@ -101,22 +98,16 @@ class Session:
         """Load the encoder with the task's head, see ``models.load_model``, and see that it takes the inputs."""
         args, num_outputs = self.args, self.method.num_outputs
         model = models.load_model(name_or_path, self.task, args.dropout, num_outputs, training, args.lora_rank)
-        models.check_fit(model, self.tokenizer, self.args.max_seq_length)
-        models.check_segments(model, self.method.sequences.num_segments)
         if training:
             self.run.record_base(adapters.sha256 if (adapters := lora.of_model(model)) else None)
-        if self.args.fused_attention:
-            gpu_layers.fuse_attention(model)
-        if paddle.get_device() == "cpu" and self.args.precision == "fp32":
-            cpu_layers.speed_up(model)
-        else:
-            gpu_layers.speed_up(model)
-        return model
+        return make_ready(model, args, self.method)
 
     def evaluate(self, members: Sequence[paddle.nn.Layer], dev: Dataset) -> dict[str, float]:
         """Metrics of a model, or of the mean of several, on data with gold answers; print the line that says so."""
         with cli.timed() as elapsed:
-            metrics = self.method.score(self._logits(members, dev), dev.examples, dev.features)
+            self._evaluated = None  # lest there are two in memory
+            self._evaluated = self._logits(members, dev)
+            metrics = self.method.score(self._evaluated, dev.examples, dev.features)
             seconds = elapsed()
         names = [name for name in metrics if name != "loss"]
         values = "".join(f"{_LOG_NAMES.get(name, name)}: {round(metrics[name], 6)}, " for name in names)
@@ -124,16 +115,46 @@ class Session:
         self.watch("evaluation", seconds)
         return metrics
 
-    def predict(self, members: Sequence[paddle.nn.Layer]) -> None:
-        """Write the predictions of every test set; with CMNLI, of the diagnostics set too where its data is there."""
+    def keep_answers(self, dev: Dataset) -> None:
+        """Write what the last evaluation answered, and note it in the record; on rank 0, once its weights are kept."""
+        if not ranks.is_first() or self._evaluated is None:
+            return
+        with cli.timed() as elapsed:
+            given = (self._evaluated, dev.examples, dev.features)
+            written = dev_predictions.write(self.run.folder, self.method.explain(*given))
+            written |= {"step": self.run.fields.get("best_step"), "data_sha256": dev.examples.sha256}
+            self.run.write(dev_predictions=written, **self.method.figures(*given))
+            self.watch("answers", elapsed())
+
+    def predict(self, members: Sequence[paddle.nn.Layer], folders: Sequence[str]) -> None:
+        """Write the predictions of every test set; with CMNLI, of the diagnostics set too where its data is there.
+
+        Args:
+            folders: of the members, which the record then names as what made each file.
+        """
+        described = manifest.describe_members(folders, self.task.name, self.run.folder) if ranks.is_first() else []
         for examples in self._tests:
             if examples.task is self.task:
                 self.run.record_data(examples)
             test = self._with_features(examples)
-            answers = self.method.answer(self._logits(members, test), test.examples, test.features)
+            given = (self._logits(members, test), test.examples, test.features)
+            answers = self.method.answer(*given)
             folder = Path(self.args.output_dir)
-            for path in write.write_predictions(examples.task, examples.split, answers, folder):
+            paths = write.write_predictions(examples.task, examples.split, answers, folder)
+            for path in paths:
                 logger.info("%d predictions written to %s", len(answers), path)
+            if ranks.is_first():
+                known = ({"id": example["id"]} if "id" in example else {} for example in test.examples)
+                lines = (id_ | line for id_, line in zip(known, self.method.predictions(*given), strict=True))
+                path = write.write_probabilities(examples.task, examples.split, lines, folder)
+                logger.info("their probabilities written to %s", path)
+                self.run.record_predictions(paths, {"data_sha256": examples.sha256, "checkpoints": described})
+
+    def export(self, model: paddle.nn.Layer) -> None:
+        """Write a model, its tokenizer and what is to be known of them to ``inference/``; on rank 0."""
+        if ranks.is_first():
+            words = (self.task, self.method, self.tokenizer, self.args.export_onnx)
+            export.export(model, self.run.folder / export.FOLDER, *words)
 
     def _logits(self, members: Sequence[paddle.nn.Layer], data: Dataset) -> np.ndarray:
         """Logits float32 [len(data.features), width]."""
@@ -142,8 +163,10 @@ class Session:
         return logits[0] if len(logits) == 1 else ensemble.average_logits(logits, self.head.num_distributions)
 
     def train(self, dev: Dataset) -> None:
-        """Fine-tune and keep the best checkpoint in the output folder."""
+        """Fine-tune and keep the best checkpoint in the output folder, or with ``train_on_dev`` the last one."""
         train = self.load_split("train").features
+        if self.args.train_on_dev:
+            train = train.followed_by(dev.features)
         device.seed_all(self.args.seed)  # a new head is drawn at random
         model = self.load_model(self.args.model_name_or_path, training=True)
         job = Job(
@@ -152,26 +175,43 @@ class Session:
             train,
             self.collate,
             evaluate=lambda: self.evaluate([model], dev),
-            save_best=lambda: models.save_model(model, self.tokenizer, self.run.folder),
+            save_best=lambda: self._save_best(model, dev),
             reason_to_stop=self._reason_to_stop if self.args.prune else lambda: "",
             watch=self.watch,
+            num_dev=len(dev.features),
         )
         fit(job, self.args, self.run)
         self.run.write(status="trained")
+
+    def _save_best(self, model: paddle.nn.Layer, dev: Dataset) -> None:
+        if self.args.save_best_model:
+            models.save_model(model, self.tokenizer, self.run.folder)
+        self.keep_answers(dev)
 
     def _reason_to_stop(self) -> str:
         others = pruning.finished_trials(self.run.folder, self.task)
         return pruning.reason_to_stop(self.run.fields, others)
 
 
-def execute(args: Settings, task: Task, build_method: Callable[[Any], Method], watch: Watch = no_watch) -> None:
-    """Carry out ``--do_train``, ``--do_eval`` and ``--do_predict``, in this order.
+def execute(
+    args: Settings, task: Task, build_method: Callable[[Any], Method], watch: Watch = no_watch
+) -> JsonObject | None:
+    """Carry out ``--do_train``, ``--do_eval``, ``--do_predict``, ``--do_export`` and ``--predict_file``, in this order.
 
-    After training, evaluation and prediction use the best checkpoint. Arguments as of :class:`Session`.
+    After training, the others use the best checkpoint. Arguments as of :class:`Session`.
+
+    Returns:
+        What ``result.json`` holds; of ``--predict_file`` alone, which has none, what was answered to how many records.
+        None on ranks other than 0.
     """
     device.start(args.device, args.precision)
+    if not args.makes_a_run():
+        return predict_file(args, task, build_method)
     with recorded_run(args, task) as run:
         _execute(args, Session(args, task, run, build_method, watch))
+    if args.predict_file:
+        predict_file(args, task, build_method)
+    return run.fields if ranks.is_first() else None
 
 
 @contextlib.contextmanager
@@ -195,23 +235,28 @@ def _execute(args: Settings, session: Session) -> None:
     if args.do_train and dev:
         checkpoint = str(run.folder)
         if run.is_trained:
-            logger.info("%s: trained already, best %s %.4f", run.folder, session.task.metric, run.fields["best_metric"])
+            logger.info("%s: trained already, %s", run.folder, run.summary())
         else:
             session.train(dev)
         if ranks.is_first():  # also after a run that was killed before it came to this
             checkpoints.remove_all(run.folder)
-    if args.do_eval or args.do_predict:
-        members = [session.load_model(folder, training=False) for folder in (checkpoint, *args.ensemble)]
+    if args.do_eval or args.do_predict or args.do_export:
+        folders = [checkpoint, *args.ensemble]
+        members = [session.load_model(folder, training=False) for folder in folders]
         if args.do_eval and dev:
-            run.write(evaluation=session.evaluate(members, dev))
+            part = {"num_examples": len(dev.examples)} if args.max_eval_samples else {}
+            run.write(evaluation=session.evaluate(members, dev) | part)
+            session.keep_answers(dev)
         if args.do_predict:
-            session.predict(members)
+            session.predict(members, folders)
+        if args.do_export:
+            session.export(members[0])
 
 
-def _load_tests(task: Task, data_dir: str | None) -> list[Examples]:
+def _load_tests(task: Task, args: Settings) -> list[Examples]:
     """The test sets of a task, checked and packed, in the order in which they are predicted."""
-    tests = [load_examples(task, name, data_dir) for name in task.test_splits]
-    if task.name == DIAGNOSTICS_MODEL and (diagnostics := _load_diagnostics(data_dir)):
+    tests = [load_examples(task, name, args.data_dir) for name in task.test_splits]
+    if task.name == DIAGNOSTICS_MODEL and not args.test_file and (diagnostics := _load_diagnostics(args.data_dir)):
         tests.append(diagnostics)
     return tests
 

@@ -84,9 +84,13 @@ class ClueTrainer(Trainer):
         session: the run that it is part of.
         dev: what is evaluated.
         settings: as of PaddleNLP's Trainer.
+
+    Attributes:
+        evaluated_step: the step of the last evaluation in training, None before there is one.
     """
 
     control: Any
+    evaluated_step: int | None = None
 
     def __init__(self, session: Session, dev: Dataset | None, **settings: Any) -> None:
         self.session, self.dev = session, dev
@@ -171,6 +175,7 @@ class ClueTrainer(Trainer):
         assert dev is not None
         metrics = self.session.evaluate([self.model], dev)
         if self.is_in_train:
+            self.evaluated_step = self.state.global_step
             run.log("eval", self.state.global_step, metrics)
             run.add_evaluation(self.state.global_step, metrics)
             run.write()

@@ -15,8 +15,8 @@ from paddlenlp.trainer import PdArgumentParser, TrainingArguments
 
 from clue_utils import cli, settings
 from clue_utils.errors import UserError
-from clue_utils.settings import ACTIONS, Settings, flag
-from clue_utils.tasks import Task
+from clue_utils.settings import Settings
+from clue_utils.tasks import TASKS, Task
 
 logger = logging.getLogger(__name__)
 EXAMPLE = """\
@@ -114,11 +114,23 @@ class ClueArguments:
     lora_rank: Optional[int] = field(
         default=None, metadata={"help": "train matrices of this rank beside the encoder's (LoRA); 0: the encoder (0)"}
     )
+    predict_file: Optional[str] = field(
+        default=None, metadata={"help": "answer the records of a file of your own, as the plain script does"}
+    )
+    predict_output: Optional[str] = field(
+        default=None, metadata={"help": "file for the answers, JSON lines or .csv; -: standard output (-)"}
+    )
     num_proc: Optional[int] = field(default=None, metadata={"help": "processes that build features"})
     tf32: bool = field(default=False, metadata={"help": "matrix products in TF32, on GPUs of Ampere or later"})
     overwrite_cache: bool = field(default=False, metadata={"help": "build cached features again"})
 
 
+# Flags of the plain script that nothing here stands for.
+_PLAIN_ONLY = (
+    Settings.flags().keys()
+    - {entry.name for entry in (*dataclasses.fields(ClueArguments), *dataclasses.fields(TrainingArguments))}
+    - {*PLAIN_NAMES.values(), "batch_size", "precision"}
+)
 _PLAIN_NUMBERS = {name: flag.takes for name, flag in Settings.flags().items() if isinstance(flag.takes, cli.Number)}
 # Flags that are numbers -> what they must be.
 NUMBERS = {
@@ -130,6 +142,12 @@ NUMBERS = {
 
 class Parser(cli.Parser, PdArgumentParser):
     """PaddleNLP's parser with one-line errors and suggestions."""
+
+    def _explain(self, word: str) -> str:
+        name = word.split("=")[0].removeprefix("--")
+        if name in _PLAIN_ONLY:
+            return f"--{name}: not with the Trainer: run {TASKS['TNEWS'].script}"
+        return super()._explain(word)
 
 
 def parse_arguments(argv: list[str] | None, description: str | None) -> argparse.Namespace:
@@ -175,15 +193,11 @@ class TrainerSettings(Settings):
         trainer: PaddleNLP's TrainingArguments, completed.
     """
 
-    do_export: bool = flag(ACTIONS, bool, "", False)
     given: Mapping[str, Any] = field(default_factory=dict)
     trainer: Mapping[str, Any] = field(default_factory=dict)
 
     def hyper_parameters(self) -> dict[str, Any]:
         return super().hyper_parameters() | {name: self.trainer[name] for name in RECORDED}
-
-    def does_something(self) -> bool:
-        return super().does_something() or self.do_export
 
     def log(self, task: Task, num_gpus: int) -> None:
         super().log(task, num_gpus)
@@ -212,6 +226,8 @@ def resolve(flags: argparse.Namespace, task: Task, num_gpus: int, trained: Mappi
         "batch_size": per_device and per_device * (flags.gradient_accumulation_steps or 1),
         "precision": next((name for name in _PRECISIONS if given[name]), None),
         "group_by_length": False,
+        **{"fgm": 0.0, "r_drop": 0.0, "ema": 0.0, "layer_decay": 1.0},
+        "train_on_dev": False if flags.do_train else None,
         "num_train_epochs": int(epochs) if epochs is not None and epochs.is_integer() else epochs,
     }
     args = TrainerSettings.resolve(plain, task, num_gpus, trained)

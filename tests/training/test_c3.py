@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clue_utils.errors import UserError
-from run_c3 import C3
+from clue_utils.training.multiple_choice import C3
 
 
 def example(context="甲乙丙丁", question="谁？", choice=("甲", "乙", "丙", "丁"), label=2) -> dict:
@@ -37,6 +37,15 @@ def test_a_choice_longer_than_the_limit_keeps_its_question(tokenizer):
     assert len(tokens) == 32 and tokens[:6] == "[CLS] 天 [SEP] 谁 ？ [SEP]".split()
     with pytest.raises(UserError, match="at least 8"):
         C3(tokenizer, 7)
+
+
+@pytest.mark.parametrize(("length", "kept"), [(13, (3, 3, 3)), (12, (2, 3, 3)), (11, (2, 3, 2)), (10, (2, 2, 2))])
+def test_of_equally_long_texts_the_context_loses_first_then_the_choice(tokenizer, length, kept):
+    method = C3(tokenizer, length)
+    assert method.description()["losing"] == (0, 2, 1)  # as other programs are told
+    (feature,) = method.encode(example("天" * 3, "问" * 3, ("地" * 3,) * 4))
+    tokens = tokenizer.convert_ids_to_tokens(feature["input_ids"][0])
+    assert tuple(map(tokens.count, "天问地")) == kept
 
 
 def test_pieces_are_not_tokenised_again(tokenizer):

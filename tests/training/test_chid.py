@@ -8,7 +8,7 @@ from test_methods import IDIOMS, Columns
 
 from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
-from run_chid import Chid
+from clue_utils.training.cloze import Chid
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from clue_utils.errors import UserError
 from clue_utils.features.build import build_features
 from clue_utils.scores.cmrc2018 import cmrc2018_scores
 from clue_utils.tasks import TASKS
-from run_cmrc2018 import NO_ANSWER, Cmrc2018, repaired_start
+from clue_utils.training.span import NO_ANSWER, Cmrc2018, repaired_start
 
 
 @pytest.fixture

@@ -46,7 +46,10 @@ def launch(warm_python, demo, few_examples):
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("classification/run_clue_classifier.py", "--task_name AFQMC --max_seq_length 32"),
+        (
+            "classification/run_clue_classifier.py",
+            "--task_name AFQMC --max_seq_length 32 --fgm 0.5 --ema 0.9 --layer_decay 0.8",
+        ),
         ("mrc/run_c3.py", "--max_seq_length 32"),
         ("mrc/run_chid.py", "--max_seq_length 32"),
         ("mrc/run_cmrc2018.py", "--max_seq_length 96"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import predict_and_zip
 import run_clue_classifier
 import run_cmrc2018
+from clue_utils.record import Record
 from clue_utils.tasks import DIAGNOSTICS, TASKS
 from clue_utils.training import ensemble
 from clue_utils.training.ensemble import average_logits
@@ -138,6 +140,15 @@ def test_two_checkpoints_are_averaged(tmp_path, model_dir, apply, monkeypatch):
     mean = sum(np.exp(logits) / np.exp(logits).sum(1, keepdims=True) for logits in averaged[1]) / 2
     rows = [json.loads(line) for line in texts["ab"].splitlines()]
     assert [row["label"] for row in rows] == [TASKS["CMNLI"].labels[i] for i in mean.argmax(1)]
+    of = {}
+    for name in ("a", "b", "ab"):
+        path = tmp_path / name / "cmnli_probabilities.jsonl"
+        of[name] = [json.loads(line) for line in path.read_text().splitlines()]
+        labels = [json.loads(line)["label"] for line in texts[name].splitlines()]
+        assert [line["label"] for line in of[name]] == labels
+        assert [line["id"] for line in of[name]] == [row["id"] for row in rows]
+    shares = {name: np.array([[*line["probabilities"].values()] for line in lines]) for name, lines in of.items()}
+    np.testing.assert_allclose(shares["ab"], (shares["a"] + shares["b"]) / 2, atol=2e-6)
     # The same folder used without --ensemble again tells of the one model alone.
     assert apply(run_clue_classifier.main, tmp_path / "ab", [a])[0] == 0
     assert evaluation(tmp_path / "ab") == pytest.approx(evaluation(tmp_path / "a"))
@@ -197,12 +208,59 @@ def test_a_whole_model_is_predicted_checked_and_zipped(tmp_path, model_dir, data
     done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
     assert (done.returncode, done.stderr) == (0, ""), done
     assert sorted(zipfile.ZipFile(output).namelist()) == ["cmnli_predict.json", "cmrc2018_predict.json"]
+    together = evaluation(model_dir / "predictions/CMNLI")["accuracy"]
+    alone = [Record.read(folder).score for folder in (a, b)]
+    said = f"CMNLI: accuracy {together:.4f} of the 2 together, {alone[0]:.4f} {alone[1]:.4f} of each"
+    assert said in done.stdout.splitlines()
+    files = json.loads((tmp_path / "my submit.manifest.json").read_text())["files"]
+    made = files["cmnli_predict.json"]
+    assert (made["score"], [member["score"] for member in made["checkpoints"]]) == (together, alone)
+    digests = [hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() for folder in (a, b)]
+    assert [member["weights_sha256"] for member in made["checkpoints"]] == digests
+    assert "evaluation" not in Record.read(model_dir / "predictions/CMRC2018").fields
+    assert f"cmnli_predict.json       accuracy {together:.4f} mean of 2: {a}, {b}" in done.stdout
     assert f"CMNLI: {a} (accuracy " in done.stdout and f" and {b} (accuracy " in done.stdout
     assert f"CMRC2018: {model_dir / 'CMRC2018' / 'a'} (em " in done.stdout
     assert f"TNEWS: no trained checkpoint in {model_dir / 'TNEWS'}: left out" in done.stdout
     assert "2 files, no problem found" in done.stdout
     assert "Left out: AFQMC TNEWS IFLYTEK OCNLI CLUEWSC2020 CSL CHID C3." in done.stdout
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def put_trial(folder: Path, score: float, status: str = "finished", has_weights: bool = True) -> Path:
+    rate, batch_size, dropout, seed = folder.name.split("_")
+    settings = {"learning_rate": float(rate), "batch_size": int(batch_size), "dropout": float(dropout)}
+    settings["seed"] = int(seed)
+    record = {"status": status, "task": folder.parent.name, "metric": "accuracy", "best_metric": score, "history": []}
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(record | {"hyper_parameters": settings}))
+    if has_weights:
+        (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+def test_members_are_the_best_trials_or_the_seeds_of_the_best_setting(tmp_path, capsys):
+    task, place = TASKS["TNEWS"], tmp_path / "TNEWS"
+    second = put_trial(place / "1e-5_16_0.1_1", 0.5)
+    best = put_trial(place / "1e-5_16_0.1_2", 0.6)
+    third = put_trial(place / "2e-5_16_0.1_1", 0.4)
+    last = put_trial(place / "1e-5_16_0.1_3", 0.1)
+    put_trial(place / "3e-5_16_0.1_1", 0.9, status="failed")
+
+    def found(ensemble: int | str) -> tuple[list[Path], str]:
+        return predict_and_zip.best_folders(place, task, ensemble), capsys.readouterr().err
+
+    assert found(1) == ([best], "") and found(3) == ([best, second, third], "")
+    assert found("seeds") == ([best, second, last], "")
+    assert found(9) == ([best, second, third, last], "TNEWS: 4 of 9 members, no other trial kept its weights\n")
+    dropped = put_trial(place / "1e-5_16_0.1_4", 0.55, has_weights=False)
+    line = f"TNEWS: {dropped} (accuracy 0.5500) is a member but kept no checkpoint\n"
+    assert found(2) == ([best, second], line) and found("seeds") == ([best, second, last], line)
+    (best / "model.safetensors").unlink()
+    line = f"TNEWS: {best} (accuracy 0.6000) is the best but kept no checkpoint\n"
+    assert found(1) == ([second], line)
+    (place / "config.json").write_text("{}")
+    assert found(3) == ([place], "")  # the task's folder is a checkpoint itself
 
 
 def test_mistakes_of_predict_and_zip(tmp_path, run_script):
@@ -212,6 +270,8 @@ def test_mistakes_of_predict_and_zip(tmp_path, run_script):
         ((tmp_path,), f"error: no checkpoint of any task in {tmp_path}"),
         ((tmp_path, "--outptu"), "error: unknown argument '--outptu': did you mean --output?"),
         ((tmp_path, "--output"), "error: argument --output: expected one argument"),
+        ((tmp_path, "--ensemble", "0"), "error: argument --ensemble: '0' is not an integer of at least 1"),
+        ((tmp_path, "--ensemble", "all"), "error: argument --ensemble: 'all' is not an integer of at least 1"),
         ((tmp_path, tmp_path), f"error: {tmp_path} is not TASK=FOLDER"),
         ((tmp_path, f"TNEW={tmp_path}"), "error: unknown task 'TNEW'"),
         ((tmp_path, f"TNEWS={tmp_path}", f"tnews={tmp_path}"), "error: TNEWS is named twice"),

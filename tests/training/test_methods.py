@@ -19,9 +19,9 @@ from clue_utils.models.heads import HEADS
 from clue_utils.tasks import TASKS
 from clue_utils.training import session
 from clue_utils.training.classification import Classification, text_and_pair
-from run_c3 import C3
-from run_chid import Chid
-from run_cmrc2018 import Cmrc2018
+from clue_utils.training.cloze import Chid
+from clue_utils.training.multiple_choice import C3
+from clue_utils.training.span import Cmrc2018
 
 IDIOMS = "一心一意 二话不说 三心二意 四面八方 五光十色 六神无主 七上八下 八仙过海 九牛一毛 十全十美".split()
 

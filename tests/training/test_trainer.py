@@ -185,7 +185,8 @@ def test_the_exported_model_gives_the_same_logits(run, trained, tmp_path, demo):
     ("limit", "best", "kept"), [(1, 2, [2, 8]), (1, 8, [8]), (3, 2, [2, 6, 8]), (None, 2, [2, 4, 6, 8])]
 )
 def test_old_checkpoints_are_removed_but_never_the_best(run, tmp_path, monkeypatch, limit, best, kept):
-    scores = iter([{"accuracy": float(step == best), "loss": 1.0} for step in (2, 4, 6, 8)])
+    # The kept weights are evaluated again, for their answers, where they are not the last.
+    scores = iter([{"accuracy": float(step == best), "loss": 1.0} for step in (2, 4, 6, 8, best)])
     monkeypatch.setattr(Session, "evaluate", lambda *_: next(scores))
     (tmp_path / "checkpoint-mine").mkdir()
     words = "--do_train --max_steps 8 --save_steps 2 --max_seq_length 16 --per_device_train_batch_size 4"

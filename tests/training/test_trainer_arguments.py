@@ -138,7 +138,9 @@ def test_the_last_update_is_evaluated_and_saved_too(run, tmp_path, words, evalua
 def test_the_record_names_what_is_kept(run, tmp_path, monkeypatch, words, kept):
     """Chosen by another metric than the task's, or not at all: the score on record is that of the kept weights."""
     scores = {2: (0.3, 0.5), 4: (0.5, 0.9), 6: (0.4, 0.8)}
-    metrics = iter([{"accuracy": accuracy, "loss": loss} for accuracy, loss in scores.values()])
+    # The kept weights are evaluated again, for their answers, where they are not the last.
+    steps = [*scores, kept]
+    metrics = iter([{"accuracy": scores[step][0], "loss": scores[step][1]} for step in steps])
     monkeypatch.setattr(Session, "evaluate", lambda *_: next(metrics))
     status, _, error = run(tmp_path, "--max_steps", 6, "--save_steps", 2, *words)
     assert status == 0, error
@@ -198,6 +200,13 @@ def test_a_flag_without_effect_here_is_refused_by_name(flags_of, capsys):
     ("words", "line"),
     [
         ("--learning_rat 1", "unknown argument '--learning_rat': did you mean --learning_rate?"),
+        (
+            "--task_file mood.json",
+            "--task_file: not with the Trainer: run classification/run_clue_classifier.py (--help",
+        ),
+        ("--fgm=1.0", "--fgm: not with the Trainer: run classification/run_clue_classifier.py ("),
+        ("--batch_size 8", "unknown argument '--batch_size': did you mean --per_device_train_batch_size?"),
+        ("--precision bf16", "unknown argument '--precision': did you mean --bf16?"),
         ("--learning_rate -1", "argument --learning_rate: '-1.0' is not a number above 0"),
         ("--metric_for_best_model eval_f1", "--metric_for_best_model eval_f1: choose one of accuracy, loss"),
         ("--adam_beta1 1", "argument --adam_beta1: '1.0' is not a number from 0 to below 1"),
