@@ -61,9 +61,14 @@ def logits(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
     return output[0] if isinstance(output, (tuple, list)) else output
 
 
+def label_losses(scores: paddle.Tensor, batch: Tensors) -> paddle.Tensor:
+    """Cross-entropy of each row of ``logits`` against ``batch["label"]``, float [batch]."""
+    return F.cross_entropy(scores, batch["label"], reduction="none").flatten()
+
+
 def label_loss(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
-    """Cross-entropy of each row against ``batch["label"]``, float [batch]."""
-    return F.cross_entropy(logits(model, batch), batch["label"], reduction="none").flatten()
+    """``label_losses`` of what the model gives."""
+    return label_losses(logits(model, batch), batch)
 
 
 # --- the start and the end of a span ------------------------------------------------------------------------------
@@ -81,9 +86,17 @@ def paired_span_logits(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
     return paddle.stack(span_logits(model, batch), axis=-1).flatten(1)
 
 
+def paired_span_losses(pairs: paddle.Tensor, batch: Tensors) -> paddle.Tensor:
+    """As ``span_loss``, of ``paired_span_logits``."""
+    return _span_losses(pairs[:, ::2], pairs[:, 1::2], batch)
+
+
 def span_loss(model: paddle.nn.Layer, batch: Tensors) -> paddle.Tensor:
     """Mean of the cross-entropies of each row against ``batch["start"]`` and ``batch["end"]``, float [batch]."""
-    start_logits, end_logits = span_logits(model, batch)
+    return _span_losses(*span_logits(model, batch), batch)
+
+
+def _span_losses(start_logits: paddle.Tensor, end_logits: paddle.Tensor, batch: Tensors) -> paddle.Tensor:
     start_loss = F.cross_entropy(start_logits, batch["start"], reduction="none")
     end_loss = F.cross_entropy(end_logits, batch["end"], reduction="none")
     return (start_loss + end_loss).flatten() / 2
@@ -100,22 +113,36 @@ class Head:
         class_name: what the names of PaddleNLP's classes of encoder and this head end with.
         forward: model, batch -> logits of each row, float [batch, columns].
         loss: model, batch -> loss of each row, float [batch].
+        losses: what ``forward`` gives, batch -> the same.
         num_distributions: softmaxes that share a row of logits, their columns taking turns.
+        outputs: model, batch -> what an exported model gives: the logits, each distribution for itself.
+        output_names: of ``outputs``.
     """
 
     class_name: str
     forward: Callable[[paddle.nn.Layer, Tensors], paddle.Tensor]
     loss: Callable[[paddle.nn.Layer, Tensors], paddle.Tensor]
+    losses: Callable[[paddle.Tensor, Tensors], paddle.Tensor]
     num_distributions: int = 1
+    outputs: Callable[[paddle.nn.Layer, Tensors], paddle.Tensor | tuple[paddle.Tensor, ...]] = logits
+    output_names: tuple[str, ...] = ("logits",)
 
 
-CHOICES = Head("ForMultipleChoice", logits, label_loss)
+CHOICES = Head("ForMultipleChoice", logits, label_loss, label_losses)
 # Kind of task -> its head.
 HEADS = {
-    "classification": Head("ForSequenceClassification", logits, label_loss),
+    "classification": Head("ForSequenceClassification", logits, label_loss, label_losses),
     "multiple_choice": CHOICES,
     "cloze": CHOICES,
-    "span": Head("ForQuestionAnswering", paired_span_logits, span_loss, num_distributions=2),
+    "span": Head(
+        "ForQuestionAnswering",
+        paired_span_logits,
+        span_loss,
+        paired_span_losses,
+        num_distributions=2,
+        outputs=span_logits,
+        output_names=("start_logits", "end_logits"),
+    ),
 }
 
 

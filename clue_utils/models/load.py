@@ -202,9 +202,10 @@ def _build(source: Source, family: Family, task: Task, dropout: float, num_outpu
     for name in known:
         if "dropout" in name and not name.startswith("act"):  # those after activations stay as they are
             settings[name] = dropout
+    settings["finetuning_task"] = task.name
     if task.kind == "classification":
-        settings["id2label"] = dict(enumerate(task.labels))
-        settings["label2id"] = {label: i for i, label in enumerate(task.labels)}
+        settings["id2label"] = dict(enumerate(task.names))
+        settings["label2id"] = {name: i for i, name in enumerate(task.names)}
     elif task.kind != "span":
         settings["num_choices"] = num_outputs
     activation = settings.get("hidden_act", "gelu")
@@ -438,8 +439,10 @@ def _class_order(source: Source, task: Task, training: bool) -> tuple[list[int] 
     if names is None or len(names) != len(task.labels):
         return None, True
     folded = [name.strip().lower() for name in names]
-    wanted = [label.lower() for label in task.labels]
-    if sorted(folded) == sorted(wanted):
+    for known in (task.labels, task.names):
+        wanted = [label.lower() for label in known]
+        if sorted(folded) != sorted(wanted):
+            continue
         order = [folded.index(label) for label in wanted]
         if order == sorted(order):
             return None, True
