@@ -18,7 +18,8 @@ from pathlib import Path
 
 from clue_utils import cli
 from clue_utils.errors import UserError
-from clue_utils.grid import schedule, search_space, trial
+from clue_utils.grid import estimate, keep, schedule, search_space, trial
+from clue_utils.report import collect, render, tables, verdict
 
 USAGE = "bash scripts/grid_search.sh MODEL [FLAG...] [-- FLAG OF EVERY TRIAL...]"
 MORE = """\
@@ -55,6 +56,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retries", type=cli.non_negative_int, default=0, help=retries)
     parser.add_argument("--results", metavar="DIR", help=results)
     parser.add_argument("--prune", action="store_true", help=prune)
+    keep.add_flag(parser)
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="run no trial: measure a few updates and a part of an evaluation of each task on this machine, and say "
+        "the GPU hours, the hours and the disk that the search will take",
+    )
     parser.add_argument("--dry_run", action="store_true", help=listing)
 
 
@@ -75,8 +83,12 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--hosts {args.hosts}: no such file")
     if args.hosts and not (args.gpus or args.cpu_slots):
         raise UserError("--hosts: say with --gpus or --cpu_slots what each of them has")
+    if args.published and args.prune:
+        raise UserError("--published or --prune, not both: a run that ends early has no score to compare")
+    if args.estimate and trial.is_dry_run():
+        raise UserError("--estimate runs a trial of each task for a moment: unset DRY_RUN")
     args.shuffle |= args.prune
-    trials = search_space.chosen_trials(args, flags)
+    trials = search_space.chosen_trials(args, flags, rest[0])
     if args.dry_run:
         print("\n".join(" ".join(one.words) for one in trials))
         return
@@ -93,8 +105,63 @@ def main(argv: list[str] | None = None) -> None:
         schedule.require_hosts(args.hosts, gpus)
     elif gpus and not trial.is_dry_run():
         trial.require_use(gpus, "DEVICE=cpu, or --cpu_slots N")
-    search = schedule.Search(rest[0], trials, flags, gpus, args.cpu_slots or 2, args.hosts, args.retries)
-    sys.exit(schedule.run(search))
+    search = schedule.Search(rest[0], trials, flags, gpus, args.cpu_slots or 2, args.hosts, args.retries, args.keep)
+    if args.estimate:
+        show_estimate(search)
+        return
+    status = schedule.run(search)
+    if args.published and not trial.is_dry_run():
+        show_verdicts(search)
+    sys.exit(status)
+
+
+def show_estimate(search: schedule.Search) -> None:
+    """Print what a search will cost, by task and in all."""
+    print(f"measuring a trial of each task of {search.model} on a sample of its data", flush=True)
+    found = estimate.estimate(search, lambda line: print(line, flush=True))
+    unit = "GPU hours" if search.gpus else "CPU slot hours"
+    rows = []
+    for name, measured in found.measured.items():
+        of_task = [(one, cost) for one, cost in found.costs.items() if one.task == name]
+        costs = [cost for _, cost in of_task]
+        first = next(cost for one, cost in of_task if one.batch_size == measured.batch_size)
+        cells = (
+            *(str(measured.batch_size), f"{measured.seconds_per_step:.3f}", str(first.num_steps)),
+            *(f"{measured.seconds_per_evaluation:.1f}", str(first.num_evaluations)),
+            f"{sum(cost.seconds for cost in costs) / len(costs) / 3600:.2f}",
+            *(str(len(costs)), f"{sum(cost.hours for cost in costs):.2f}"),
+        )
+        rows.append(tables.Row(name, cells))
+    header = ("task", "batch", "s a step", "steps", "s an evaluation", "evaluations", "hours a trial", "trials", unit)
+    print("", render.as_text(tables.Table("Estimate", header, tuple(rows))), sep="\n")
+    hours = sum(cost.hours for cost in found.costs.values())
+    where = f"on GPUs {','.join(search.gpus)}" if search.gpus else f"in {search.cpu_slots} slots of the CPU"
+    where += f" of each of {schedule.num_hosts(search.hosts)} hosts" if search.hosts else ""
+    finished = f", beside {found.num_finished} that are finished" if found.num_finished else ""
+    print(f"trials: {len(found.costs)}{finished}")
+    print(f"{unit}: {hours:.2f}")
+    print(f"time: {found.seconds / 3600:.2f} hours {where}")
+    print(f"disk: {_gigabytes(found.disk)} at the end, {_gigabytes(found.disk_of_best)} with --keep best; ", end="")
+    print(f"up to {_gigabytes(found.peak)} more for checkpoints of trials at work")
+    print(
+        "Steps and evaluations are of the smallest batch, which was measured. Expect the time to be right within about "
+        "a third: larger batches are faster on a GPU, a machine that others use is slower, trials side by side on the "
+        "CPU slow each other, and what --prune saves and the first encoding of the data takes are not counted."
+    )
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB"
+
+
+def show_verdicts(search: schedule.Search) -> None:
+    """Print the table that says which published scores were matched, if any run has finished."""
+    try:
+        model = collect.read_model(search.folder, search.folder.name)
+    except UserError:  # no trial has come as far as to leave anything
+        return
+    if (table := verdict.verdict_table(model)).rows:
+        print("", render.as_text(table), *verdict.notes([model]), sep="\n")
 
 
 if __name__ == "__main__":

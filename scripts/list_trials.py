@@ -13,13 +13,16 @@ EXAMPLE = """\
 examples:
   python scripts/list_trials.py --tasks TNEWS CLUEWSC2020
   python scripts/list_trials.py --tasks C3 --learning_rates 1e-5 2e-5 --batch_sizes 24 --seeds 1 2 3
+  python scripts/list_trials.py hfl/rbt6 --published
 """
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = cli.Parser(description=__doc__, epilog=EXAMPLE)
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="name or folder, which --published needs")
     search_space.add_flags(parser)
-    print("\n".join(" ".join(trial.words) for trial in search_space.chosen_trials(parser.parse_args(argv))))
+    args = parser.parse_args(argv)
+    print("\n".join(" ".join(trial.words) for trial in search_space.chosen_trials(args, model=args.model)))
 
 
 if __name__ == "__main__":

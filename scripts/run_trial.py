@@ -14,8 +14,8 @@ import contextlib
 import os
 import sys
 
-from clue_utils import cli, tasks
-from clue_utils.grid import schedule, search_space, trial
+from clue_utils import cli, task_file, tasks
+from clue_utils.grid import keep, schedule, search_space, trial
 
 MORE = """\
 environment:
@@ -47,10 +47,14 @@ def main(argv: list[str] | None = None) -> None:
         type=cli.positive_int,
         help="how many GPUs the task takes; with fewer, those that are there and share out the batch evenly",
     )
+    parser.add_argument("--task_file", metavar="FILE", help="of the task, where it is one of your own")
+    keep.add_flag(parser)
     slot = parser.add_argument_group("in a job slot of grid_search.sh").add_mutually_exclusive_group()
     slot.add_argument("--gpu_groups", metavar="ID,ID:ID,ID", help="take one of these groups of GPUs, wait if need be")
     slot.add_argument("--cpu_slots", type=cli.positive_int, metavar="N", help="share the processors with N-1 others")
     args = parser.parse_args(words)
+    if args.task_file:
+        task_file.register(args.task_file)
     numbers = args.learning_rate, args.batch_size, args.dropout, args.seed, args.cards
     one = search_space.Trial(tasks.get_task(args.task).name, *numbers)
     with contextlib.ExitStack() as held:
@@ -61,7 +65,10 @@ def main(argv: list[str] | None = None) -> None:
         elif args.cpu_slots:
             os.environ |= schedule.share_of_cpu(args.cpu_slots)
         plan = trial.make_plan(args.model, one, flags, trial.visible_gpus())
-        sys.exit(trial.run(plan, asks=not args.gpu_groups))
+        status = trial.run(plan, asks=not args.gpu_groups)
+    if args.keep == "best" and not trial.is_dry_run():
+        keep.drop_losers(plan.folder.parents[1], tasks.KNOWN[one.task])
+    sys.exit(status)
 
 
 if __name__ == "__main__":

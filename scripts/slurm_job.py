@@ -8,7 +8,8 @@ import sys
 
 from clue_utils import cli
 from clue_utils.errors import UserError
-from clue_utils.grid import outcomes, search_space, trial
+from clue_utils.grid import keep, outcomes, search_space, trial
+from clue_utils.tasks import KNOWN
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -20,8 +21,9 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("no array: pass --array=0-133 to sbatch")
     parser = cli.Parser(description=__doc__)
     search_space.add_flags(parser)
+    keep.add_flag(parser)
     args = parser.parse_args([*words, *(["--cards", cards] if cards else [])])
-    trials = search_space.chosen_trials(args, flags)
+    trials = search_space.chosen_trials(args, flags, model)
     if int(number) >= len(trials):
         print(f"no trial {number} among {len(trials)}")
         return
@@ -35,7 +37,10 @@ def main(argv: list[str] | None = None) -> None:
     plan = trial.make_plan(model, trials[int(number)], flags, trial.visible_gpus())
     if not trial.is_dry_run():
         outcomes.add_to_plan(search_space.model_folder(trial.results_dir(), model), [one.folder for one in trials])
-    sys.exit(trial.run(plan))
+    status = trial.run(plan)
+    if args.keep == "best" and not trial.is_dry_run():
+        keep.drop_losers(plan.folder.parents[1], KNOWN[plan.trial.task])
+    sys.exit(status)
 
 
 if __name__ == "__main__":

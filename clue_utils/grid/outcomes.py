@@ -9,19 +9,21 @@ Importing this module needs no PaddlePaddle.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from clue_utils import task_file
 from clue_utils.errors import UserError
 from clue_utils.files import locked, write_text_atomically
 from clue_utils.grid import search_space
 from clue_utils.record import RESULT_FILE, WEIGHTS_FILE, Record
-from clue_utils.tasks import TASKS, Task
+from clue_utils.strict_json import JsonObject
+from clue_utils.tasks import KNOWN, OWN, TASKS, Task
 
 # What became of a trial: as of ``Record.status``; "missing" is in the grid's plan and has no folder.
 STATUSES = ("finished", "pruned", "running", "killed", "stopped", "failed", "missing")
@@ -69,14 +71,6 @@ class Outcome:
     def has_checkpoint(self) -> bool:
         """Whether the trial kept the weights of its best evaluation."""
         return self.path is not None and (self.path / WEIGHTS_FILE).is_file()
-
-    def standard_error(self, metric: str | None = None) -> float | None:
-        """``sqrt(p (1 - p) / n)``, a fraction: what the size of the development set alone makes uncertain.
-
-        CHID is scored by the blank and counted by the example, so its value errs on the high side.
-        """
-        p, n = self.record.metrics.get(metric) if metric else self.score, self.record.num_dev
-        return math.sqrt(p * (1 - p) / n) if p is not None and n else None
 
 
 def clean(text: object) -> str:
@@ -126,6 +120,20 @@ def _read_outcome(task: Task, folder: Path, damages: list[str]) -> Outcome | Non
     return Outcome(task, label, "failed", folder, named, reason)
 
 
+def read_run(record: Record) -> Outcome:
+    """What became of a run in a folder of any name: the settings are the record's, and so is the task.
+
+    Raises:
+        UserError: the record is not one of a run of a task.
+    """
+    task = KNOWN.get(record.task or "")
+    if task is None:
+        raise record.refusal(f"its task is {record.task}")
+    remark = clean(record.remark)[:_LONGEST_REASON]
+    trial = _trial_of(task, record)
+    return Outcome(task, clean(record.folder.name), record.status, record.folder, trial, remark, record)
+
+
 def _trial_of(task: Task, record: Record) -> search_space.Trial:
     """The trial that a record is of.
 
@@ -134,6 +142,8 @@ def _trial_of(task: Task, record: Record) -> search_space.Trial:
     """
     if record.task != task.name or record.metric not in (None, task.metric):
         raise record.refusal(f"its task is {record.task}, its metric {record.metric}")
+    if record.learnt_dev:
+        raise UserError(f"{record.folder} was trained on the development set too: it has no score to compare")
     if record.is_finished and record.score is None:
         raise record.refusal("it is finished and has no score")
     rate, batch_size, dropout, seed = map(record.number, ("learning_rate", "batch_size", "dropout", "seed"))
@@ -147,10 +157,36 @@ def trial_of_folder(folder: str) -> search_space.Trial | None:
     match = _RUN_NAME.fullmatch(run)
     try:
         rate, batch_size, dropout, seed = match.groups() if match else ()
-        gpus = TASKS[name].num_gpus
+        gpus = KNOWN[name].num_gpus
         return search_space.Trial(name, float(rate), int(batch_size), float(dropout), int(seed), gpus)
     except (ValueError, KeyError):
         return None
+
+
+def know_own_tasks(model_folder: Path) -> list[str]:
+    """Have the tasks of users that a model's trials are of known by name; return their names, in order.
+
+    The plan tells of them, or a record does.
+    """
+    with contextlib.suppress(UserError):
+        read_plan(model_folder)
+    runs = sorted(path.parent for path in model_folder.glob(f"*/*/{RESULT_FILE}"))
+    names = {run.parent.name for run in runs if _RUN_NAME.fullmatch(run.name)} - {*TASKS}
+    for run in runs:
+        if run.parent.name in names - {*OWN}:
+            with contextlib.suppress(UserError, OSError):
+                Record.read(run)
+    planned = {*_plan_of(model_folder).get("tasks", {})}
+    return sorted((names | planned) & {*OWN})
+
+
+def _plan_of(model_folder: Path) -> JsonObject:
+    """The plan as it is written; empty where there is none that can be read."""
+    try:
+        plan = json.loads((model_folder / PLAN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return plan if isinstance(plan, dict) and isinstance(plan.get("tasks", {}), dict) else {}
 
 
 def read_plan(model_folder: Path) -> tuple[str, ...]:
@@ -161,7 +197,10 @@ def read_plan(model_folder: Path) -> tuple[str, ...]:
     """
     path = model_folder / PLAN_FILE
     try:
-        folders = json.loads(path.read_text(encoding="utf-8"))["trials"]
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        folders = plan["trials"]
+        for described in plan.get("tasks", {}).values():
+            task_file.know(described, path)
         if not all(trial_of_folder(folder) for folder in folders):
             raise ValueError("a name that no trial has")
     except FileNotFoundError:
@@ -171,13 +210,30 @@ def read_plan(model_folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(folders))
 
 
-def add_to_plan(model_folder: Path, folders: Iterable[str]) -> None:
+def read_slots(model_folder: Path) -> dict[int, int]:
+    """How many trials run at a time, by the GPUs that they take; empty where the engine that runs them says it not."""
+    try:
+        slots = json.loads((model_folder / PLAN_FILE).read_text(encoding="utf-8")).get("slots", {})
+        return {int(num_gpus): max(1, int(number)) for num_gpus, number in slots.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def add_to_plan(model_folder: Path, folders: Iterable[str], slots: Mapping[int, int] | None = None) -> None:
     """Add trials, by their folders ``<task>/<run>``, to those that were asked for of a model.
 
+    What their tasks are stands there too, where users have described them.
+
+    Args:
+        slots: how many of them run at a time, by the GPUs that they take; None: the engine decides.
+
     Raises:
-        UserError: the plan that is there is damaged.
+        UserError: the plan that is there is damaged, or has another task of the same name.
     """
     model_folder.mkdir(parents=True, exist_ok=True)
     with locked(model_folder / f".{PLAN_FILE}.lock"):
-        planned = dict.fromkeys([*read_plan(model_folder), *folders])
-        write_text_atomically(model_folder / PLAN_FILE, json.dumps({"trials": [*planned]}, indent=2) + "\n")
+        trials = [*dict.fromkeys([*read_plan(model_folder), *folders])]
+        names = dict.fromkeys(folder.partition("/")[0] for folder in trials)
+        own = {name: task_file.description(OWN[name]) for name in names if name in OWN}
+        plan = {"trials": trials, **({"slots": slots} if slots else {}), **({"tasks": own} if own else {})}
+        write_text_atomically(model_folder / PLAN_FILE, json.dumps(plan, ensure_ascii=False, indent=2) + "\n")

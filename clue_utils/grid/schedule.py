@@ -14,22 +14,24 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clue_utils import environment
+from clue_utils import cli, environment
 from clue_utils.errors import SECONDS_TO_END, UserError
-from clue_utils.grid import outcomes, search_space, trial
+from clue_utils.grid import outcomes, progress, screen, search_space, trial
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record
+from clue_utils.tasks import KNOWN
 
 RUN_TRIAL = trial.TOP / "scripts/run_trial.sh"
 # What other machines are told of the environment.
 _PASSED_ON = "PYTHON RESULTS_DIR CLUE_DATA_DIR CLUE_CACHE_DIR OMP_NUM_THREADS CUDA_DEVICE_ORDER".split()
 # Longer than run_trial.sh gives a training, and then the launcher its processes, which it kills after 30 s.
 _SECONDS_TO_END = SECONDS_TO_END + 60
+_STOPPING = f"stopping: what runs writes a checkpoint first, for up to {SECONDS_TO_END // 60} minutes"
 _INSTALL = "on Debian or Ubuntu: apt-get install parallel"
 _JOBLOG_COLUMNS = "Seq Host Starttime JobRuntime Send Receive Exitval Signal Command".split()
 
@@ -43,6 +45,7 @@ class Search:
         gpus: ids; none: ``cpu_slots`` trials at a time share the processors.
         hosts: a file that names machines as GNU parallel's ``--sshloginfile`` reads them; None: this one.
         retries: further runs of a trial that fails.
+        keep: whose weights are kept, one of ``keep.KEEP``.
     """
 
     model: str
@@ -52,6 +55,7 @@ class Search:
     cpu_slots: int = 1
     hosts: Path | None = None
     retries: int = 0
+    keep: str = "all"
 
     @property
     def folder(self) -> Path:
@@ -70,6 +74,8 @@ class Search:
         """
         slot = ["--gpu_groups", ":".join(map(",".join, self.groups(one.num_gpus)))]
         slot = slot if self.gpus else ["--cpu_slots", str(self.cpu_slots)]
+        slot += ["--keep", self.keep] if self.keep != "all" else []
+        slot += KNOWN[one.task].words if KNOWN[one.task].is_own else []
         return ["exec", "bash", str(RUN_TRIAL), *slot, self.model, *one.words, "--", *self.flags]
 
     def parallel(self, num_gpus: int) -> list[str]:
@@ -81,6 +87,12 @@ class Search:
             words += ["--sshloginfile", str(self.hosts), "--workdir", os.getcwd()]
             words += [word for name in _PASSED_ON if name in os.environ for word in ("--env", name)]
         return words
+
+    def slots(self) -> dict[int, int]:
+        """How many trials run at a time on all hosts, by the GPUs that they take."""
+        num_hosts = len(_logins(self.hosts)) if self.hosts else 1
+        counts = {one.num_gpus for one in self.trials}
+        return {num_gpus: num_hosts * (len(self.groups(num_gpus)) or self.cpu_slots) for num_gpus in counts}
 
     def plans(self) -> list[trial.Plan]:
         """How the trials run, each on the first of its groups."""
@@ -103,6 +115,17 @@ def require_parallel() -> None:
         raise UserError(f"the program parallel is another one (moreutils?); {_INSTALL}")
 
 
+def _logins(hosts: Path) -> list[str]:
+    """The hosts of a file as parallel reads it: bytes of any kind; this machine where it names none."""
+    lines = hosts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")] or [":"]
+
+
+def num_hosts(hosts: Path | None) -> int:
+    """How many machines a search is spread over."""
+    return len(_logins(hosts)) if hosts else 1
+
+
 def require_hosts(hosts: Path, gpus: Sequence[str]) -> None:
     """Raise UserError where a host cannot work, on its GPUs if any: it would fail trials as fast as they come."""
     here, runner, python = map(shlex.quote, (os.getcwd(), str(RUN_TRIAL), trial.interpreter()))
@@ -110,9 +133,7 @@ def require_hosts(hosts: Path, gpus: Sequence[str]) -> None:
     if gpus:
         variables = f"PYTHONPATH={shlex.quote(str(trial.TOP))} CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"
         check += f" && {variables} {python} {shlex.quote(str(trial.USE_GPU))} 2>&1"
-    # As parallel reads it: bytes of any kind; this machine where the file names none.
-    lines = hosts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    logins = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")] or [":"]
+    logins = _logins(hosts)
     words = ["parallel", "--will-cite", "-N0", "--timeout", "300" if gpus else "60", "-S"]
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "env": _environment()}
     # One program a host, whose exit status is that host's.
@@ -134,57 +155,68 @@ def run(search: Search) -> int:
     plans = search.plans()
     if trial.is_dry_run():
         return max(map(trial.run, plans))
-    progress = _Progress(plans)
-    outcomes.add_to_plan(search.folder, [one.folder for one in search.trials])
+    slots = search.slots()
+    shown = _Shown(search, slots)
+    outcomes.add_to_plan(search.folder, [one.folder for one in search.trials], slots)
     (search.folder / "joblog").write_text("\t".join(_JOBLOG_COLUMNS) + "\n", encoding="utf-8")
     where = f"GPUs {','.join(search.gpus)}" if search.gpus else f"{search.cpu_slots} at a time on the CPU"
     where += f" of each of the hosts in {search.hosts}" if search.hosts else ""
     print(f"trials of {search.model}: {len(plans)}, {where}; results in {search.folder}", flush=True)
     signals: list[int] = []
-    for num_gpus in sorted({one.num_gpus for one in search.trials}, reverse=True):
+    for num_gpus in sorted(slots, reverse=True):
         jobs = [search.job(one) for one in search.trials if one.num_gpus == num_gpus]
-        signals = signals or _run_jobs(search.parallel(num_gpus), jobs, progress)
+        signals = signals or _run_jobs(search.parallel(num_gpus), jobs, shown)
     status = summarize(plans, bool(signals))
+    names = dict.fromkeys(one.task for one in search.trials)
+    scores = screen.best_scores(search.folder, names)
+    print(*scores, f"this search took {cli.duration(time.monotonic() - shown.begin)}", sep="\n")
     if not signals:
+        if scores:
+            print(*screen.next_commands(search.folder, search.flags, names), sep="\n")
         return status
     print("interrupted: the same command goes on from here")
     return 128 + signals[-1]
 
 
-def _run_jobs(words: list[str], jobs: Sequence[list[str]], progress: _Progress) -> list[int]:
+def _run_jobs(words: list[str], jobs: Sequence[list[str]], shown: _Shown) -> list[int]:
     """Have GNU parallel run jobs and show the lines they print; return the signals that ended that."""
+
+    def stop(process: subprocess.Popen[str]) -> None:
+        process.send_signal(signal.SIGINT)
+        shown.screen.warn(_STOPPING)
+
     with tempfile.TemporaryFile("w+") as file:
         file.write("".join(f"{shlex.join(job)}\0" for job in jobs))
         file.seek(0)
         streams: dict[str, Any] = {"stdin": file, "stdout": subprocess.PIPE, "env": _environment()}
-        with trial.child(words, lambda process: process.send_signal(signal.SIGINT), **streams) as (process, signals):
+        with trial.child(words, stop, **streams) as (process, signals), shown.screen.shown():
             for line in process.stdout or ():
-                progress.show(line.rstrip("\n"))
+                shown.end(line.rstrip("\n"))
     return signals
 
 
-class _Progress:
-    """Numbers the lines that trials end with, and says how long the rest may take."""
+class _Shown:
+    """A search on its screen: the line of each trial that ends, with its number, the best so far and the time left."""
 
-    def __init__(self, plans: Sequence[trial.Plan]) -> None:
-        self._begin, self._total, self._num, self._num_ran = time.monotonic(), len(plans), 0, 0
-        self._finished_before = {plan.trial.folder for plan in plans if _status(plan) == "finished"}
+    def __init__(self, search: Search, slots: Mapping[int, int]) -> None:
+        self.begin = time.monotonic()
+        self._search = search
+        self._ended: list[str] = []
+        self._reader = progress.Reader(search.folder, search.trials, slots)
+        self.screen = screen.Screen(search.folder.name, self.read)
 
-    def show(self, line: str) -> None:
-        self._num += 1
-        self._num_ran += line.partition(":")[0] not in self._finished_before
-        left = ""
-        if self._num_ran and self._num < self._total:
-            seconds = (time.monotonic() - self._begin) * (self._total - self._num) / self._num_ran
-            left = f"; about {_duration(int(seconds))} left"
-        print(f"[{self._num}/{self._total}] {line}{left}", flush=True)
+    def read(self) -> progress.Progress:
+        return self._reader.read(frozenset(self._ended))
 
-
-def _duration(seconds: int) -> str:
-    if seconds < 120:
-        return f"{seconds} s"
-    minutes = seconds // 60
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    def end(self, line: str) -> None:
+        """Show the line that a trial has ended with."""
+        self._ended.append(line.partition(":")[0])
+        now = self.read()
+        task = self._ended[-1].partition("/")[0]
+        best = f"best of {task} {100 * (now.best()[task].score or 0.0):.2f}" if task in now.best() else ""
+        rest = screen.left_text(now) if len(self._ended) < len(self._search.trials) else ""
+        number = f"[{len(self._ended)}/{len(self._search.trials)}]"
+        self.screen.say("; ".join(filter(None, (f"{number} {screen.clock()} {line}", best, rest))))
 
 
 def _status(plan: trial.Plan) -> str:

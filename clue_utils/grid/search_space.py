@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clue_utils import cli, published, settings, tasks
+from clue_utils import cli, published, settings, task_file, tasks
 from clue_utils.errors import UserError
 
 # The folder of all models, unless told otherwise.
@@ -71,10 +71,43 @@ def list_trials(
     return list(dict.fromkeys(trials))
 
 
+def published_trials(model_name_or_path: str, task_names: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Trial]:
+    """List the trials that a published row was made with: one setting a task, each with every seed.
+
+    Args:
+        model_name_or_path: the model of the row; a copy in a folder is known by the last part of its path.
+        task_names: all ten if empty.
+        seeds: that of the published runs if empty.
+
+    Raises:
+        UserError: the model has no published row; an unknown task.
+    """
+    row = published.published_model(model_name_or_path)
+    if row is None:
+        names = ", ".join(row.name for row in published.PUBLISHED_MODELS)
+        raise UserError(
+            f"--published: no scores of {model_name_or_path} are published, only of {names}, or of a folder "
+            "that is called so"
+        )
+    trials = []
+    for task in [tasks.get_task(name) for name in task_names] or tasks.TASKS.values():
+        if (best := row.best_runs.get(task.name)) is not None:
+            trials += [Trial(task.name, *best, seed, task.num_gpus) for seed in seeds or (tasks.SEED,)]
+    return list(dict.fromkeys(trials))
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that narrow the grid or widen it."""
     group = parser.add_argument_group("which trials (default: the published grid)")
+    group.add_argument(
+        "--published",
+        action="store_true",
+        help="only the setting that each of the model's ten scores was published with, to see if they are matched",
+    )
     group.add_argument("--tasks", nargs="+", default=(), metavar="TASK", help="(default: all ten)")
+    group.add_argument(
+        "--task_file", metavar="FILE", help="a task of your own, described in JSON (default of --tasks: this one)"
+    )
     for name, number, metavar in (
         ("learning_rates", cli.positive_float, "RATE"),
         ("batch_sizes", cli.positive_int, "SIZE"),
@@ -94,29 +127,50 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_trials(args: argparse.Namespace, flags: Sequence[str] = ()) -> list[Trial]:
+def chosen_trials(args: argparse.Namespace, flags: Sequence[str] = (), model: str | None = None) -> list[Trial]:
     """The trials that the flags of ``add_flags`` ask for, in their order.
 
     Args:
         flags: of every trial, as words.
+        model: name or folder, which ``--published`` needs.
 
     Raises:
-        UserError: an unknown task, no trial, or adapters with the learning rates of whole models.
+        UserError: an unknown task, no trial, adapters with the learning rates of whole models, or ``--published`` for
+            a model without a published row or with flags that it leaves no room for.
     """
-    if settings.flags_of_trials(flags).get("lora_rank") and not args.learning_rates:
+    names = args.tasks
+    if args.task_file:
+        own = task_file.register(args.task_file)
+        names = names or (own.name,)
+    if args.published:
+        _require_published_alone(args, flags, model)
+    elif settings.flags_of_trials(flags).get("lora_rank") and not args.learning_rates:
         raise UserError(
             "--lora_rank: the learning rates of the grid are far below those of adapters; pass --learning_rates, such "
             f"as {published.LORA_LEARNING_RATE:.0e} {3 * published.LORA_LEARNING_RATE:.0e}"
         )
-    trials = list_trials(args.tasks, args.learning_rates, args.batch_sizes, args.dropouts, args.seeds)
+    if args.published:
+        trials = published_trials(str(model), names, args.seeds)
+    else:
+        trials = list_trials(names, args.learning_rates, args.batch_sizes, args.dropouts, args.seeds)
     chosen = [trial for trial in trials if args.cards in (None, trial.num_gpus)]
     if not chosen:
-        raise UserError(f"no trial: none of {' '.join(args.tasks)} takes {args.cards} GPUs")
+        raise UserError(f"no trial: none of {' '.join(names)} takes {args.cards} GPUs")
     if args.shuffle:
         order = list(dict.fromkeys(trial.task for trial in chosen))
         random.Random(0).shuffle(chosen)
         chosen.sort(key=lambda trial: order.index(trial.task))
     return chosen
+
+
+def _require_published_alone(args: argparse.Namespace, flags: Sequence[str], model: str | None) -> None:
+    if not model:
+        raise UserError("--published: name the model, whose published settings are meant")
+    for name in ("learning_rates", "batch_sizes", "dropouts"):
+        if getattr(args, name):
+            raise UserError(f"--published or --{name}, not both: each task has the setting that was published")
+    if settings.flags_of_trials(flags).get("lora_rank"):
+        raise UserError("--published: the scores are of whole models, not of adapters; drop it or --lora_rank")
 
 
 def model_folder(root: Path, model_name_or_path: str) -> Path:

@@ -29,7 +29,7 @@ from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record, trained_with, write_failure, write_start
 from clue_utils.strict_json import JsonObject
-from clue_utils.tasks import TASKS, Task
+from clue_utils.tasks import KNOWN, Task
 
 TOP = Path(__file__).resolve().parents[2]
 _MICRO_BATCHES = "gradient_accumulation_steps"
@@ -46,7 +46,7 @@ def interpreter() -> str:
 
 def script_words(task: Task, model: object, output: object, *flags: object) -> list[str]:
     """A task's script and the words behind it."""
-    words = [TOP / task.script, *(["--task_name", task.name] if task.kind == "classification" else [])]
+    words = [TOP / task.script, *task.words]
     words += ["--model_name_or_path", model, "--output_dir", output, *flags]
     return [str(word) for word in words]
 
@@ -220,7 +220,7 @@ def require_known_flags(model: str, trials: Sequence[Trial], flags: Sequence[str
         UserError: a script has no such flag.
     """
     variables = _with_modules()
-    for task in {TASKS[one.task].script: TASKS[one.task] for one in trials}.values() if flags else ():
+    for task in {KNOWN[one.task].script: KNOWN[one.task] for one in trials}.values() if flags else ():
         words = [sys.executable, *script_words(task, model, "output", *flags, "--help")]
         done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=variables, text=True)
         if done.returncode:
@@ -237,7 +237,7 @@ def ending(plan: Plan) -> str:
     earlier = Record.read(plan.folder)
     if not earlier or not earlier.is_finished:
         return ""
-    now = _settings(plan)
+    now = settings_of(plan)
     named = {*settings.SET_BY_TRIAL} - {"model_name_or_path"}
     one_sided = earlier.hyper_parameters.keys() ^ now.hyper_parameters().keys()
     for name, (there, here) in settings.differences(earlier.fields, now.description(), {*named, *one_sided}).items():
@@ -250,10 +250,10 @@ def ending(plan: Plan) -> str:
     return f"{earlier.metric} {earlier.score:.4f}{pruned}"
 
 
-def _settings(plan: Plan) -> settings.Settings:
+def settings_of(plan: Plan) -> settings.Settings:
     """The settings of a trial, given or by default, but for those that its folder is named by."""
     flags = {"model_name_or_path": plan.model, "do_train": True, "batch_size": plan.batch_size}
-    task = TASKS[plan.trial.task]
+    task = KNOWN[plan.trial.task]
     trained = trained_with(plan.model, task)
     return settings.Settings.resolve({**plan.given, **flags}, task, plan.num_processes, trained)
 
@@ -268,7 +268,7 @@ def command(plan: Plan, micro_batches: int = 1) -> list[str]:
     # answers "[N/A]", as of a divided GPU.
     launcher = ["-m", "paddle.distributed.launch", "--log_dir", str(plan.folder / "launch")]
     launcher += ["--enable_gpu_log", "False"]
-    words = script_words(TASKS[plan.trial.task], plan.model, plan.folder, *flags)
+    words = script_words(KNOWN[plan.trial.task], plan.model, plan.folder, *flags)
     return [interpreter(), *(launcher if plan.num_processes > 1 else []), *words]
 
 
@@ -339,9 +339,9 @@ def _num_micro_batches(plan: Plan) -> int:
     """Micro-batches that the flags ask for, or more where the trial or one beside it needed them to fit memory."""
     earlier = Record.read(plan.folder) or Record()
     needed = [plan.given[_MICRO_BATCHES], *_micro_batches_of(earlier)]
-    trials, _ = outcomes.read_trials(plan.folder.parent, TASKS[plan.trial.task])
+    trials, _ = outcomes.read_trials(plan.folder.parent, KNOWN[plan.trial.task])
     beside = [outcome.record for outcome in trials if outcome.path != plan.folder]
-    own = _settings(plan).hyper_parameters() if beside else {}
+    own = settings_of(plan).hyper_parameters() if beside else {}
     for record in beside:
         if _is_as_large(record, plan, own):
             needed += _micro_batches_of(record)
@@ -391,7 +391,7 @@ def _described(plan: Plan, micro_batches: int) -> JsonObject:
     trial = plan.trial
     values = {"batch_size": plan.batch_size, "learning_rate": trial.learning_rate, "dropout": trial.dropout}
     values |= {"seed": trial.seed, _MICRO_BATCHES: micro_batches}
-    of_task = {"task": trial.task, "metric": TASKS[trial.task].metric, "model": plan.model}
+    of_task = {"task": trial.task, "metric": KNOWN[trial.task].metric, "model": plan.model}
     return of_task | {"num_processes": plan.num_processes, "hyper_parameters": values}
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from test_outcomes import put
 
 import grid_search
 import list_trials
@@ -263,6 +264,38 @@ def test_the_grid_is_narrowed_and_widened(run_script):
     ],
 )
 def test_mistakes_are_one_line(run_script, words, part):
+    status, out, err = run_script(list_trials.main, *words.split())
+    assert status == 2 and out == "" and err.count("\n") == 1 and part in err
+
+
+# Words, what the list is to hold; a copy in a folder is known by the last part of its path.
+@pytest.mark.parametrize(
+    ("words", "number", "first"),
+    [
+        ("hfl/rbt6 --published", 10, "AFQMC 3e-5 16 0.1 42 1"),
+        ("/models/ernie-3.0-base-zh --published --tasks CLUEWSC2020 C3", 2, "CLUEWSC2020 2e-5 16 0 42 1"),
+        ("bert-base-chinese --published --tasks CHID --seeds 1 2 3", 3, "CHID 2e-5 32 0.1 1 4"),
+        ("rbt6 --published --cards 4", 2, "CHID 3e-5 24 0.1 42 4"),
+    ],
+)
+def test_the_published_settings_of_a_model_are_listed(run_script, words, number, first):
+    status, out, _ = run_script(list_trials.main, *words.split())
+    assert status == 0 and len(out.splitlines()) == number and out.splitlines()[0] == first
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (
+            "some/model --published",
+            "no scores of some/model are published, only of hfl/roberta-wwm-ext-large, ernie-3.0",
+        ),
+        ("--published", "name the model"),
+        ("rbt6 --published --dropouts 0", "--published or --dropouts, not both"),
+        ("rbt6 --published --learning_rates 1e-5", "--published or --learning_rates, not both"),
+    ],
+)
+def test_published_settings_leave_nothing_to_choose(run_script, words, part):
     status, out, err = run_script(list_trials.main, *words.split())
     assert status == 2 and out == "" and err.count("\n") == 1 and part in err
 
@@ -649,7 +682,9 @@ def test_a_failing_trial_is_reported_and_the_others_run(place):
     words += ["--", "--data_dir", "the  data's {1} {} {place}"]
     status, out, err = place.run("grid_search.sh", *words, FAKE_FAILURE="TNEWS/2e-5")
     assert status == 1 and "1 finished, 1 failed" in out and err == ""
-    assert re.search(r"^\[2/2\] ", out, re.MULTILINE) and "left\n" in out
+    assert re.search(r"^\[2/2\] ", out, re.MULTILINE) and "best of TNEWS 50.00" in out
+    assert re.search(r"^  TNEWS   50.00  1e-5_24_0.1_42\nthis search took \d+ s\nnext:\n", out, re.MULTILINE)
+    assert "\n  bash scripts/report.sh 'all results/m'\n" in out
     folder = place.folder / "all results/m"
     end = "  on the way\n  error: TNEWS/2e-5 cannot be done\n"
     assert f"failed: {folder.relative_to(place.folder)}/TNEWS/2e-5_24_0.1_42: TNEWS/2e-5 cannot" in out and end in out
@@ -849,6 +884,25 @@ def test_a_python_that_is_not_there_is_named(place):
         status, out, err = place.run(script, "m", PYTHON="nowhere")
         assert (status, out) == (2, "")
         assert err == "error: PYTHON=nowhere: no such program; bash scripts/setup_env.sh makes one\n"
+
+
+@needs_parallel
+def test_a_published_row_is_run_again_and_judged(place):
+    words = ["copies/rbt6", "--published", "--tasks", "TNEWS", "AFQMC", "--seeds", "1", "2", "--cpu_slots", "1"]
+    # The stand-in does not say what it was scored on; these are finished already.
+    fields = {"model": "copies/rbt6", "max_steps": -1, "num_examples": {"dev": 10000}}
+    for seed, score in ((1, 0.570), (2, 0.571)):
+        put(place.folder / "results/rbt6", f"5e-5_16_0.1_{seed}", score, **fields)
+    status, out, err = place.call(grid_search, *words)
+    assert status == 0 and "4 finished, 0 failed" in out, err
+    ran = {value_of(call["words"], "--output_dir") for call in place.done()}
+    assert ran == {f"results/rbt6/AFQMC/3e-5_16_0.1_{seed}" for seed in (1, 2)}
+    assert re.search(r"^TNEWS +within noise +5e-5,16 +57.05 .* 56.62 +\+0.43 +10000 +2$", out, re.MULTILINE), out
+    assert "rbt6 beside RBT6, Chinese as published: of 1 task 1 within noise." in out
+    assert "not both" in place.call(grid_search, *words, "--prune")[2]
+    slurm = {"MODEL": "hfl/rbt6", "SLURM_ARRAY_TASK_ID": "9", "RESULTS_DIR": "array", "DEVICE": "cpu"}
+    status, out, err = place.call(slurm_job, "--published", **slurm)
+    assert status == 0 and out.startswith("C3/3e-5_24_0.1_42: finished"), err
 
 
 def test_a_job_of_a_slurm_array_runs_its_trial(place):

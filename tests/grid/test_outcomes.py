@@ -17,7 +17,7 @@ from clue_utils.tasks import TASKS
 BEST, SECOND = "1e-5_16_0.1_42", "2e-5_16_0.1_42"
 
 
-def put(model: Path, name: str, score: float, weights: bool = True, **more: Any) -> None:
+def put(model: Path, name: str, score: float, /, weights: bool = True, **more: Any) -> None:
     folder = model / "TNEWS" / name
     folder.mkdir(parents=True)
     rate, batch_size, dropout, seed = map(float, name.split("_"))
@@ -72,6 +72,15 @@ CASES: dict[str, tuple[Any, str | None, str | None, str]] = {
         BEST,
         BEST,
         f"{SECOND}/result.json is damaged",
+    ),
+    "the development set was learnt": (
+        lambda m: (
+            put(m, BEST, 0.9, best_metric=None, hyper_parameters={"train_on_dev": True}),
+            put(m, SECOND, 0.8),
+        ),
+        SECOND,
+        SECOND,
+        f"{BEST} was trained on the development set too: it has no score to compare",
     ),
     "equals": (lambda m: (put(m, "5e-5_64_0.1_7", 0.9), put(m, SECOND, 0.9), put(m, BEST, 0.9)), BEST, BEST, ""),
     "another task's": (lambda m: (put(m, BEST, 0.9, task="CSL"), put(m, SECOND, 0.8)), SECOND, SECOND, "its task is"),
