@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Report on grid searches: the best score and setting of each task beside the published ones, and a page to show."""
+"""Report on grid searches and single runs: each task's best score and setting beside the published, and a page."""
 
 from __future__ import annotations
 
@@ -8,23 +8,50 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clue_utils import cli, files
-from clue_utils.grid import outcomes, search_space, trial
-from clue_utils.report import collect, page, render, tables
+from clue_utils.compare import matrix
+from clue_utils.errors import UserError
+from clue_utils.grid import outcomes, progress, screen, search_space, trial
+from clue_utils.report import collect, language, page, render, tables, verdict
+from clue_utils.report.language import say
 
 PAGE = "report.html"
 
-USAGE = "bash scripts/report.sh MODEL... [--results DIR] [--output DIR]"
+USAGE = "bash scripts/report.sh MODEL... [FLAG...] | MODEL --watch"
 EXAMPLE = """\
 examples:
   bash scripts/report.sh rbt6 ernie-3.0-base-zh
   bash scripts/report.sh results/*/ --output report
+  bash scripts/report.sh models/*/ --language zh
+  bash scripts/report.sh ernie-3.0-base-zh --watch
 """
+
+
+def watch(models: Sequence[str], results: Path) -> None:
+    """Show the search of a model, see ``screen.watch``.
+
+    Raises:
+        UserError: not one model, or one without a search.
+    """
+    if len(models) != 1:
+        raise UserError("--watch: give one model")
+    folder = next(
+        (place for place in collect.places(models[0], results) if (place / outcomes.PLAN_FILE).is_file()), None
+    )
+    if folder is None:
+        looked = " and ".join(
+            outcomes.clean(place / outcomes.PLAN_FILE) for place in collect.places(models[0], results)
+        )
+        raise UserError(f"--watch: no search of {outcomes.clean(models[0])!r} (looked for {looked}): start it first")
+    screen.watch(folder.resolve().name, progress.Reader(folder).read)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.Parser(usage=USAGE, description=__doc__, epilog=EXAMPLE)
     parser.add_argument(
-        "models", nargs="*", metavar="MODEL", help="a folder with <task>/<run>/result.json, or a model's name"
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="a folder with <task>/<run>/result.json, the output folder of a run, or a model's name",
     )
     parser.add_argument(
         "--results",
@@ -38,37 +65,70 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="DIR",
         help="where the files go (default: the folder report beside the first model's)",
     )
+    parser.add_argument(
+        "--choose",
+        choices=collect.CHOICES,
+        default=collect.CHOICES[0],
+        help="what wins a task: the best single trial, as published scores do, or the setting whose mean over seeds is "
+        "the highest, of those with the most seeds (default: best)",
+    )
+    parser.add_argument(
+        "--language",
+        choices=language.LANGUAGES,
+        help=f"of tables and page (default: {language.VARIABLE}, else that of the locale)",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="show how far the model's search is, as long as it runs, whatever runs it: no report is written",
+    )
     args = parser.parse_args(argv)
+    if args.watch:
+        watch(args.models, args.results or trial.results_dir())
+        return
+    with language.using(args.language or language.default_language()):
+        _report(args.models, args.results or trial.results_dir(), args.output, args.choose)
+
+
+def _report(given: Sequence[str], results_dir: Path, output: Path | None, choice: str) -> None:
     # An earlier report is no model: results/* may be given though it lies among them.
-    models = [model for model in args.models if not Path(model, PAGE).is_file()]
-    reports = collect.read_models(models, args.results or trial.results_dir())
-    output = args.output or reports[0].folder.parent / "report"
+    models = [model for model in given if not Path(model, PAGE).is_file()]
+    reports = collect.read_models(models, results_dir, choice)
+    output = output or reports[0].report_folder
     for model in reports:
         for warning in model.damages + model.doubts:
             print(f"warning: {warning}", file=sys.stderr)
 
-    for table in (tables.score_table(reports), tables.setting_table(reports)):
+    for table in (tables.score_table(reports), tables.setting_table(reports), tables.model_table(reports)):
         print(render.as_text(table))
     for model in reports:
-        for table in (tables.uncertainty_table(model), tables.cost_table(model)):
+        for table in (verdict.verdict_table(model), tables.uncertainty_table(model), tables.cost_table(model)):
             if table.rows:
                 print(render.as_text(table, model.name))
         open_ones = [o for status in ("running", "killed", "stopped", "failed") for o in model.with_status(status)]
         for outcome in open_ones:
-            print(f"{outcome.status}: {model.name}/{outcome.folder}: {outcome.reason}")
+            print(f"{say(outcome.status)}: {model.name}/{outcome.folder}: {outcome.reason}")
         if open_ones:
             print()
-    for note in tables.notes(reports):
+    comparisons = []
+    if len(reports) > 1:
+        cells = matrix.matrix({model.name: model.folder for model in reports})
+        comparisons.append(tables.pair_table([model.name for model in reports], cells))
+    for table in comparisons:
+        print(render.as_text(table))
+    for note in tables.notes(reports) + verdict.notes(reports):
         print(note)
 
     output.mkdir(parents=True, exist_ok=True)
     for name, text in (
-        ("report.md", render.to_markdown(reports)),
+        ("report.md", render.to_markdown(reports, comparisons)),
+        ("scores.tex", render.to_latex(reports, comparisons)),
         ("scores.csv", render.to_csv(reports)),
-        (PAGE, page.to_html(reports)),
+        (PAGE, page.to_html(reports, comparisons=comparisons)),
     ):
         files.write_text_atomically(output / name, text)
-    print(f"\nreport.md, scores.csv and {PAGE} are in {outcomes.clean(output)}")
+    names = f"report.md, scores.tex, scores.csv, {PAGE}"
+    print("\n" + say("{names} are in {folder}", names=names, folder=outcomes.clean(output)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The report as text for a terminal, as Markdown and as CSV."""
+"""The report as text for a terminal, as Markdown, as LaTeX and as CSV."""
 
 from __future__ import annotations
 
@@ -10,14 +10,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clue_utils.grid.outcomes import clean
-from clue_utils.report import tables
+from clue_utils.report import tables, verdict
 from clue_utils.report.collect import ModelReport
+from clue_utils.report.language import say
 from clue_utils.report.tables import Row, Table
+from clue_utils.report.uncertainty import interval
 
 # Columns that a row's label may take in a terminal; a longer one loses its middle.
 _LABEL_WIDTH = 40
 # Characters with a meaning in Markdown or HTML.
 _MARKUP = re.compile(r"([\\`*_\[\]|~#])")
+# Characters with a meaning in LaTeX, and others that its fonts may lack -> what stands for them.
+_LATEX = {
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "\N{MINUS SIGN}": "$-$",
+    "\N{NO-BREAK SPACE}": "~",
+    "±": r"$\pm$",
+    "–": "--",
+    tables.RULE_MARK: r"\textsuperscript{\dag}",
+}
 # A spreadsheet takes a text that begins with one of these for a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -26,12 +44,12 @@ def as_text(table: Table, of_model: str = "") -> str:
     """A table for a terminal, columns aligned by the width of their characters there."""
     lines = [table.header]
     lines += [(("  " if _is_sub(row) else "") + _shortened(row.label), *row.cells) for row in table.rows]
-    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*lines, strict=True)]
     text = [f"{table.title}{': ' if of_model else ''}{of_model}"]
     for line in lines:
         cells = []
         for i, (cell, width) in enumerate(zip(line, widths, strict=True)):
-            padding = " " * (width - _width(cell))
+            padding = " " * (width - display_width(cell))
             cells.append(cell + padding if i <= table.num_texts else padding + cell)
         text.append("  ".join(cells).rstrip())
     return "\n".join(text) + "\n"
@@ -42,17 +60,18 @@ def _is_sub(row: Row) -> bool:
 
 
 def _shortened(text: str) -> str:
-    if _width(text) <= _LABEL_WIDTH:
+    if display_width(text) <= _LABEL_WIDTH:
         return text
     head, tail = text, text
-    while _width(head) > _LABEL_WIDTH // 2 - 1:
+    while display_width(head) > _LABEL_WIDTH // 2 - 1:
         head = head[:-1]
-    while _width(tail) > _LABEL_WIDTH // 2 - 1:
+    while display_width(tail) > _LABEL_WIDTH // 2 - 1:
         tail = tail[1:]
     return f"{head}…{tail}"
 
 
-def _width(text: str) -> int:
+def display_width(text: str) -> int:
+    """Columns that a text takes in a terminal: two for each wide character, as Chinese ones are."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
@@ -84,18 +103,64 @@ def as_markdown(table: Table, level: int = 2) -> str:
     return f"{'#' * level} {escape_markdown(table.title)}\n\n{text}"
 
 
-def to_markdown(models: Sequence[ModelReport]) -> str:
-    """The whole report in Markdown."""
-    parts = ["# CLUE results\n", as_markdown(tables.score_table(models)), as_markdown(tables.setting_table(models))]
-    parts.append("\n".join(f"- {escape_markdown(note)}" for note in tables.notes(models)) + "\n")
+def to_markdown(models: Sequence[ModelReport], comparisons: Sequence[Table] = ()) -> str:
+    """The whole report in Markdown; ``comparisons`` as of ``page.to_html``."""
+    first = [tables.score_table(models), tables.setting_table(models), tables.model_table(models)]
+    parts = [f"# {say('CLUE results')}\n", *map(as_markdown, [*first, *comparisons])]
+    notes = tables.notes(models) + verdict.notes(models)
+    parts.append("\n".join(f"- {escape_markdown(note)}" for note in notes) + "\n")
     for model in models:
         parts.append(f"## {escape_markdown(model.name)}\n")
+        if (matched := verdict.verdict_table(model)).rows:
+            parts.append(as_markdown(matched, 3))
         parts += [as_markdown(tables.uncertainty_table(model), 3), as_markdown(tables.cost_table(model), 3)]
         for title, lines in ({"warnings": list(model.doubts)} | tables.problems(model)).items():
             if lines:
                 listed = "".join(f"- {escape_markdown(line)}\n" for line in lines)
-                parts.append(f"### {title.capitalize()}\n\n{listed}")
+                parts.append(f"### {say(title).capitalize()}\n\n{listed}")
     return "\n".join(parts)
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX shows as it is."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def as_latex(table: Table) -> str:
+    """A table for the package booktabs; the best of several models is bold, and models are set apart by a rule."""
+    rows = []
+    for i, row in enumerate(table.rows):
+        cells = [escape_latex(cell) for cell in row.cells]
+        cells = [rf"\textbf{{{cell}}}" if j in row.best else cell for j, cell in enumerate(cells)]
+        label = (r"\quad " if _is_sub(row) else "") + escape_latex(row.label)
+        rule = r"\midrule" + "\n" if row.kind in ("own", "total") and i else ""
+        rows.append(rule + " & ".join([label, *cells]) + r" \\" + "\n")
+    columns = "l" * (1 + table.num_texts) + "r" * (len(table.header) - 1 - table.num_texts)
+    header = " & ".join(map(escape_latex, table.header))
+    return (
+        rf"""\begin{{table*}}
+\centering\small
+\caption{{{escape_latex(table.title)}}}
+\resizebox{{\textwidth}}{{!}}{{%
+\begin{{tabular}}{{{columns}}}
+\toprule
+{header} \\
+\midrule
+"""
+        + "".join(rows)
+        + r"""\bottomrule
+\end{tabular}}
+\end{table*}
+"""
+    )
+
+
+def to_latex(models: Sequence[ModelReport], comparisons: Sequence[Table] = ()) -> str:
+    """The tables of scores and settings as LaTeX to be included in a paper, the notes as comments."""
+    head = "% \\usepackage{booktabs,graphicx}" + "\n" + "% Chinese: \\usepackage{ctex} or xeCJK" + "\n"
+    notes = "".join(f"% {clean(note)}\n" for note in tables.notes(models))
+    chosen = [tables.score_table(models), tables.setting_table(models), *comparisons]
+    return "\n".join([head + notes, *map(as_latex, chosen)])
 
 
 def to_csv(models: Iterable[ModelReport]) -> str:
@@ -107,7 +172,10 @@ def to_csv(models: Iterable[ModelReport]) -> str:
     rows = []
     for model in models:
         for outcome in model.outcomes:
-            trial = outcome.trial
+            trial, num_dev = outcome.trial, outcome.record.num_dev
+            bounds: tuple[float | None, float | None] = (
+                interval(outcome.score, num_dev) if outcome.score is not None and num_dev else (None, None)
+            )
             row: dict[str, Any] = {
                 "report": model.name,
                 "folder": outcome.folder,
@@ -120,7 +188,9 @@ def to_csv(models: Iterable[ModelReport]) -> str:
                 "dropout": trial and trial.dropout,
                 "seed": trial and trial.seed,
                 "score": outcome.score,
-                "standard_error": outcome.standard_error(),
+                "has_weights": int(outcome.has_checkpoint) if outcome.path else None,
+                "interval_low": bounds[0],
+                "interval_high": bounds[1],
                 "card_hours": outcome.gpu_hours if outcome.record.fields else None,
             }
             rows.append(row | {f"result.{name}": value for name, value in _flat(outcome.record.fields)})

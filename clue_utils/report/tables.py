@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from clue_utils import published, tasks
-from clue_utils.grid.outcomes import STATUSES, Outcome
+from clue_utils.grid.outcomes import STATUSES, Outcome, clean
+from clue_utils.record import RESULT_FILE, WEIGHTS_FILE
 from clue_utils.report.collect import ModelReport, setting_text
+from clue_utils.report.language import say
 
 NOTHING = "–"
 RULE_MARK = "†"
@@ -57,28 +61,35 @@ def _pair(first: float | None, second: float | None) -> str:
     return percent(first) if second is None else f"{percent(first)}/{percent(second)}"
 
 
-def own_score(winner: Outcome | None) -> str:
+def own_score(model: ModelReport, winner: Outcome | None) -> str:
     """A winner's score as the table shows it: accuracy, or EM/F1."""
-    if winner is None:
-        return NOTHING
-    return _pair(winner.score, winner.record.metrics.get("f1"))
+    return _pair(model.value(winner), model.value(winner, "f1") if winner and winner.task.metric == "em" else None)
 
 
-def rule_score(winner: Outcome | None) -> str:
-    """A winner's score by the rule it was published with, "" where that is the rule of every score."""
+def rule_score(model: ModelReport, winner: Outcome | None) -> str:
+    """A winner's score by the rule it was published with, marked where that is not the rule of every score."""
     if winner is None or not winner.task.published_metrics:
-        return ""
-    first, *second = map(winner.record.metrics.get, winner.task.published_metrics)
-    return _pair(first, *(second or [None]))
+        return own_score(model, winner)
+    first, *second = (model.value(winner, metric) for metric in winner.task.published_metrics)
+    return _pair(first, *(second or [None])) + (RULE_MARK if first is not None else "")
+
+
+def shown_tasks(models: Sequence[ModelReport]) -> list[tasks.Task]:
+    """The tasks of the tables: CLUE's ten, but where all trials are of users' tasks, and these."""
+    outcomes = [outcome for model in models for outcome in model.outcomes]
+    own = [task for name, task in tasks.OWN.items() if any(outcome.task.name == name for outcome in outcomes)]
+    has_ten = not own or any(not outcome.task.is_own for outcome in outcomes)
+    return [*(tasks.TASKS.values() if has_ten else ()), *own]
 
 
 def average_text(model: ModelReport, by_published_rule: bool = False) -> str:
-    """The mean over the ten tasks, or ``72.10 (7 of 10)`` where some are not there."""
+    """The mean over the tasks, or ``72.10 (7 of 10)`` where some are not there."""
     average = model.average(by_published_rule)
     if average is None:
         return NOTHING
     mean, count = average
-    return percent(mean) + (f" ({count} of {len(tasks.TASKS)})" if count < len(tasks.TASKS) else "")
+    number = len(model.averaged)
+    return percent(mean) + ("" if count == number else say(" ({count} of {all})", count=count, all=number))
 
 
 def difference(model: ModelReport, task: tasks.Task) -> float | None:
@@ -86,34 +97,43 @@ def difference(model: ModelReport, task: tasks.Task) -> float | None:
     winner = model.winners[task.name]
     if winner is None or model.published is None or not model.is_comparable(winner):
         return None
-    own = winner.score_by_published_rule
+    own = model.value_by_published_rule(winner)
     return None if own is None else 100 * own - model.published.scores[task.name].value
 
 
 def score_table(models: Sequence[ModelReport]) -> Table:
-    """The winners' scores beside the published ones."""
+    """The winners' scores beside the published ones.
+
+    What a difference is taken from stands in the two rows above it.
+    """
     rows = []
+    shown = shown_tasks(models)
     for model in models:
-        winners = model.winners.values()
-        cells = [average_text(model), *map(own_score, winners)]
+        winners = [model.winners[task.name] for task in shown]
+        cells = [average_text(model), *(own_score(model, winner) for winner in winners)]
         rows.append(Row(model.name, tuple(cells), "own", _best_cells(model, models)))
-        by_rule = [*map(rule_score, winners)]
-        if any(by_rule):
-            cells = [average_text(model, by_published_rule=True), *by_rule]
-            rows.append(Row(f"by the published rules{RULE_MARK}", tuple(cells), "rule"))
-        if model.published:
-            published = [_published(model.published.scores[task.name], task) for task in tasks.TASKS.values()]
+        if any(winner and winner.task.published_metrics for winner in winners):
+            cells = [average_text(model, by_published_rule=True), *(rule_score(model, winner) for winner in winners)]
+            rows.append(Row(say("by the published rules") + RULE_MARK, tuple(cells), "rule"))
+        if model.published and any(not task.is_own for task in shown):
+            scores = model.published.scores
+            published = [_published(scores[task.name], task) if task.name in scores else NOTHING for task in shown]
             average = f"{model.published.average:.2f}{RULE_MARK}"
-            rows.append(Row(f"published: {model.published.title}", (average, *published), "published"))
-            differences = [difference(model, task) for task in tasks.TASKS.values()]
+            label = say("published: {title}", title=model.published.title)
+            rows.append(Row(label, (average, *published), "published"))
+            differences = [difference(model, task) for task in shown]
             own = model.average(by_published_rule=True)
-            whole = own is not None and all(value is not None for value in differences)
+            of_ten = [value for task, value in zip(shown, differences, strict=True) if not task.is_own]
+            whole = own is not None and all(value is not None for value in of_ten)
             of_average = 100 * own[0] - model.published.average if own and whole else None
             cells = [signed(of_average) + (RULE_MARK if whole else "")]
-            for task, value in zip(tasks.TASKS.values(), differences, strict=True):
+            for task, value in zip(shown, differences, strict=True):
                 cells.append(signed(value) + (RULE_MARK if task.published_metrics and value is not None else ""))
-            rows.append(Row("difference", tuple(cells), "difference"))
-    return Table("Development scores in percent", ("model", "AVG", *tasks.TASKS), tuple(rows))
+            rows.append(Row(say("difference of the two rows above"), tuple(cells), "difference"))
+    title = say("Development scores in percent: the best trial of each task")
+    if any(model.choice == "mean" for model in models):
+        title = say("Development scores in percent: the mean over seeds of the best setting of each task")
+    return Table(title, (say("model"), "AVG", *(task.name for task in shown)), tuple(rows))
 
 
 def _best_cells(model: ModelReport, models: Sequence[ModelReport]) -> frozenset[int]:
@@ -121,8 +141,8 @@ def _best_cells(model: ModelReport, models: Sequence[ModelReport]) -> frozenset[
 
     def values(model: ModelReport) -> list[float | None]:
         mean, count = model.average() or (0.0, 0)
-        scores = [winner.score if winner else None for winner in model.winners.values()]
-        return [mean if count == len(tasks.TASKS) else None, *scores]
+        scores = [model.value(model.winners[task.name]) for task in shown_tasks(models)]
+        return [mean if count == len(model.averaged) else None, *scores]
 
     columns = zip(values(model), *map(values, models), strict=True)
     best = set()
@@ -141,18 +161,22 @@ def _published(score: published.Score, task: tasks.Task) -> str:
 def setting_table(models: Sequence[ModelReport]) -> Table:
     """The winners' hyper-parameters beside the published ones."""
     rows = []
+    names = [task.name for task in shown_tasks(models)]
     for model in models:
         cells = [
             setting_text(winner.trial, model.searches_dropout(name)) if winner and winner.trial else NOTHING
-            for name, winner in model.winners.items()
+            for name in names
+            for winner in [model.winners[name]]
         ]
         rows.append(Row(model.name, tuple(cells), "own"))
-        if model.published:
+        if model.published and any(name in model.published.best_runs for name in names):
             best = model.published.best_runs
-            published = [setting_text(best[name], model.searches_dropout(name)) for name in tasks.TASKS]
-            rows.append(Row(f"published: {model.published.title}", tuple(published), "published"))
-    title = "Best learning rate, batch size and, where it was searched, dropout"
-    return Table(title, ("model", *tasks.TASKS), tuple(rows), num_texts=len(tasks.TASKS))
+            published = [
+                setting_text(best[name], model.searches_dropout(name)) if name in best else NOTHING for name in names
+            ]
+            rows.append(Row(say("published: {title}", title=model.published.title), tuple(published), "published"))
+    title = say("Best learning rate, batch size and, where it was searched, dropout")
+    return Table(title, (say("model"), *names), tuple(rows), num_texts=len(names))
 
 
 def uncertainty_table(model: ModelReport) -> Table:
@@ -160,24 +184,31 @@ def uncertainty_table(model: ModelReport) -> Table:
     rows = []
     for winner in filter(None, model.winners.values()):
         task = winner.task
-        published = model.published.scores[task.name].value if model.published else None
+        scores = model.published.scores if model.published else {}
+        published = scores[task.name].value if task.name in scores else None
         published_text = NOTHING if published is None else f"{published:.2f}"
-        seeds = model.scores_over_seeds(winner)
-        over_seeds = NOTHING
-        if len(seeds) > 1:
-            over_seeds = f"{percent(statistics.fmean(seeds))} ± {percent(statistics.stdev(seeds))} ({len(seeds)})"
-        num_dev = _count(winner)
         compared = (published_text, signed(difference(model, task)))
         rule = task.published_metrics
-        own = (percent(winner.score), percent(winner.standard_error()), num_dev, over_seeds)
         label = task.name if task.metric == "accuracy" else f"{task.name} {task.metric.upper()}"
+        own = _trust(model, winner, task.metric)
         rows.append(Row(label, own + ((NOTHING, NOTHING) if rule else compared)))
         if rule:
-            by_rule = percent(winner.record.metrics.get(rule[0]))
-            own = (by_rule, percent(winner.standard_error(rule[0])), num_dev, NOTHING)
-            rows.append(Row(f"{label}, published rule{RULE_MARK}", own + compared))
-    header = ("task", "score", "std. error", "dev examples", "mean ± SD (seeds)", "published", "difference")
-    return Table("Uncertainty", header, tuple(rows))
+            label = say("{task}, published rule", task=label) + RULE_MARK
+            rows.append(Row(label, _trust(model, winner, rule[0]) + compared))
+    header = ("task", "score", "95 % interval", "dev records", "mean ± SD (seeds)", "published", "difference")
+    return Table(say("Uncertainty"), tuple(map(say, header)), tuple(rows))
+
+
+def _trust(model: ModelReport, winner: Outcome, metric: str) -> tuple[str, ...]:
+    """Score, interval, records, and mean over seeds of a winner."""
+    interval = model.interval(winner, metric)
+    seeds = [one.record.metrics.get(metric) for one in model.same_setting(winner)]
+    known = [value for value in seeds if value is not None]
+    over_seeds = NOTHING
+    if len(known) > 1:
+        over_seeds = f"{percent(statistics.fmean(known))} ± {percent(statistics.stdev(known))} ({len(known)})"
+    interval_text = f"{percent(interval[0])}–{percent(interval[1])}" if interval else NOTHING
+    return percent(model.value(winner, metric)), interval_text, _count(winner), over_seeds
 
 
 def _count(outcome: Outcome) -> str:
@@ -185,14 +216,113 @@ def _count(outcome: Outcome) -> str:
 
 
 def cost_table(model: ModelReport) -> Table:
-    """Trials by status, time and GPU-hours of each task."""
-    rows = [Row(name, _costs(model.of_task(name))) for name in model.tasks_with_trials]
-    rows.append(Row("all tasks", _costs(model.outcomes), "total"))
-    return Table("Trials and cost", ("task", *STATUSES, "time (h:m:s)", "GPU-hours"), tuple(rows))
+    """Trials by status, of those that occur, time and GPU-hours of each task."""
+    statuses = [status for status in STATUSES if status == "finished" or model.with_status(status)]
+    rows = [Row(name, _costs(model.of_task(name), statuses)) for name in model.tasks_with_trials]
+    rows.append(Row(say("all tasks"), _costs(model.outcomes, statuses), "total"))
+    header = ("task", *statuses, "time (h:m:s)", "GPU-hours")
+    return Table(say("Trials and cost"), tuple(map(say, header)), tuple(rows))
 
 
-def _costs(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    counts = [sum(outcome.status == status for outcome in outcomes) for status in STATUSES]
+def model_table(models: Sequence[ModelReport]) -> Table:
+    """What each model is and was trained with, as the records of its runs say; several values where they differ."""
+    header = (
+        "model",
+        "size",
+        "weights",
+        "precision",
+        "card",
+        "PaddlePaddle",
+        "PaddleNLP",
+        "commit",
+        "date",
+        "GPU-hours",
+    )
+    rows = tuple(Row(model.name, _facts(model)) for model in models)
+    return Table(say("Models and machines"), tuple(map(say, header)), rows, num_texts=len(header) - 2)
+
+
+class Pair(Protocol):
+    """A model beside another one: mean difference and 95 % interval, fractions, and tasks with a real difference."""
+
+    @property
+    def average(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def better(self) -> Sequence[str]: ...
+    @property
+    def worse(self) -> Sequence[str]: ...
+    @property
+    def reason(self) -> str: ...
+
+
+def pair_table(names: Sequence[str], pairs: Mapping[tuple[str, str], Pair]) -> Table:
+    """Each model minus each other one.
+
+    Args:
+        names: of the models, in the order of rows and columns.
+        pairs: (row, column) -> the comparison; one with a ``reason`` was not possible.
+    """
+
+    def cell(row: str, column: str) -> str:
+        pair = pairs.get((row, column))
+        if pair is None or pair.reason:
+            return NOTHING
+        average, low, high = (signed(100 * value) for value in (pair.average, pair.low, pair.high))
+        real = "" if pair.low <= 0 <= pair.high else "*"
+        return f"{average}{real} [{low},\N{NO-BREAK SPACE}{high}] {len(pair.better)}:{len(pair.worse)}"
+
+    rows = tuple(Row(name, tuple(cell(name, other) for other in names)) for name in names)
+    title = say(
+        "Row minus column in points: mean difference [95 % interval], tasks on which the row is better : worse beyond "
+        "chance. *: the interval leaves out 0."
+    )
+    return Table(title, (say("model"), *names), rows)
+
+
+def _facts(model: ModelReport) -> tuple[str, ...]:
+    records = [one.record for one in model.outcomes if one.record.fields]
+    winners = [winner for winner in model.winners.values() if winner and winner.has_checkpoint and winner.path]
+    sizes = [(winner.path / WEIGHTS_FILE).stat().st_size for winner in winners if winner.path]
+    dates = sorted(
+        datetime.datetime.fromtimestamp((record.folder / RESULT_FILE).stat().st_mtime).date().isoformat()
+        for record in records
+        if (record.folder / RESULT_FILE).is_file()
+    )
+    span = f"{dates[0]} – {dates[-1]}" if dates and dates[0] != dates[-1] else (dates or [NOTHING])[0]
+
+    def versions(*names: str) -> str:
+        found = [_within(record.fields, "versions") for record in records]
+        return _values([version[name] for version in found for name in names if name in version])
+
+    return (
+        model.published.config if model.published else NOTHING,
+        f"{max(sizes) / 1e6:,.0f} MB" if sizes else NOTHING,
+        _values([record.hyper_parameters.get("precision") for record in records]),
+        _values([_within(record.fields, "card").get("name") or record.fields.get("device") for record in records]),
+        versions("paddlepaddle", "paddlepaddle-gpu", "paddlepaddle-xpu"),
+        versions("paddlenlp"),
+        _values([str(record.fields.get("commit") or "")[:8] for record in records]),
+        span,
+        f"{sum(outcome.gpu_hours for outcome in model.outcomes):.2f}",
+    )
+
+
+def _within(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = fields.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _values(found: Iterable[object]) -> str:
+    """The different values that records hold, in their order."""
+    return clean(", ".join(dict.fromkeys(str(value) for value in found if value))) or NOTHING
+
+
+def _costs(outcomes: Sequence[Outcome], statuses: Sequence[str]) -> tuple[str, ...]:
+    counts = [sum(outcome.status == status for outcome in outcomes) for status in statuses]
     seconds = sum(outcome.record.wall_time for outcome in outcomes)
     gpu_hours = sum(outcome.gpu_hours for outcome in outcomes)
     return (*(str(count) if count else NOTHING for count in counts), duration(seconds), f"{gpu_hours:.2f}")
@@ -200,31 +330,94 @@ def _costs(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
 
 def notes(models: Sequence[ModelReport]) -> list[str]:
     """What a reader has to know to read the tables rightly."""
+    if any(model.choice == "mean" for model in models):
+        first = say(
+            "Each score is the mean over seeds of the setting whose mean is the highest, on the development set it was "
+            "chosen on. Only settings that finished with the most seeds compete. --choose best takes the single best "
+            "trial, as published scores do."
+        )
+    else:
+        first = say(
+            "Each score is that of the best finished trial on the development set it was chosen on, as published "
+            "scores are: a little optimistic, the more so the more seeds there are. --choose mean takes the setting "
+            "whose mean over seeds is the highest."
+        )
     lines = [
-        "Each score is that of the best finished trial on the development set it was chosen on, as published scores "
-        "are: a little optimistic. Between equal scores the first in the grid's order wins: the lower learning rate, "
-        "then the smaller batch, then the higher dropout; trials outside the published grid come after it.",
-        "The standard error is what the size of the development set implies, sqrt(p(1-p)/n). CHID counts examples "
-        "where its score counts blanks, so its value is on the high side.",
+        first,
+        say(
+            "Between equal scores the first in the grid's order wins: the lower learning rate, then the smaller batch, "
+            "then the higher dropout; trials outside the published grid come after it."
+        ),
+        say(
+            "Intervals are Wilson's, two-sided 95 %: what the size of the development set implies for one score. Two "
+            "models that read the same records differ more surely than their intervals suggest: compare them record "
+            "by record. CHID counts records where its score counts blanks, so its interval is on the wide side."
+        ),
     ]
     winners = [winner for model in models for winner in model.winners.values() if winner]
-    if any(winner.task.published_metrics for winner in winners) or any(model.published for model in models):
+    if any(winner.task.published_metrics for winner in winners) or any(
+        model.published and any(not winner.task.is_own for winner in winners) for model in models
+    ):
         lines.append(
-            f"{RULE_MARK} CMRC2018 was very likely published with PaddleNLP's looser metric, which deletes Latin "
-            "punctuation and compares no more than the first piece for F1; own scores are the official EM/F1. C3 was "
-            "published with fillers, which stand in for choices that a question lacks, counted as choices; own scores "
-            "leave them out. The published rules have a row of their own, and they alone, with the mean made with "
-            "them, are compared with published numbers."
+            RULE_MARK
+            + " "
+            + say(
+                "CMRC2018 was very likely published with PaddleNLP's looser metric, which deletes Latin punctuation "
+                "and compares no more than the first piece for F1; own scores are the official EM/F1. C3 was published "
+                "with fillers, which stand in for choices that a question lacks, counted as choices; own scores leave "
+                "them out. The published rules have a row of their own, and it alone is compared with published "
+                "numbers."
+            )
         )
+    lines += filter(None, map(_kept_weights, models))
     for model in models:
-        odd = [w for w in model.winners.values() if w and not model.is_comparable(w)]
-        if odd and model.published:
-            counts = ", ".join(f"{w.task.name} {_count(w)} for {w.task.splits['dev'].num_examples}" for w in odd)
+        of_ten = [w for w in model.winners.values() if w and not w.task.is_own]
+        part = [w.task.name for w in of_ten if w.record.fields.get("max_train_samples")]
+        if part and model.published:
             lines.append(
-                f"{model.name}: development sets that are not the release's are not compared with published scores "
-                f"(examples there for the release's: {counts})."
+                say(
+                    "{model}: trained on a part of the training set (--max_train_samples), not compared with published "
+                    "scores: {tasks}.",
+                    model=model.name,
+                    tasks=", ".join(part),
+                )
+            )
+        odd = [w for w in of_ten if w.task.name not in part and not model.is_comparable(w)]
+        if odd and model.published:
+            counts = ", ".join(
+                say(
+                    "{task} {count} for {released}",
+                    task=w.task.name,
+                    count=_count(w),
+                    released=w.task.splits["dev"].num_examples,
+                )
+                for w in odd
+            )
+            lines.append(
+                say(
+                    "{model}: development sets that are not the release's are not compared with published scores "
+                    "(records there for the release's: {counts}).",
+                    model=model.name,
+                    counts=counts,
+                )
             )
     return lines
+
+
+def _kept_weights(model: ModelReport) -> str:
+    """Which finished trials still have their weights, where others do not; "" where all have them."""
+    kept, gone = [], 0
+    for outcome in model.with_status("finished"):
+        kept += [outcome.folder] if outcome.has_checkpoint else []
+        gone += not outcome.has_checkpoint
+    if not (gone and kept):
+        return ""
+    return say(
+        "{model}: weights are kept of {kept}; those of {gone} more finished trials are not there.",
+        model=model.name,
+        kept=", ".join(kept),
+        gone=gone,
+    )
 
 
 def problems(model: ModelReport) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +25,8 @@ from clue_utils import record, tasks
 from clue_utils.errors import UserError
 from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
-from clue_utils.report import collect, page, render, tables
+from clue_utils.report import collect, language, page, render, tables
+from clue_utils.report.uncertainty import interval
 
 TOP = Path(__file__).resolve().parents[2]
 TINY = {"learning_rate": 1e-5, "batch_size": 16, "dropout": 0.1, "seed": 42}
@@ -90,7 +93,8 @@ def test_the_highest_finished_score_wins(tmp_path: Path) -> None:
     winner = found.winners["TNEWS"]
     assert winner and winner.trial == trial_of("TNEWS", 2e-5) and winner.score == 0.57
     assert found.winners["AFQMC"] is None
-    assert winner.standard_error() == pytest.approx((0.57 * 0.43 / 10000) ** 0.5)
+    assert found.interval(winner) == interval(0.57, 10000)
+    assert cells(tables.uncertainty_table(found), "TNEWS")["95 % interval"] == "56.03–57.97"
     row = cells(tables.score_table([found]), "rbt6")
     assert row["TNEWS"] == "57.00" and row["AVG"] == "57.00 (1 of 10)" and row["C3"] == "–"
     assert cells(tables.setting_table([found]), "rbt6")["TNEWS"] == "2e-5,32"
@@ -119,8 +123,8 @@ def test_whole_grid_with_a_published_row(tmp_path: Path) -> None:
     own, rule, published, difference = (dict(zip(table.header[1:], row.cells, strict=True)) for row in table.rows)
     assert own["AVG"] == "54.50" and own["CMRC2018"] == "57.00/77.00"
     # Only scores by the published rules are compared: 58.00 - 62.26, 57.00 - 59.93, and the mean made with them.
-    assert own["C3"] == "59.00" and rule["C3"] == "57.00" and rule["TNEWS"] == ""
-    assert rule["AVG"] == "54.40" and rule["CMRC2018"] == "58.00/78.00"
+    assert own["C3"] == "59.00" and rule["C3"] == "57.00†" and rule["TNEWS"] == own["TNEWS"]
+    assert rule["AVG"] == "54.40" and rule["CMRC2018"] == "58.00/78.00†"
     assert published["AVG"] == "69.74†" and published["CMRC2018"] == "62.26/84.72†" and published["C3"] == "59.93†"
     assert difference["CMRC2018"] == "−4.26†" and difference["AVG"] == "−15.34†" and difference["TNEWS"] == "−5.62"
     assert difference["C3"] == "−2.93†"
@@ -145,7 +149,7 @@ def test_another_development_set_is_not_compared(tmp_path: Path) -> None:
     put(tmp_path / "rbt6", trial_of("TNEWS", 5e-5), 0.4, data_sha256={"dev": "other"})
     found = read(tmp_path / "rbt6")
     table = tables.score_table([found])
-    assert cells(table, "difference")["TNEWS"] == "–" and cells(table, "rbt6")["TNEWS"] == "50.00"
+    assert cells(table, "difference of the two rows above")["TNEWS"] == "–" and cells(table, "rbt6")["TNEWS"] == "50.00"
     assert any("TNEWS 30 for 10000" in note for note in tables.notes([found]))
     assert found.doubts == ("TNEWS: its trials differ in development data (d, other); their scores do not compare",)
 
@@ -173,7 +177,7 @@ def test_spread_over_seeds(tmp_path: Path) -> None:
     # The three seeds are one cell of the heat map, which shows the best.
     (only,) = page.heat_maps(found.of_task("TNEWS"), winner, False)
     row = next(row for row in only["rows"] if row["rate"] == "3e-5")
-    assert row["cells"] == [{"text": "57.00", "heat": 6, "best": True}]
+    assert row["cells"] == [{"text": "57.00", "heat": 6, "kind": "best"}]
 
 
 def test_statuses_and_costs(tmp_path: Path, run_script: Run) -> None:
@@ -276,6 +280,193 @@ def test_impossible_values_count_as_failed(tmp_path: Path, fields: dict[str, Any
     assert "<html" in page.to_html([found])
 
 
+def test_single_runs_make_a_row_for_each_model(tmp_path: Path, run_script: Run) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    for folder, trial, score, name in (
+        ("tnews", trial_of("TNEWS"), 0.57, "hfl/rbt6"),
+        ("tnews-seed1", trial_of("TNEWS", seed=1), 0.55, "hfl/rbt6"),
+        ("AFQMC", trial_of("AFQMC"), 0.73, "hfl/rbt6"),
+        ("other", trial_of("TNEWS"), 0.50, "own"),
+    ):
+        put(tmp_path / f"of-{folder}", trial, score, model=name).rename(models / folder)
+    (models / "exported").mkdir()
+    (models / "only-evaluated").mkdir()
+    alone = {"status": "finished", "task": "TNEWS", "model": "hfl/rbt6", "evaluation": {"accuracy": 0.9}}
+    (models / "only-evaluated" / "result.json").write_text(json.dumps(alone))
+    status, out, err = run_script(script.main, *sorted(models.iterdir()))
+    assert (status, err) == (0, "") and (models / "report" / "report.html").is_file()
+    rbt6, own = collect.read_models([str(path) for path in sorted(models.iterdir())], tmp_path)
+    assert (rbt6.name, own.name) == ("rbt6", "own") and rbt6.published and not own.published
+    row = cells(tables.score_table([rbt6, own]), "rbt6")
+    assert row["TNEWS"] == "57.00" and row["AFQMC"] == "73.00" and row["AVG"] == "65.00 (2 of 10)"
+    assert cells(tables.uncertainty_table(rbt6), "TNEWS")["mean ± SD (seeds)"].startswith("56.00 ±")
+    # The folder around them does as well; one run alone is its own report, and a damaged one is named.
+    assert [model.name for model in collect.read_models([str(models)], tmp_path)] == ["rbt6", "own"]
+    (models / "other" / "result.json").write_text("{")
+    status, _, err = run_script(script.main, models)
+    assert status == 0 and re.fullmatch(r"warning: .*other/result.json is damaged .*\n", err)
+    status, _, err = run_script(script.main, models / "other")
+    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_the_mean_over_seeds_can_choose(tmp_path: Path, run_script: Run) -> None:
+    for seed, (steady, lucky) in enumerate([(0.56, 0.50), (0.57, 0.60), (0.58, 0.52)]):
+        put(tmp_path / "m", trial_of("TNEWS", 2e-5, seed=seed), steady)
+        put(tmp_path / "m", trial_of("TNEWS", 5e-5, seed=seed), lucky)
+    put(tmp_path / "m", trial_of("TNEWS", 1e-5), 0.65)  # a single seed does not compete with three
+    shown = {}
+    for choice in collect.CHOICES:
+        (model,) = collect.read_models([str(tmp_path / "m")], tmp_path, choice)
+        shown[choice] = [
+            cells(table, "m")["TNEWS"] for table in (tables.score_table([model]), tables.setting_table([model]))
+        ]
+        assert choice == "best" or "mean over seeds" in tables.score_table([model]).title
+    assert shown == {"best": ["65.00", "1e-5,32"], "mean": ["57.00", "2e-5,32"]}
+    status, out, _ = run_script(script.main, tmp_path / "m", "--choose", "mean")
+    assert status == 0 and "the mean over seeds of the best setting" in out
+    row = next(
+        row
+        for row in page.heat_maps(model.of_task("TNEWS"), model.winners["TNEWS"], False, "mean")[0]["rows"]
+        if row["rate"] == "5e-5"
+    )
+    assert row["cells"][0]["text"] == "54.00"
+
+
+def test_a_setting_of_which_a_seed_still_runs_is_running_on_the_heat_map(tmp_path: Path) -> None:
+    put(tmp_path / "m", trial_of("C3"), None, status="failed")
+    here = record._sign_of_life()
+    put(tmp_path / "m", trial_of("C3", seed=1), None, status="running", **here)
+    put(tmp_path / "m", trial_of("C3", 1e-5), None, status="failed")
+    put(tmp_path / "m", trial_of("C3", 1e-5, seed=1), 0.4, pruned={"step": 200, "rule": "below the median"})
+    (only,) = page.heat_maps(read(tmp_path / "m").of_task("C3"), None, False)
+    assert [row["cells"][0]["text"] for row in only["rows"]] == ["pruned", "running"]
+
+
+def test_a_diverged_trial_does_not_flatten_the_heat_map(tmp_path: Path) -> None:
+    scores = iter([0.3063, 0.800, 0.830, 0.826, 0.805, 0.810, 0.815, 0.820, 0.8284, 0.8290, 0.8, 0.81])
+    for trial in search_space.list_trials(["CMNLI"]):
+        put(tmp_path / "m", trial, next(scores))
+    model = read(tmp_path / "m")
+    (only,) = page.heat_maps(model.of_task("CMNLI"), model.winners["CMNLI"], False)
+    found = {cell["text"]: cell for row in only["rows"] for cell in row["cells"]}
+    assert found["30.63"] == {"text": "30.63", "heat": None, "kind": "far"}
+    assert found["80.00"]["heat"] == 0 and found["83.00"] == {"text": "83.00", "heat": 6, "kind": "best"}
+    # 12241 records: the best one's interval begins at 82.32.
+    assert [text for text, cell in found.items() if cell["kind"] == "near"] == ["82.60", "82.84", "82.90"]
+    text = page.to_html([model])
+    assert ">↓30.63<" in text and ">≈82.90<" in text
+
+
+def test_differences_within_noise_do_not_take_all_colours(tmp_path: Path) -> None:
+    for i, trial in enumerate(search_space.list_trials(["CLUEWSC2020"])):
+        put(tmp_path / "m", trial, 0.75 + i / 10000)
+    model = read(tmp_path / "m")
+    maps = page.heat_maps(model.of_task("CLUEWSC2020"), model.winners["CLUEWSC2020"], True)
+    assert {cell["heat"] for one in maps for row in one["rows"] for cell in row["cells"]} == {6}
+
+
+def test_curves_stand_over_epochs_with_a_band_over_seeds(tmp_path: Path) -> None:
+    def history(*scores: float, steps: int) -> list[dict[str, float]]:
+        return [{"step": steps * (i + 1), "loss": 1.0, "accuracy": score} for i, score in enumerate(scores)]
+
+    hyper = {"num_train_epochs": 2, "dropout": 0.1}
+    for seed, scores in enumerate([(0.50, 0.56), (0.52, 0.58)]):
+        settings = hyper | {"learning_rate": 3e-5, "batch_size": 32, "seed": seed}
+        lines = history(*scores, steps=100)
+        put(
+            tmp_path / "m",
+            trial_of("TNEWS", seed=seed),
+            scores[1],
+            hyper_parameters=settings,
+            num_steps=200,
+            history=lines,
+        )
+    settings = hyper | {"learning_rate": 3e-5, "batch_size": 64, "seed": 0}
+    lines = history(0.1, 0.2, steps=50)
+    put(tmp_path / "m", trial_of("TNEWS", 3e-5, 64), 0.2, hyper_parameters=settings, num_steps=100, history=lines)
+    outcomes_ = read(tmp_path / "m")
+    drawn = page.chart(outcomes_.of_task("TNEWS"), outcomes_.winners["TNEWS"], False)
+    assert drawn and drawn["x_title"] == "epochs" and [tick["text"] for tick in drawn["x_ticks"]][-1] == "2"
+    other, best = drawn["lines"]
+    assert best["title"] == "3e-5,32, mean of 2 seeds: 57.00, finished" and drawn["num_seeds"] == 2
+    # Twice as many updates of half the batch end at the same place.
+    ends = [line["points"].split()[-1].split(",")[0] for line in (other, best)]
+    assert ends[0] == ends[1] and len(drawn["bands"]) == 1 and len(drawn["bands"][0].split()) == 4
+    # A record that does not tell its epochs leaves updates.
+    put(tmp_path / "m", trial_of("TNEWS", 1e-5), 0.4)
+    outcomes_ = read(tmp_path / "m")
+    drawn = page.chart(outcomes_.of_task("TNEWS"), outcomes_.winners["TNEWS"], False)
+    assert drawn and drawn["x_title"] == "updates"
+
+
+def test_models_against_cost_and_each_other(tmp_path: Path) -> None:
+    for i, name in enumerate(("a", "b_1")):
+        put(tmp_path / name, trial_of("TNEWS"), 0.5 + i / 10, wall_time=3600.0 * 20**i)
+    models = collect.read_models([str(tmp_path / name) for name in ("a", "b_1")], tmp_path)
+    drawn = page.cost_chart(models)
+    assert drawn and drawn["is_log"] and drawn["num_tasks"] == 1
+    assert [point["title"] for point in drawn["points"]] == ["b_1: 60.00, 20.00 GPU-hours", "a: 50.00, 1.00 GPU-hours"]
+    assert page.cost_chart(models[:1]) is None
+    better = SimpleNamespace(average=0.1, low=0.05, high=0.15, better=("TNEWS",), worse=(), reason="")
+    table = tables.pair_table(["a", "b_1"], {("b_1", "a"): better})
+    assert cells(table, "b_1") == {"a": "+10.00* [+5.00,\N{NO-BREAK SPACE}+15.00] 1:0", "b_1": "–"}
+    text = page.to_html(models, comparisons=[table])
+    targets = re.findall(r'href="#([^"]*)"', text)
+    assert targets == ["scores", "comparisons", "costs", "model1", "model2"]
+    assert all(text.count(f'id="{target}"') == 1 for target in targets)
+    latex = render.to_latex(models, [table])
+    assert r"b\_1" in latex and r"\textbf{60.00}" in latex and latex.count(r"\toprule") == 3
+    assert latex.count("{") == latex.count("}")
+
+
+def test_latex_is_escaped() -> None:
+    assert render.escape_latex(r"50% & a_b\c−1†") == (r"50\% \& a\_b\textbackslash{}c$-$1\textsuperscript{\dag}")
+
+
+def _texts_said() -> set[str]:
+    """Every text that is given to ``say`` as it stands."""
+    report = TOP / "clue_utils" / "report"
+    calls = [
+        node
+        for path in (*report.glob("*.py"), TOP / "scripts" / "report.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "say"
+    ]
+    said = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    return said | set(re.findall(r'say\("([^"]*)"', (report / "page.html.jinja").read_text(encoding="utf-8")))
+
+
+def test_the_catalogue_is_complete_and_keeps_every_value() -> None:
+    assert not _texts_said() - language.CHINESE.keys()
+    assert not set(outcomes.STATUSES) - language.CHINESE.keys()
+    for english, chinese in language.CHINESE.items():
+        assert set(re.findall(r"{\w+}", english)) == set(re.findall(r"{\w+}", chinese)), english
+
+
+def test_the_whole_report_in_chinese(tmp_path: Path, run_script: Run, monkeypatch) -> None:
+    put(tmp_path / "rbt6", trial_of("CMRC2018"), 0.5)
+    put(tmp_path / "rbt6", trial_of("TNEWS", seed=1), 0.5, max_steps=5)
+    put(tmp_path / "rbt6", trial_of("TNEWS"), 0.57, num_examples={"dev": 10})
+    put(tmp_path / "rbt6", trial_of("C3"), 0.4, pruned={"step": 200, "rule": "below the median"})
+    put(tmp_path / "rbt6", trial_of("AFQMC", 3e-5, 16), 0.73)
+    put(tmp_path / "own", trial_of("TNEWS"), 0.5)
+    arguments = (tmp_path / "rbt6", tmp_path / "own", "--output")
+    status, english, _ = run_script(script.main, *arguments, tmp_path / "en", "--language", "en")
+    assert status == 0
+    status, chinese, _ = run_script(script.main, *arguments, tmp_path / "zh", "--language", "zh", "--choose", "mean")
+    assert status == 0 and "在噪声范围内" in chinese and "实验与开销" in chinese and "Trials" not in chinese
+    text = (tmp_path / "zh" / "report.html").read_text(encoding="utf-8")
+    assert '<html lang="zh-CN">' in text and "热力图" in text and "50.00/70.00" in text and "50.00/70.00" in english
+    monkeypatch.delenv("CLUE_LANG")
+    for variable, value, expected in (("LANG", "zh_CN.UTF-8", "zh"), ("LC_ALL", "C", "en"), ("CLUE_LANG", "zh", "zh")):
+        monkeypatch.delenv("LC_MESSAGES", raising=False)
+        if variable == "LANG":
+            monkeypatch.delenv("LC_ALL", raising=False)
+        monkeypatch.setenv(variable, value)
+        assert language.default_language() == expected
+
+
 class _Collector(HTMLParser):
     """Names of all elements and everything they say in attributes."""
 
@@ -340,7 +531,7 @@ def test_several_models(tmp_path: Path, run_script: Run) -> None:
     status, out, err = run_script(script.main, *arguments)
     assert (status, err) == (0, "")
     folder = tmp_path / "results" / "report"
-    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.md", "scores.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.md", "scores.csv", "scores.tex"]
     assert str(folder) in out
     models = collect.read_models(["rbt6", "own"], tmp_path / "results")
     first, _, _, second = tables.score_table(models).rows
@@ -387,7 +578,7 @@ def test_page_stands_alone(tmp_path: Path) -> None:
     assert not [value for name, value in seen.attributes if name in ("src", "href")] and "url(" not in text
     scopes = [value for name, value in seen.attributes if name == "scope"]
     assert set(scopes) == {"row", "col"} and text.count("<table") == text.count("<caption")
-    assert text.count("<svg") == len(tasks.TASKS)
+    assert text.count('role="img"') == len(tasks.TASKS)
     assert text.count('class="heat"') == sum(len(task.dropouts) for task in tasks.TASKS.values())
     assert text.count(' best" title="winner"') == len(tasks.TASKS)
 
@@ -427,7 +618,7 @@ def test_long_and_wide_names_fit_the_terminal(tmp_path: Path) -> None:
     put(tmp_path / ("预训练模型" * 10), trial_of("TNEWS"), 0.5)
     table = tables.score_table([read(tmp_path / ("预训练模型" * 10))])
     _, header, row, *_ = render.as_text(table).split("\n")
-    assert render._width(header) == render._width(row) and "…" in row
+    assert render.display_width(header) == render.display_width(row) and "…" in row
 
 
 def test_shell_script_and_light_import(tmp_path: Path) -> None:
@@ -444,3 +635,16 @@ def test_shell_script_and_light_import(tmp_path: Path) -> None:
 def test_unknown_model_names_both_places(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"rbt6.*{re.escape(str(tmp_path / 'rbt6'))}"):
         collect.find_model("hfl/rbt6", tmp_path)
+
+
+def test_seeds_of_one_score_stand_in_the_middle_of_their_curves(tmp_path: Path) -> None:
+    for seed in range(3):  # three times 0.4: as floats, their mean is not quite that
+        line = {"accuracy": 0.4}
+        put(tmp_path / "m", trial_of("CMNLI", seed=seed), 0.4, history=[{"step": 1, **line}, {"step": 2, **line}])
+    found = read(tmp_path / "m")
+    drawn = page.chart(found.of_task("CMNLI"), found.winners["CMNLI"], False)
+    assert drawn and [tick["text"] for tick in drawn["y_ticks"]] == ["39", "39.5", "40", "40.5", "41"]
+    middle = (drawn["top"] + drawn["bottom"]) / 2
+    assert all(float(point.split(",")[1]) == middle for point in drawn["lines"][0]["points"].split())
+    put(tmp_path / "other", trial_of("CMNLI"), 0.4000000000000001)
+    assert page.cost_chart(collect.read_models([str(tmp_path / name) for name in ("m", "other")], tmp_path))
