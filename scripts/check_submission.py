@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clue_utils import cli
 from clue_utils.errors import UserError
-from clue_utils.leaderboard import check_zip, file_names
+from clue_utils.leaderboard import check_zip, file_names, manifest
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,6 +25,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cli.configure_logging("error")  # the output is about the zip, not about the data
     findings = check_zip.check_zip(args.zip, args.data_dir)
+    made = None
+    try:
+        made = manifest.read(args.zip)
+    except UserError as error:
+        findings.notes.append(str(error))
     for line in findings.problems + [f"note: {note}" for note in findings.notes]:
         print(line)
     if findings.problems:
@@ -34,6 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, (task, split) in file_names.known_files().items():
         if name in findings.counts:
             print(f"{task.name:<13}{split:<10}{findings.counts[name]:>11,}  {name:<25}{findings.compared[name]}")
+    if made:
+        print(f"\nmade by, as {manifest.path_of(args.zip).name} tells, with the score on the development set:")
+        print(*manifest.rows(made), "", sep="\n")
     print(f"{args.zip}: {len(findings.counts)} files, no problem found")
 
 

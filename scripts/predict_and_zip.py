@@ -3,7 +3,8 @@
 
 What is predicted goes to MODEL_DIR/predictions/, the folders of the training runs stay as they are. For each task the
 checkpoint is the FOLDER that is named for it (several are an ensemble), else MODEL_DIR/<task> where that is a
-checkpoint, else the best trained trial MODEL_DIR/<task>/*/. A task without one is left out.
+checkpoint, else the best trained trial MODEL_DIR/<task>/*/, or with --ensemble several of these trials. A task without
+one is left out. Beside the zip a manifest tells which checkpoints made each file, and what they scored.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ import zip_predictions
 from clue_utils import cli
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
-from clue_utils.grid.outcomes import read_trials, winner
+from clue_utils.grid.outcomes import Outcome, read_trials, winner
 from clue_utils.record import Record
+from clue_utils.report.collect import setting_of
 from clue_utils.tasks import TASKS, Task, get_task
 
-USAGE = "bash scripts/predict_and_zip.sh MODEL_DIR [--output FILE] [TASK=FOLDER[,FOLDER...] ...] [-- FLAG ...]"
+USAGE = (
+    "bash scripts/predict_and_zip.sh MODEL_DIR [--output FILE] [--ensemble K|seeds] [TASK=FOLDER[,FOLDER...] ...] "
+    "[-- FLAG ...]"
+)
+SEEDS = "seeds"
 MORE = """\
 Flags behind -- go to every script, such as: -- --data_dir clue_data --device gpu
 PYTHON in the environment names the interpreter (default: the project's .venv, else python3).
@@ -52,42 +58,90 @@ def named_folders(words: Sequence[str]) -> dict[str, list[Path]]:
     return chosen
 
 
-def best_folders(folder: Path, task: Task) -> list[Path]:
-    """The checkpoint of a task, if there is any: the folder itself, or that of its winner among the trials in it."""
+def size_of_ensemble(text: str) -> int | str:
+    """``seeds``, or how many members an ensemble is to have."""
+    return SEEDS if text == SEEDS else cli.positive_int(text)
+
+
+def best_folders(folder: Path, task: Task, ensemble: int | str = 1) -> list[Path]:
+    """The checkpoints of a task, the best first: the folder itself, or those of trials in it; none where there is none.
+
+    Args:
+        ensemble: how many trials, those of the highest scores; or ``seeds``, all that have the best one's setting.
+            Those that kept no weights are passed over, and said.
+    """
     if (folder / "config.json").is_file():
         return [folder]
     trials, damages = read_trials(folder, task)
     for damage in damages:
         print(f"{task.name}: passed over: {damage}", file=sys.stderr)
-    best, usable = winner(trials), winner(outcome for outcome in trials if outcome.has_checkpoint)
-    if best and best.path and not best.has_checkpoint:
-        print(f"{task.name}: {describe(best.path)} is the best but kept no checkpoint", file=sys.stderr)
-    return [usable.path] if usable and usable.path else []
+    asked = members_of(trials, ensemble)
+    found = members_of([outcome for outcome in trials if outcome.has_checkpoint], ensemble)
+    for outcome in asked:
+        if not outcome.has_checkpoint and outcome.path:
+            place = "the best" if asked == [outcome] else "a member"
+            print(f"{task.name}: {describe(outcome.path)} is {place} but kept no checkpoint", file=sys.stderr)
+    if ensemble != SEEDS and 0 < len(found) < int(ensemble):
+        print(f"{task.name}: {len(found)} of {ensemble} members, no other trial kept its weights", file=sys.stderr)
+    return [outcome.path for outcome in found if outcome.path]
+
+
+def members_of(trials: Sequence[Outcome], ensemble: int | str) -> list[Outcome]:
+    """The finished trials of the highest scores, or of the winner's setting: the best first, the first of equals."""
+    finished = [outcome for outcome in trials if outcome.status == "finished"]
+    ranked = sorted(finished, key=lambda outcome: -(outcome.score or 0.0))
+    if ensemble == SEEDS:
+        best = winner(finished)
+        return [one for one in ranked if best and (one is best or setting_of(one) == setting_of(best) is not None)]
+    return ranked[: int(ensemble)]
 
 
 def describe(folder: Path) -> str:
     """A checkpoint's folder and its score."""
     found = Record.read(folder) or Record()
-    return f"{folder} ({'no score recorded' if found.score is None else f'{found.metric} {found.score:.4f}'})"
+    none = "trained on the development set too" if found.learnt_dev else "no score recorded"
+    return f"{folder} ({none if found.score is None else f'{found.metric} {found.score:.4f}'})"
 
 
 def predict(task: Task, members: Sequence[Path], output: Path, flags: Sequence[str]) -> None:
-    """Predict a task's test sets into a folder, with a log beside it.
+    """Predict a task's test sets into a folder, with a log beside it; evaluate an ensemble too, and say its score.
 
     Raises:
         SystemExit: the script failed, with its exit status; the end of the log is shown.
     """
     ensemble = ["--ensemble", *members[1:]] if members[1:] else []
-    words = trial.script_words(task, members[0], output, *ensemble, "--do_predict", *flags)
+    is_evaluated = len(members) > 1 and not any(learnt_dev(member) for member in members)
+    actions = ["--do_eval", "--do_predict"] if is_evaluated else ["--do_predict"]
+    words = trial.script_words(task, members[0], output, *ensemble, *actions, *flags)
     output.parent.mkdir(exist_ok=True)
     if status := trial.run_script(words, output.with_name(f"{output.name}.log"), task.name):
         raise SystemExit(status)
+    if is_evaluated:
+        scores = [found.score for member in members if (found := Record.read(member))]
+        alone = " ".join("?" if score is None else f"{score:.4f}" for score in scores)
+        score = (Record.read(output) or Record()).evaluation[task.metric]
+        print(f"{task.name}: {task.metric} {score:.4f} of the {len(members)} together, {alone} of each", flush=True)
+
+
+def learnt_dev(folder: Path) -> bool:
+    """Whether a checkpoint was trained on the development set too, which it cannot be scored on then."""
+    record = Record.read(folder)
+    return record is not None and record.learnt_dev
 
 
 def main(argv: list[str] | None = None) -> None:
     words, flags = cli.split_at_dashes(argv)
     parser = cli.Parser(usage=USAGE, description=__doc__, epilog=MORE)
     parser.add_argument("--output", default="submit.zip", metavar="FILE", help="the zip to make (default: %(default)s)")
+    parser.add_argument(
+        "--ensemble",
+        type=size_of_ensemble,
+        default=1,
+        metavar="K|seeds",
+        help="average the K best finished trials of each task, or all seeds of the best one's setting, of those that "
+        "kept their weights (a search with --keep best keeps those of the best settings alone); their score together "
+        "on the development set is said beside that of each (default: the best trial alone)",
+    )
     args, rest = parser.parse_with_words(words)
     if not rest:
         raise UserError("MODEL_DIR is missing (--help lists the arguments)")
@@ -96,7 +150,10 @@ def main(argv: list[str] | None = None) -> None:
     if not model_dir.is_dir():
         raise UserError(f"{model_dir}: no such folder (--help lists the arguments)")
     chosen = named_folders(rest[1:])
-    members = {task.name: chosen.get(task.name) or best_folders(model_dir / task.name, task) for task in TASKS.values()}
+    members = {
+        task.name: chosen.get(task.name) or best_folders(model_dir / task.name, task, args.ensemble)
+        for task in TASKS.values()
+    }
     predicted, left_out = [], []
     for name, folders in members.items():
         left = f"no trained checkpoint in {model_dir / name}: left out"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clue_utils import cli
 from clue_utils.errors import UserError
-from clue_utils.leaderboard import write
+from clue_utils.leaderboard import manifest, write
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     counts = write.zip_predictions(folders, args.output, args.data_dir, args.with_diagnostics)
     for name, count in counts.items():
         print(f"{name}: {count} predictions")
-    print(f"{len(counts)} files in {args.output}")
+    print(f"{len(counts)} files in {args.output}, what made them in {manifest.path_of(args.output)}")
 
 
 if __name__ == "__main__":

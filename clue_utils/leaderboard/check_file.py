@@ -68,6 +68,12 @@ class _Problems:
             line = line() if callable(line) else line
             self._findings.problems.append(f"{self._name}{f':{line}' if line else ''}: {text}")
 
+    def note_if_equal(self, answers: Sequence[Any]) -> None:
+        """Say so where a file gives one answer to everything: the leaderboard takes it, but no model means it."""
+        if len(answers) > 1 and all(answer == answers[0] for answer in answers):
+            text = f"all {len(answers):,} answers are {show(answers[0])}: a model that has not learnt gives such"
+            self._findings.notes.append(f"{self._name}: {text}")
+
     def close(self) -> None:
         for kind, number in self._kinds.items():
             if number > MAX_LINES:
@@ -192,6 +198,7 @@ class _Lines:
             return None
         ids: dict[int, Any] = {}
         seen: dict[int, int] = {}
+        labels = []
         # Split at line feeds only: a JSON text may hold other line separators, such as U+2028.
         for number, line in enumerate(io.BytesIO(content), 1):
             line = line.removesuffix(b"\n")
@@ -227,8 +234,11 @@ class _Lines:
                 else:
                     ids[number] = id_
                     seen[id_] = number
-            if "label" in example and (problem := self.problem(task, example["label"])):
-                found.add("label", f"label {problem}", number)
+            if "label" in example:
+                labels.append(example["label"])
+                if problem := self.problem(task, example["label"]):
+                    found.add("label", f"label {problem}", number)
+        found.note_if_equal(labels)
         return ids
 
     def compare(self, lines: dict[Any, Any], ids: Sequence[Any], found: _Problems) -> None:
@@ -294,6 +304,7 @@ class _Object:
         for key, value in answers.items():
             if problem := self.problem(task, value):
                 found.add("answer", f"answer {problem} ({show(key)})", partial(_line_of, content, key))
+        found.note_if_equal(list(answers.values()))
         return answers
 
     def compare(self, answers: dict[Any, Any], ids: Sequence[Any], found: _Problems) -> None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from clue_utils import ranks
 from clue_utils.errors import UserError
 from clue_utils.files import atomically, write_text_atomically
+from clue_utils.leaderboard import manifest
 from clue_utils.leaderboard.check_file import Findings, check_prediction, read_prediction
 from clue_utils.leaderboard.file_names import expected_ids, known_files, submission_files
-from clue_utils.tasks import DIAGNOSTICS, Task
+from clue_utils.strict_json import JsonObject
+from clue_utils.tasks import DIAGNOSTICS, Task, probabilities_name
 
 # [(id, label)] in file order for classification and C3; question id or blank -> answer for CMRC2018 and CHID.
 Answers = list[tuple[int, Any]] | dict[str, Any]
@@ -52,13 +54,26 @@ def write_predictions(task: Task, split: str, answers: Answers, folder: Path) ->
     return paths
 
 
+def write_probabilities(task: Task, split: str, lines: Iterable[JsonObject], folder: Path) -> Path:
+    """Write what a test set's predictions were chosen by, beside them: ``<name>_probabilities.jsonl``.
+
+    An object for each record, in the order of the test set, as ``clue_utils.predictor`` describes it; of an ensemble
+    with the means of its members' probabilities. Returns the path.
+    """
+    path = folder / probabilities_name(task.submissions[split])
+    with atomically(path) as written, written.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return path
+
+
 def zip_predictions(
     folders: Sequence[Path],
     output: Path,
     data_dir: str | os.PathLike[str] | None = None,
     with_diagnostics: bool = False,
 ) -> dict[str, int]:
-    """Put every prediction file of the folders at the top level of a zip.
+    """Put every prediction file of the folders at the top level of a zip, and write its manifest beside it.
 
     Args:
         data_dir: folder with the official files, whose test ids the predictions are then compared with.
@@ -94,6 +109,7 @@ def zip_predictions(
     with atomically(output) as written, zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in counts:
             archive.write(found[name], arcname=name)
+    manifest.write(output, found, counts)
     return counts
 
 

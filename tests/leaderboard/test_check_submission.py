@@ -192,7 +192,7 @@ def test_a_good_zip_passes_with_a_table(tmp_path, data, good, run_script):
     path = write_zip(tmp_path / "submit.zip", good)
     status, out, err = run_script(check_submission.main, path, "--data_dir", data)
     assert (status, err) == (0, "")
-    lines = out.splitlines()
+    lines = [line for line in out.splitlines() if not line.startswith("note: ")]
     assert len(lines) == 1 + 14 + 1 and lines[-1] == f"{path}: 14 files, no problem found"
     assert any(line.split() == ["TNEWS", "test1.1", "4", TNEWS, "ids", "of", "test.json"] for line in lines)
 
@@ -200,9 +200,23 @@ def test_a_good_zip_passes_with_a_table(tmp_path, data, good, run_script):
 def test_tasks_left_out_and_line_ends_are_notes(tmp_path, data, good, run_script):
     files = {"afqmc_predict.json": good["afqmc_predict.json"].replace(b"\n", b"\r\n")}
     problems, notes = run_check(run_script, write_zip(tmp_path / "submit.zip", files), data)
-    assert not problems and len(notes) == 10
+    assert not problems and len(notes) == 11
     assert "note: C3: left out (c310_predict.json, c311_predict.json)" in notes
     assert names(notes, "note: afqmc_predict.json: lines end as on Windows")
+    assert names(notes, "note: afqmc_predict.json: all [0-9]+ answers are '0': a model that has not learnt gives such")
+
+
+@pytest.mark.parametrize(("name", "answer"), [(TNEWS, "'100'"), (C3, "1"), (CMRC, "'甲'"), (CHID, "3")])
+def test_one_answer_to_everything_is_noted_and_two_are_not(tmp_path, data, good, run_script, name, answer):
+    problems, notes = run_check(run_script, write_zip(tmp_path / "submit.zip", good), data)
+    pattern = rf"note: {name}: all \d+ answers are {answer}: "
+    assert not problems and names(notes, pattern)
+    other = {TNEWS: b'"101"', C3: b"0", CMRC: '"乙"'.encode(), CHID: b"4"}[name]
+    old = {TNEWS: b'"100"', C3: b'"label": 1', CMRC: '"甲"'.encode(), CHID: b": 3"}[name]
+    new = old.replace(old.split(b": ")[-1], other)
+    changed_file = good | {name: good[name].replace(old, new, 1)}
+    problems, notes = run_check(run_script, write_zip(tmp_path / "submit.zip", changed_file), data)
+    assert not problems and not names(notes, pattern)
 
 
 def test_every_problem_is_named_not_only_the_first(tmp_path, data, good, run_script):

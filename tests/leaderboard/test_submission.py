@@ -30,6 +30,14 @@ def test_objects_keep_chinese_text(tmp_path):
     assert "光荣和" in paths[0].read_text()
 
 
+def test_probabilities_are_a_line_for_each_record_beside_the_predictions(tmp_path):
+    lines = [{"name": "财经", "probability": 0.75}, {"name": "军事", "probability": 0.5}]
+    path = write.write_probabilities(TASKS["TNEWS"], "test1.1", iter(lines), tmp_path)
+    assert path == tmp_path / "tnews11_probabilities.jsonl"
+    expected = '{"name": "财经", "probability": 0.75}\n{"name": "军事", "probability": 0.5}\n'
+    assert path.read_text(encoding="utf-8") == expected and [*tmp_path.iterdir()] == [path]
+
+
 def test_the_zip_holds_leaderboard_names_at_its_top_level(tmp_path):
     write.write_predictions(TASKS["TNEWS"], "test1.1", [(0, "102")], tmp_path / "a")
     write.write_predictions(TASKS["C3"], "test1.1", [(0, 3)], tmp_path / "b")
