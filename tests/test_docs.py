@@ -1,4 +1,4 @@
-"""The READMEs: every command runs, on demo data, and both say the same."""
+"""READMEs and guides: every command runs, on demo data, and both languages say the same."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ import readme_tables
 TOP = Path(__file__).parents[1]
 READMES = ("README.md", "README_en.md")
 GUIDES = ("docs/new_architecture.md", "docs/new_architecture_en.md")
+INFERENCE = ("docs/inference.md", "docs/inference_en.md")  # whose code is run by tests/models/test_export.py
+TEXTS = ("docs/your_texts.md", "docs/your_texts_en.md")
+TASK = ("docs/your_task.md", "docs/your_task_en.md")
+GRID = "bash scripts/grid_search.sh"
 FOLDERS = ("classification", "clue_utils", "mrc", "scripts")
 # Blocks that are not run, by their first word or words, and why.
 NOT_RUN = {
@@ -22,20 +26,23 @@ NOT_RUN = {
     "bash scripts/setup_env.sh": "the tests run in what it makes",
     "pip install": "the tests run in what is installed",
     "awk": "needs a network and a GPU",
+    "python scripts/serve.py": "serves until it is stopped",
 }
 # What a machine without GPUs runs in the place of a command, and what makes a long one short.
 INSTEAD = (
     (' --nnodes 2 --master 192.168.0.1:8090 --gpus "0,1,2,3"', " --nproc_per_node 2"),
     (' --gpus "0,1,2,3"', " --nproc_per_node 2"),
     (" --gpus 0,1,2,3 ", " --tasks TNEWS --learning_rates 3e-5 5e-5 --batch_sizes 16 "),
+    (" --published ", " --published --tasks TNEWS "),
+    ("compare.py rbt6 ", "compare.py ernie-3.0-base-zh "),
     ("check_gpu.sh ", "check_gpu.sh --only machine determinism "),
     ("--steps 40 --records 120", "--tasks TNEWS --steps 2 --rounds 1 --records 8"),
 )
 
 
-def blocks(readme: str) -> list[tuple[str, str]]:
-    """Language and text of each block of code."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", (TOP / readme).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+def blocks(name: str) -> list[tuple[str, str]]:
+    """Language and text of each block of code of a file."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", (TOP / name).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 def without_comments(text: str) -> str:
@@ -79,21 +86,26 @@ def run(place, warm_python):
 
 def test_every_block_runs(place, run):
     ran = []
-    for language, text in blocks("README.md"):
-        if not text.startswith((*NOT_RUN, "bash scripts/grid_search.sh")):
-            run(language, text)
-            ran.append(text)
-    assert len(ran) >= 9
-    assert len(list((place / "models").glob("*/result.json"))) == 10
+    for name in ("README.md", TEXTS[0], TASK[0]):  # the guides use what the README has trained
+        for language, text in blocks(name):
+            if not text.startswith((*NOT_RUN, GRID)):
+                ran.append(run(language, text))
+    assert len(ran) >= 16
+    assert len(list((place / "models").glob("*/result.json"))) == 11  # MOOD too
     assert (place / "submit.zip").is_file() and (place / "benchmark/benchmark.md").is_file()
+    assert len((place / "answers.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert (place / "answers.csv").is_file() and '"inputs": {"comment": ' in ran[-1]
 
 
 @pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")
 def test_the_grid_search_runs(place, run):
-    (block,) = (text for _, text in blocks("README.md") if text.startswith("bash scripts/grid_search.sh"))
+    (block,) = (text for _, text in blocks("README.md") if text.startswith(GRID))
     output = run("shell", block)
     assert "2 finished, 0 failed" in output
     assert list(place.rglob("report.html"))
+    first, *_ = (text for _, text in blocks(TASK[0]))
+    (block,) = (text for _, text in blocks(TASK[0]) if text.startswith(GRID))
+    assert re.search(r"^model .* MOOD$", run("shell", first + block), re.MULTILINE)
 
 
 def test_what_is_not_run_stands_in_the_readme():
@@ -114,6 +126,17 @@ def test_both_readmes_have_the_same_commands_sections_tables_and_pictures():
     assert re.findall(r"!\[.*?\]\((.*?)\)", chinese) == re.findall(r"!\[.*?\]\((.*?)\)", english)
 
 
+@pytest.mark.parametrize("names", [INFERENCE, TEXTS, TASK], ids=lambda names: names[0])
+def test_both_languages_of_a_guide_show_the_same_code_and_tables(names):
+    chinese, english = map(blocks, names)
+    texts = [(TOP / name).read_text(encoding="utf-8") for name in names]
+    for pattern in (r"^##+ ", r"^\|"):
+        assert len({len(re.findall(pattern, text, re.MULTILINE)) for text in texts}) == 1, pattern
+    assert [(language, without_comments(text)) for language, text in chinese] == [
+        (language, without_comments(text)) for language, text in english
+    ]
+
+
 def test_both_guides_to_a_new_architecture_show_the_code_as_it_is():
     """What they show of Python, whole or a row of a table, stands in the modules that they are about."""
     modules = "".join(path.read_text(encoding="utf-8") for path in (TOP / "clue_utils/models").rglob("*.py"))
@@ -126,7 +149,7 @@ def test_both_guides_to_a_new_architecture_show_the_code_as_it_is():
     assert [line for line in commands if not line.startswith("PYTHONPATH=scripts python scripts/dev/")] == []
 
 
-@pytest.mark.parametrize("name", [*READMES, *GUIDES, "CONTRIBUTING.md", "SECURITY.md"])
+@pytest.mark.parametrize("name", [*READMES, *GUIDES, *INFERENCE, *TEXTS, *TASK, "CONTRIBUTING.md", "SECURITY.md"])
 def test_files_and_flags_that_are_named_exist(name):
     text = (TOP / name).read_text(encoding="utf-8")
     text = re.sub("<!-- flags -->.*<!-- /flags -->", "", text, flags=re.DOTALL)  # made from the parsers

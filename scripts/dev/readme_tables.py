@@ -16,6 +16,8 @@ from clue_utils.files import write_text_atomically
 from clue_utils.report.collect import setting_text
 from clue_utils.report.render import markdown_table
 from clue_utils.settings import Settings
+from clue_utils.training.cloze import ChidSettings
+from clue_utils.training.span import Cmrc2018Settings
 
 TOP = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README_en.md")
@@ -47,15 +49,13 @@ def kinds() -> dict[str, type[Settings]]:
     """Script -> its settings, of the four plain scripts."""
     for folder in ("classification", "mrc"):
         sys.path.insert(0, str(TOP / folder))
-    import run_chid
     import run_clue_classifier
-    import run_cmrc2018
 
     return {
         "run_clue_classifier.py": run_clue_classifier.ClassifierSettings,
         "run_c3.py": Settings,
-        "run_chid.py": run_chid.ChidSettings,
-        "run_cmrc2018.py": run_cmrc2018.Cmrc2018Settings,
+        "run_chid.py": ChidSettings,
+        "run_cmrc2018.py": Cmrc2018Settings,
     }
 
 
