@@ -44,6 +44,7 @@ def scratch(target: Path) -> Iterator[Path]:
 
     What processes that were killed while they wrote the same have left is removed.
     """
+    require_no_device(target)
     own = _beside(target)
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         pid = leftover.name.split(".")[-2]
@@ -54,6 +55,12 @@ def scratch(target: Path) -> Iterator[Path]:
             yield own
     finally:
         _delete(own)
+
+
+def require_no_device(path: str | os.PathLike[str]) -> None:
+    """Raise UserError for /dev/null and the like, whose place no file is to take."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UserError(f"{path}: a device or pipe in place of a file; name another")
 
 
 def put(written: Path, target: Path) -> None:

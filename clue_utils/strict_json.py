@@ -50,7 +50,8 @@ def parse(content: bytes, what: str = "JSON that can be read", allow_nan: bool =
     except json.JSONDecodeError as error:
         # The column of a line break at the end would be in the line after it.
         line = min(error.lineno, content.rstrip().count(b"\n") + 1)
-        raise NotJson(f"not JSON ({error.msg}, column {error.colno})", line) from None
+        message = error.msg + ("" if error.msg.endswith(" at") else ",")
+        raise NotJson(f"not JSON ({message} column {error.colno})", line) from None
     except RecursionError:
         raise NotJson(f"not {what} (nested too deeply)") from None
     except ValueError:  # Python takes no number of thousands of digits

@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 environment.tune_cpu()
 # No test finds data but where it says; the workers, which are started after this, find the real examples all the same.
 REAL_EXAMPLES = os.environ.setdefault("CLUE_TEST_EXAMPLES", os.environ.pop("CLUE_DATA_DIR", ""))
+os.environ["CLUE_LANG"] = "en"  # of the report, whatever the locale
 os.environ.pop("PYTHON", None)  # names the interpreter that .venv is made with; the scripts take it for the one to run
 # A shell that runs the tests in the background has its children ignore interrupts, which some tests are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)

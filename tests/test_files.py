@@ -13,6 +13,7 @@ from functools import partial
 
 import pytest
 
+from clue_utils.errors import UserError
 from clue_utils.files import Busy, atomically, locked, os_errors, remove_folder, scratch, write_text_atomically
 from killing import kill_before_change
 
@@ -67,6 +68,13 @@ def test_what_fails_leaves_what_was_there(tmp_path):
     with pytest.raises(IsADirectoryError):  # the user's folder under the name of a file
         write_text_atomically(tmp_path / "folder", "text")
     assert content(tmp_path) == {"folder/inner/a": "old", "folder/b": "old"}
+
+
+def test_no_file_takes_the_place_of_a_device(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: a device or pipe in place of a file"):
+        write_text_atomically(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").is_fifo() and [*tmp_path.iterdir()] == [tmp_path / "pipe"]
 
 
 def test_what_killed_processes_left_goes_and_nothing_else(tmp_path):

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import report as report_script
-import run_c3
-import run_chid
-import run_cmrc2018
 from clue_utils import tasks
 from clue_utils.data.examples import load_examples
 from clue_utils.errors import UserError
 from clue_utils.leaderboard import check_file, check_zip, file_names, write
 from clue_utils.settings import Settings
+from clue_utils.training.cloze import Chid, ChidSettings
+from clue_utils.training.multiple_choice import C3
+from clue_utils.training.span import Cmrc2018, Cmrc2018Settings
 from demo.records import make_data, sizes_for
 from run_clue_classifier import ClassifierSettings
 
@@ -88,10 +88,10 @@ def method_of(task, tokenizer):
     if task.kind == "classification":
         return Classification(task, tokenizer, 32)
     if task.kind == "multiple_choice":
-        return run_c3.C3(tokenizer, 32)
+        return C3(tokenizer, 32)
     if task.kind == "cloze":
-        return run_chid.Chid(tokenizer, 32, "joint")
-    return run_cmrc2018.Cmrc2018(tokenizer, 64, 16, 16, 5, 10)
+        return Chid(tokenizer, 32, "joint")
+    return Cmrc2018(tokenizer, 64, 16, 16, 5, 10)
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
@@ -143,7 +143,7 @@ def test_examples(name, folder, tokenizer, tmp_path_factory, choice: random.Rand
      "--model_name_or_path", "m", "--ensemble", "--save_best_model", "--dropout=2", "--seed", "--precision", "--do_evl"]
 ), st.text(max_size=6), TEXTS), max_size=8))  # fmt: skip
 def test_flags(words, capsys):
-    kinds = (ClassifierSettings, Settings, run_chid.ChidSettings, run_cmrc2018.Cmrc2018Settings)
+    kinds = (ClassifierSettings, Settings, ChidSettings, Cmrc2018Settings)
     for kind in kinds:
         try:
             kind.parser().parse_args(words)

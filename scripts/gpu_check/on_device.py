@@ -574,6 +574,7 @@ def exported_difference(folder: str, data: str, requested: str) -> float:
     """Largest difference of logits between a Trainer's checkpoint and the inference model exported beside it."""
     device.set_device(requested)
     config = paddle.inference.Config(str(Path(folder, "inference")), "model")
+    config.disable_mkldnn()  # which is on by default on a CPU, and computes some architectures wrong
     if requested == "gpu":
         config.enable_use_gpu(100, 0)
     predictor = paddle.inference.create_predictor(config)

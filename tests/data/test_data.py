@@ -160,7 +160,7 @@ def test_no_line_end_after_the_last_example(tmp_path):
 GOOD = lines(TNEWS_1)
 BAD_LINES = {
     "broken JSON": (TNEWS, '{"sentence": "甲"\n', r":2: not JSON \("),
-    "broken off": (TNEWS, '{"sentence": "甲', r":2: not JSON \(Unterminated string"),
+    "broken off": (TNEWS, '{"sentence": "甲', r":2: not JSON \(Unterminated string starting at column 14\)"),
     "two examples in a line": (TNEWS, GOOD.strip() + GOOD, r":2: not JSON \(Extra data"),
     "no object": (TNEWS, "[]\n", r":2: \[\] is not an object"),
     "null": (TNEWS, "null\n", r":2: None is not an object"),

@@ -376,6 +376,11 @@ def test_more_blanks_than_candidates(rule: str) -> None:
     assert assign_candidates(np.array([[9.0, 0.0], [8.0, 0.0], [0.0, 1.0]]), rule).tolist() == [0, 0, 1]
 
 
+def test_logits_of_single_precision_are_compared_in_double() -> None:
+    logits = np.array([[100, 0, 1e-6], [200, 0, 0]], np.float32)  # less 100, the second and third would be equal
+    assert assign_candidates(logits).tolist() == [2, 0]
+
+
 def test_wrong_logits_are_refused() -> None:
     for bad in (np.nan, np.inf, -np.inf):
         logits = np.zeros((2, 10))
