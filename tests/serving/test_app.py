@@ -70,7 +70,7 @@ def test_models_are_chosen_by_name(two):
     ("path", "content", "status", "words"),
     [
         ("/predict", b"", 400, "not JSON"),
-        ("/predict", b'{"input": "x",\n}', 400, "line 2"),
+        ("/predict", b'{"input": "x"\n"y"}', 400, "line 2"),
         ("/predict", "新闻".encode("gbk"), 400, "UTF-8"),
         ("/predict", b"[" * 100_000, 400, "nested too deeply"),
         ("/predict", b'["x"]', 400, "no object"),
