@@ -285,7 +285,8 @@ def test_the_two_passes_of_r_drop_differ_in_dropout_alone():
     batch = {name: paddle.to_tensor(value) for name, value in batch_of(range(4)).items()}
     paddle.seed(0)
     none, much = (r_drop_loss(head, model, batch, alpha).numpy() for alpha in (0.0, 5.0))
-    assert (seen[0][:4] == seen[0][4:]).all() and (much > none + 0.1).any()
+    np.testing.assert_allclose(seen[0][:4], seen[0][4:], atol=1e-5)
+    assert (much > none + 0.1).any()
     found, _ = backward("--r_drop 2", replace(HEADS["classification"], forward=lambda m, b: m(b["input_ids"])))
     assert_near(found, backward()[0])  # without dropout both answers are one
 
