@@ -141,6 +141,26 @@ def test_a_span_of_blanks_is_no_answer(method):
     assert m.answer(scores, [row], Rows([feature])) == {"Q": NO_ANSWER}
 
 
+def test_a_token_of_no_characters_is_no_answer(method):
+    m = method(max_answer_length=1)
+    (feature,) = m.encode(row := example("甲乙丙丁", "乙"))
+    context = feature["context"]
+    feature["char_begin"][1] = feature["char_end"][1] = 1  # as a piece that stands for a blank alone has them
+    at = {(0, context + token, which): value for token, value in ((1, 9.0), (3, 5.0)) for which in (0, 1)}
+    scores = scores_for(m, [feature], at=at)
+    assert m.answer(scores, [row], Rows([feature])) == {"Q": "丁"}
+
+
+def test_the_place_of_an_answer_is_that_of_its_first_character(method):
+    m = method(max_answer_length=1)
+    (feature,) = m.encode(row := example("甲乙  丙丁", "乙"))
+    context = feature["context"]
+    feature["char_begin"][2] = 2  # as a piece that begins with blanks has it
+    scores = scores_for(m, [feature], at={(0, context + 2, 0): 5.0, (0, context + 2, 1): 5.0})
+    (found,) = m.predictions(scores, [row], Rows([feature]))
+    assert (found["answer"], found["begin"], found["end"]) == ("丙", 4, 5)
+
+
 def test_perfect_logits_on_real_examples_answer_every_question(tokenizer, clue_data_dir, tmp_path):
     m = Cmrc2018(tokenizer, 512, 128, 64, 20, max_answer_length=500)
     examples = load_examples(TASKS["CMRC2018"], "dev", clue_data_dir)
