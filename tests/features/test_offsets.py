@@ -171,16 +171,16 @@ def test_the_same_text_in_another_form_is_found(tiny_tokenizer):
 
 
 def test_pieces_that_are_bytes_share_the_character_that_they_write():
-    tokens = ["\u2581的", "<0xE9>", "<0xBE>", "<0x98>", "北", "<0x0A>"]
+    tokens = ["\u2581的", "<0xE9>", "<0xBE>", "<0x98>", "<0xE4>", "<0xBD>", "<0xA0>", "北", "<0x0A>"]
     tokenizer = SimpleNamespace(
         tokenize=lambda text: tokens,
         convert_tokens_to_ids=lambda tokens: [*range(len(tokens))],
         unk_token="<unk>",
         unk_token_id=None,
     )
-    ids, spans = AlignedOffsets(tokenizer)("的龘北\n")
-    assert ids == [0, 1, 2, 3, 4, 5]
-    assert spans == [(0, 1), (1, 2), (1, 2), (1, 2), (2, 3), (3, 3)]
+    ids, spans = AlignedOffsets(tokenizer)("的龘你北\n")
+    assert ids == [*range(9)]
+    assert spans == [(0, 1), *[(1, 2)] * 3, *[(2, 3)] * 3, (3, 4), (4, 4)]
 
 
 def test_marks_of_chinese_in_ascii_are_those_of_the_text():
