@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 from clue_utils import cli, environment, ranks, tasks
@@ -12,7 +11,6 @@ from clue_utils.errors import UserError
 from clue_utils.record import trained_with
 from clue_utils.settings import Settings, flag
 from clue_utils.strict_json import JsonObject
-from clue_utils.training.methods import make_method
 
 EXAMPLE = """\
 example:
@@ -47,7 +45,7 @@ def main(argv: list[str] | None = None) -> JsonObject | None:
     environment.start(args, task)
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
-    return execute(args, task, functools.partial(make_method, args, task))
+    return execute(args, task)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from clue_utils.features.batches import Collate  # noqa: E402
 from clue_utils.models.heads import input_names  # noqa: E402
 from clue_utils.record import Run, trained_with  # noqa: E402
 from clue_utils.strict_json import JsonObject  # noqa: E402
-from clue_utils.training.methods import make_method  # noqa: E402
 from clue_utils.training.predict_file import predict_file  # noqa: E402
 from clue_utils.training.session import Session, recorded_run  # noqa: E402
 from clue_utils.training.stopping import StopRequest  # noqa: E402
@@ -71,19 +70,18 @@ def main(argv: list[str] | None = None) -> JsonObject | None:
     if ranks.world_size() > 1:
         # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.
         fleet.init(is_collective=True, strategy=fleet.DistributedStrategy())
-    build_method = functools.partial(make_method, args, task)
     if not args.makes_a_run():
-        return predict_file(args, task, build_method)
+        return predict_file(args, task)
     with recorded_run(args, task) as run:
         carry_out(args, task, run)
     if args.predict_file:
-        predict_file(args, task, build_method)
+        predict_file(args, task)
     return run.fields if ranks.is_first() else None
 
 
 def carry_out(args: TrainerSettings, task: tasks.Task, run: Run) -> None:
     """Train, evaluate, predict and export, as far as the settings say."""
-    session = Session(args, task, run, functools.partial(make_method, args, task))
+    session = Session(args, task, run)
     trains = args.do_train and not run.is_trained
     dev = session.load_split("dev") if args.do_train or args.do_eval else None
     train = session.load_split("train").features if trains else None

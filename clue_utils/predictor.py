@@ -14,7 +14,7 @@ What is answered to a record, by the kind of the task, besides the ``id`` of a r
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from clue_utils import models, tasks
 from clue_utils.data.examples import Examples
 from clue_utils.errors import UserError, show
 from clue_utils.features.build import features_in_memory
-from clue_utils.features.method import Method
 from clue_utils.features.store import Feature
 from clue_utils.models.config import read_config
 from clue_utils.models.heads import HEADS
@@ -104,22 +103,20 @@ class Predictor:
         named = {"model_name_or_path": folder, "do_predict": True}
         args = settings.resolve(given | named, task, 1, trained_with(folder, task))
         devices.start(args.device, args.precision)
-        self._open(args, task, lambda tokenizer: make_method(args, task, tokenizer), [args.model_name_or_path])
+        self._open(args, task, [args.model_name_or_path])
 
     @classmethod
-    def of_run(
-        cls, args: Settings, task: Task, build_method: Callable[[Any], Method], folders: Sequence[str]
-    ) -> Predictor:
+    def of_run(cls, args: Settings, task: Task, folders: Sequence[str]) -> Predictor:
         """What answers with the settings of a run; of several checkpoints by the means of their probabilities."""
         predictor = cls.__new__(cls)
-        predictor._open(args, task, build_method, folders)
+        predictor._open(args, task, folders)
         return predictor
 
-    def _open(self, args: Settings, task: Task, build_method: Callable[[Any], Method], folders: Sequence[str]) -> None:
+    def _open(self, args: Settings, task: Task, folders: Sequence[str]) -> None:
         self.task, self._args, self._head = task, args, HEADS[task.kind]
         models.require_architecture(folders[0])
         tokenizer = models.load_tokenizer(folders[0], args.lower_case)
-        self._method = build_method(tokenizer)
+        self._method = make_method(args, task, tokenizer)
         if len(folders) > 1:
             ensemble.check_members(args, tokenizer, self._method.settings())
         self._collate, self._limit = make_collate(args, self._method), BatchLimit.of(args.eval_batch_size)

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import functools
-
 from clue_utils import cli, environment, ranks
 from clue_utils.data.chosen import chosen
 from clue_utils.record import trained_with
 from clue_utils.strict_json import JsonObject
-from clue_utils.training.methods import make_method
 from clue_utils.training.span import Cmrc2018Settings
 
 EXAMPLE = """\
@@ -26,7 +23,7 @@ def main(argv: list[str] | None = None) -> JsonObject | None:
     environment.start(args, task)
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
-    return execute(args, task, functools.partial(make_method, args, task))
+    return execute(args, task)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from clue_utils import cli, environment, ranks
 from clue_utils.errors import UserError, show
-from clue_utils.features.method import Method
 from clue_utils.files import atomically
 from clue_utils.predictor import Predictor
 from clue_utils.settings import Settings
@@ -29,14 +27,11 @@ logger = logging.getLogger(__name__)
 Write = Callable[[str], object]
 
 
-def predict_file(args: Settings, task: Task, build_method: Callable[[Any], Method]) -> JsonObject | None:
+def predict_file(args: Settings, task: Task) -> JsonObject | None:
     """Answer ``--predict_file`` into ``--predict_output``, in the order of the records, with the model of a run.
 
     A line of the output has the record's ``id``, where it has one, the task's fields as ``inputs``, and what
     ``clue_utils.predictor`` describes. A file is there as a whole or not at all.
-
-    Args:
-        build_method: tokenizer -> the task's method.
 
     Returns:
         What was done, None on ranks other than 0.
@@ -46,7 +41,7 @@ def predict_file(args: Settings, task: Task, build_method: Callable[[Any], Metho
     """
     assert args.predict_file is not None
     checkpoint = args.output_dir if args.do_train else args.model_name_or_path
-    predictor = Predictor.of_run(args, task, build_method, [checkpoint, *args.ensemble])
+    predictor = Predictor.of_run(args, task, [checkpoint, *args.ensemble])
     answers = predictor.answers(read_records(task, args.predict_file))
     if not ranks.is_first():  # computes its share, and has nothing to say
         for _ in answers:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import paddle
@@ -15,7 +14,6 @@ import paddle
 from clue_utils import cli, dev_predictions, device, models, ranks
 from clue_utils.data.examples import Examples, cache_dir, data_root, load_examples
 from clue_utils.features.build import build_features
-from clue_utils.features.method import Method
 from clue_utils.features.store import Features
 from clue_utils.files import locked_folder
 from clue_utils.grid import pruning
@@ -28,6 +26,7 @@ from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import DIAGNOSTICS, DIAGNOSTICS_MODEL, TEST, Task
 from clue_utils.training import checkpoints, ensemble
 from clue_utils.training.loop import Job, Watch, fit, no_watch
+from clue_utils.training.methods import make_method
 from clue_utils.training.predict import BatchLimit, compute_logits, make_collate, make_ready
 from clue_utils.training.predict_file import predict_file
 
@@ -51,7 +50,6 @@ class Session:
     Args:
         args: the settings of the run.
         run: the record, which begins here, once a run has all that it needs but its model.
-        build_method: tokenizer -> the script's method.
         watch: told of what is measured, see ``loop.Watch``.
 
     Raises:
@@ -59,9 +57,7 @@ class Session:
             together.
     """
 
-    def __init__(
-        self, args: Settings, task: Task, run: Run, build_method: Callable[[Any], Method], watch: Watch = no_watch
-    ) -> None:
+    def __init__(self, args: Settings, task: Task, run: Run, watch: Watch = no_watch) -> None:
         self.args, self.task, self.run, self.head, self.watch = args, task, run, HEADS[task.kind], watch
         self._limit = BatchLimit.of(args.eval_batch_size)
         self._evaluated: np.ndarray | None = None  # logits of the last evaluation
@@ -69,7 +65,7 @@ class Session:
         self._tests = _load_tests(task, args) if args.do_predict else []
         models.require_architecture(args.model_name_or_path, args.output_dir if args.do_train else None)
         self.tokenizer = models.load_tokenizer(args.model_name_or_path, args.lower_case)
-        self.method = build_method(self.tokenizer)
+        self.method = make_method(args, task, self.tokenizer)
         self.collate = make_collate(args, self.method)
         run.begin()
         device.barrier()  # rank 0 may have cleared the folder
@@ -193,9 +189,7 @@ class Session:
         return pruning.reason_to_stop(self.run.fields, others)
 
 
-def execute(
-    args: Settings, task: Task, build_method: Callable[[Any], Method], watch: Watch = no_watch
-) -> JsonObject | None:
+def execute(args: Settings, task: Task, watch: Watch = no_watch) -> JsonObject | None:
     """Carry out ``--do_train``, ``--do_eval``, ``--do_predict``, ``--do_export`` and ``--predict_file``, in this order.
 
     After training, the others use the best checkpoint. Arguments as of :class:`Session`.
@@ -206,11 +200,11 @@ def execute(
     """
     device.start(args.device, args.precision)
     if not args.makes_a_run():
-        return predict_file(args, task, build_method)
+        return predict_file(args, task)
     with recorded_run(args, task) as run:
-        _execute(args, Session(args, task, run, build_method, watch))
+        _execute(args, Session(args, task, run, watch))
     if args.predict_file:
-        predict_file(args, task, build_method)
+        predict_file(args, task)
     return run.fields if ranks.is_first() else None
 
 

@@ -20,6 +20,7 @@ from clue_utils.tasks import TASKS
 from clue_utils.training import session
 from clue_utils.training.classification import Classification, text_and_pair
 from clue_utils.training.cloze import Chid
+from clue_utils.training.methods import make_method
 from clue_utils.training.multiple_choice import C3
 from clue_utils.training.span import Cmrc2018
 
@@ -213,9 +214,9 @@ def test_a_script_takes_its_flags_and_the_official_values(
     words = ("--model_name_or_path", "ernie-3.0-base-zh", "--do_predict", "--device", "cpu", "--output_dir", tmp_path)
     status, out, err = run_script(script.main, *words, *flags.split())
     assert status == 0 and f"task: {task}, " in out, err
-    ((args, of_task, build_method),) = executed
+    ((args, of_task),) = executed
     assert (of_task, args.device, args.do_predict) == (TASKS[task], "cpu", True)
-    method = build_method(tokenizer)
+    method = make_method(args, of_task, tokenizer)
     assert method.tokenizer is tokenizer and {name: getattr(method, name) for name in expected} == expected
     assert run_script(script.main, *words, "--log_level", "error")[1] == ""
 
