@@ -22,7 +22,6 @@ Reading imports nothing that takes long.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,7 +31,7 @@ import numpy as np
 
 from clue_utils import tasks
 from clue_utils.errors import UserError, shorten
-from clue_utils.files import atomically
+from clue_utils.files import digest_of, write_json_lines_atomically
 from clue_utils.record import PREDICTIONS_FILE, Record
 from clue_utils.strict_json import JsonObject, NotJson, parse
 
@@ -57,13 +56,8 @@ _SPAN = {"text": str, "probability": (int, float)}
 
 def write(folder: Path, lines: Iterable[JsonObject]) -> JsonObject:
     """Write the file as a whole, a line at a time; return the ``sha256`` that it has, which the record keeps."""
-    digest = hashlib.sha256()
-    with atomically(folder / FILE_NAME) as written, written.open("wb") as file:
-        for line in lines:
-            text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
-            digest.update(text)
-            file.write(text)
-    return {"sha256": digest.hexdigest()}
+    write_json_lines_atomically(folder / FILE_NAME, lines)
+    return {"sha256": digest_of(folder / FILE_NAME)}
 
 
 def read(folder: str | os.PathLike[str]) -> list[JsonObject] | None:

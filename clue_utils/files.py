@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -25,6 +27,13 @@ def write_text_atomically(path: Path, text: str) -> None:
     """Write a file under another name and rename it, so that readers see the old or the new one, never a part."""
     with atomically(path) as written:
         written.write_text(text, encoding="utf-8")
+
+
+def write_json_lines_atomically(path: Path, lines: Iterable[Any]) -> None:
+    """The same for a file with an object a line, which are taken one at a time."""
+    with atomically(path) as written, written.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager

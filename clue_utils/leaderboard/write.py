@@ -15,7 +15,7 @@ from typing import Any
 
 from clue_utils import ranks
 from clue_utils.errors import UserError
-from clue_utils.files import atomically, write_text_atomically
+from clue_utils.files import atomically, write_json_lines_atomically, write_text_atomically
 from clue_utils.leaderboard import manifest
 from clue_utils.leaderboard.check_file import Findings, check_prediction, read_prediction
 from clue_utils.leaderboard.file_names import expected_ids, known_files, submission_files
@@ -61,9 +61,7 @@ def write_probabilities(task: Task, split: str, lines: Iterable[JsonObject], fol
     with the means of its members' probabilities. Returns the path.
     """
     path = folder / probabilities_name(task.submissions[split])
-    with atomically(path) as written, written.open("w", encoding="utf-8") as file:
-        for line in lines:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    write_json_lines_atomically(path, lines)
     return path
 
 
