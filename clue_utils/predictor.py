@@ -25,6 +25,7 @@ from clue_utils import models, tasks
 from clue_utils.data.examples import Examples
 from clue_utils.errors import UserError, show
 from clue_utils.features.build import features_in_memory
+from clue_utils.features.method import id_of
 from clue_utils.features.store import Feature
 from clue_utils.models.config import read_config
 from clue_utils.models.heads import HEADS
@@ -156,9 +157,9 @@ class Predictor:
             encoded = features_in_memory(features)
             how = (self._collate, self._limit, self._method.width, self._args.precision)
             logits = [compute_logits(each, self._head, encoded, *how, is_quiet=True) for each in self._members]
-            scores = logits[0] if len(logits) == 1 else ensemble.average_logits(logits, self._head.num_distributions)
+            scores = ensemble.combine(logits, self._head.num_distributions)
             for example, answer in zip(examples, self._method.predictions(scores, known, encoded), strict=True):
-                yield example, ({"id": example["id"]} if "id" in example else {}) | answer
+                yield example, id_of(example) | answer
 
     def _chunks(self, records: Iterable[Placed]) -> Iterator[tuple[list[Example], list[Feature]]]:
         examples: list[Example] = []

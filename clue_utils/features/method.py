@@ -104,9 +104,16 @@ class Method:
         return self._known_cuts[1]
 
     def _find_cuts(self, examples: Examples, features: Features) -> list[bool]:
-        """Where examples have one feature each, only one that is full can be cut, and is tokenised again."""
+        """With a rule of what loses tokens, an example has one feature, and is tokenised again if that is full."""
+        if not self.losing:
+            return [self.is_cut(example) for example in examples]
         full = features.longest() == self.max_seq_length
         return [bool(may_be) and self.is_cut(example) for example, may_be in zip(examples, full, strict=True)]
+
+
+def id_of(example: Example) -> JsonObject:
+    """The ``id`` of a record that has one."""
+    return {"id": example["id"]} if "id" in example else {}
 
 
 def probabilities(logits: np.ndarray) -> list[float]:

@@ -69,11 +69,6 @@ def text_fields(task: Task) -> tuple[str, ...]:
     return ("text",) if task.name == "CLUEWSC2020" else ("sentence",)
 
 
-def num_texts(task: Task) -> int:
-    """How many texts :func:`texts_of` gives of a task's example."""
-    return len(text_fields(task))
-
-
 class Classification(Method):
     """One or two sentences, one label."""
 
@@ -81,10 +76,10 @@ class Classification(Method):
 
     def __init__(self, task: Task, tokenizer: Any, max_seq_length: int) -> None:
         super().__init__(tokenizer, max_seq_length)
-        least = self.sequences.num_special(num_texts(task)) + 1
+        self.task, self.texts = task, text_fields(task)
+        least = self.sequences.num_special(len(self.texts)) + 1
         if max_seq_length < least:
             raise UserError(f"--max_seq_length {max_seq_length} leaves no room for text: pass at least {least}")
-        self.task, self.texts = task, text_fields(task)
         self.losing = (1, 0)[-len(self.texts) :]
         self.has_segments = "token_type_ids" in tokenizer.model_input_names
         self.num_outputs = self.width = len(task.labels)
@@ -97,14 +92,18 @@ class Classification(Method):
         return super().description() | {"labels": self.task.labels, "names": self.task.names}
 
     def encode(self, example: Example) -> list[Feature]:
-        texts = [self._ids(text) for text in texts_of(self.task, example) if text is not None]
-        limit = self.max_seq_length - self.sequences.num_special(len(texts))
+        texts, limit = self._pieces(example)
         lengths = truncated_lengths([*map(len, texts)], limit, self.losing)
         input_ids, token_type_ids = self.sequences.build(*map(self._cut, texts, lengths))
         feature: Feature = {"input_ids": input_ids}
         if self.has_segments:
             feature["token_type_ids"] = token_type_ids
         return [feature | {"label": example.get("label", -1)}]
+
+    def _pieces(self, example: Example) -> tuple[list[list[int]], int]:
+        """The ids of each text, and how many of all of them there is room for."""
+        texts = [self._ids(text) for text in texts_of(self.task, example) if text is not None]
+        return texts, self.max_seq_length - self.sequences.num_special(len(texts))
 
     def _cut(self, ids: list[int], length: int) -> list[int]:
         return ids[len(ids) - length :] if self.tokenizer.truncation_side == "left" else ids[:length]
@@ -119,7 +118,7 @@ class Classification(Method):
         for example, row, answer, is_cut in zip(examples, scores, chosen, cut, strict=True):
             yield {
                 "id": example["id"],
-                "inputs": dict(zip(text_fields(self.task), texts_of(self.task, example), strict=False)),
+                "inputs": dict(zip(self.texts, texts_of(self.task, example), strict=False)),
                 "is_cut": is_cut,
                 "gold": names[example["label"]],
                 "answer": names[answer],
@@ -142,6 +141,5 @@ class Classification(Method):
         return class_scores(self.choose(scores, examples, features), features.column("label"), self.task.names)
 
     def is_cut(self, example: Example) -> bool:
-        texts = [text for text in texts_of(self.task, example) if text is not None]
-        limit = self.max_seq_length - self.sequences.num_special(len(texts))
-        return sum(len(self._ids(text)) for text in texts) > limit
+        texts, limit = self._pieces(example)
+        return sum(map(len, texts)) > limit

@@ -179,9 +179,6 @@ class Chid(Method):
                 "is_right": all(blank["is_right"] for blank in filled),
             }
 
-    def _find_cuts(self, examples: Examples, features: Features) -> list[bool]:
-        return [self.is_cut(example) for example in examples]
-
     def is_cut(self, example: Example) -> bool:
         """Whether a window shows less than its whole passage with four masks for each other blank."""
         surplus = max(len(self._ids(idiom)) for idiom in example["candidates"]) - IDIOM_TOKENS

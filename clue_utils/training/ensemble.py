@@ -39,6 +39,11 @@ def average_logits(members: Sequence[np.ndarray], num_distributions: int = 1) ->
     return result
 
 
+def combine(members: Sequence[np.ndarray], num_distributions: int) -> np.ndarray:
+    """A single model's own logits, or those of an ensemble, see :func:`average_logits`."""
+    return members[0] if len(members) == 1 else average_logits(members, num_distributions)
+
+
 def refuse_training_run(output_dir: str) -> None:
     """Refuse the folder of a training run for an ensemble: its record would then tell of other models.
 

@@ -89,14 +89,14 @@ def fit(job: Job, args: Settings, run: Run) -> None:
         UserError: the loss is no longer a finite number.
         Stopped: SIGTERM or Ctrl-C came; a checkpoint of the last step was written first.
     """
-    steps_per_epoch = batches_per_epoch(len(job.train), args.batch_size * ranks.world_size())
+    batch_size = args.batch_size * ranks.world_size()
+    steps_per_epoch = batches_per_epoch(len(job.train), batch_size)
     num_steps = args.max_steps if args.max_steps > 0 else steps_per_epoch * int(args.num_train_epochs)
     state = TrainingState(job.model, num_steps, args, run)
     state.resume()
     run.write(num_steps=num_steps)
     attacked = word_embeddings(job.model) if args.fgm else None
     replica = _replica(job)
-    batch_size = args.batch_size * ranks.world_size()
     interval = args.save_steps or steps_per_epoch
     if args.train_on_dev:
         interval = num_steps  # what is due then is that the weights are kept

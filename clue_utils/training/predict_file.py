@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from clue_utils import cli, environment, ranks
 from clue_utils.errors import UserError, show
+from clue_utils.features.method import id_of
 from clue_utils.files import atomically
 from clue_utils.predictor import Predictor
 from clue_utils.settings import Settings
@@ -53,8 +54,7 @@ def predict_file(args: Settings, task: Task) -> JsonObject | None:
         said = 0.0
         for example, answer in tqdm(answers, desc="answering", unit="record", disable=None, leave=False):
             read = {name: example[name] for name in task.fields}
-            row = {"id": example["id"]} if "id" in example else {}
-            write(format_row(row | {"inputs": read} | answer))
+            write(format_row(id_of(example) | {"inputs": read} | answer))
             num_records += 1
             if elapsed() - said >= cli.PULSE_INTERVAL and not sys.stderr.isatty():
                 said = elapsed()

@@ -14,6 +14,7 @@ import paddle
 from clue_utils import cli, dev_predictions, device, models, ranks
 from clue_utils.data.examples import Examples, cache_dir, data_root, load_examples
 from clue_utils.features.build import build_features
+from clue_utils.features.method import id_of
 from clue_utils.features.store import Features
 from clue_utils.files import locked_folder
 from clue_utils.grid import pruning
@@ -140,8 +141,8 @@ class Session:
             for path in paths:
                 logger.info("%d predictions written to %s", len(answers), path)
             if ranks.is_first():
-                known = ({"id": example["id"]} if "id" in example else {} for example in test.examples)
-                lines = (id_ | line for id_, line in zip(known, self.method.predictions(*given), strict=True))
+                said = zip(test.examples, self.method.predictions(*given), strict=True)
+                lines = (id_of(example) | line for example, line in said)
                 path = write.write_probabilities(examples.task, examples.split, lines, folder)
                 logger.info("their probabilities written to %s", path)
                 self.run.record_predictions(paths, {"data_sha256": examples.sha256, "checkpoints": described})
@@ -156,7 +157,7 @@ class Session:
         """Logits float32 [len(data.features), width]."""
         how = (self.collate, self._limit, self.method.width, self.args.precision, self.run.sign_of_life)
         logits = [compute_logits(model, self.head, data.features, *how) for model in members]
-        return logits[0] if len(logits) == 1 else ensemble.average_logits(logits, self.head.num_distributions)
+        return ensemble.combine(logits, self.head.num_distributions)
 
     def train(self, dev: Dataset) -> None:
         """Fine-tune and keep the best checkpoint in the output folder, or with ``train_on_dev`` the last one."""

@@ -152,13 +152,13 @@ class Cmrc2018(Method):
 
     def answer(self, scores: np.ndarray, examples: Examples, features: Features) -> dict[str, str]:
         return {
-            example["id"]: self._best_text(example["context"], scores, features, windows)
+            example["id"]: self._n_best(example["context"], scores, features, windows, 1)[0]["text"]
             for example, windows in zip(examples, _windows_of_questions(features), strict=True)
         }
 
     def predictions(self, scores: np.ndarray, examples: Examples, features: Features) -> Iterator[JsonObject]:
         for example, windows in zip(examples, _windows_of_questions(features), strict=True):
-            n_best = self._n_best(example["context"], scores, features, windows)
+            n_best = self._n_best(example["context"], scores, features, windows, self.n_best_size)
             best = {name: n_best[0][name] for name in ("probability", "begin", "end")}
             yield {"answer": n_best[0]["text"], **best, "n_best": n_best}
 
@@ -166,7 +166,7 @@ class Cmrc2018(Method):
         cut = self.cut_examples(examples, features)
         for example, windows, is_cut in zip(examples, _windows_of_questions(features), cut, strict=True):
             golds = [answer["text"] for answer in example["answers"]]
-            n_best = self._n_best(example["context"], scores, features, windows)
+            n_best = self._n_best(example["context"], scores, features, windows, self.n_best_size)
             em, f1 = cmrc2018_question(n_best[0]["text"], dict.fromkeys(golds))
             yield {
                 "id": example["id"],
@@ -179,9 +179,6 @@ class Cmrc2018(Method):
                 "n_best": n_best,
                 "is_right": em == 1,
             }
-
-    def _find_cuts(self, examples: Examples, features: Features) -> list[bool]:
-        return [self.is_cut(example) for example in examples]
 
     def is_cut(self, example: Example) -> bool:
         """Whether the question is: windows show all of a context."""
@@ -204,11 +201,14 @@ class Cmrc2018(Method):
         totals = np.where(allowed, start_logits[starts] + end_logits[ends], -np.inf)
         return totals, window["char_begin"][starts], window["char_end"][ends]
 
-    def _n_best(self, context: str, scores: np.ndarray, features: Features, windows: range) -> list[JsonObject]:
-        """The best ``n_best_size`` different texts, the answer first, with probabilities among themselves.
+    def _n_best(
+        self, context: str, scores: np.ndarray, features: Features, windows: range, size: int
+    ) -> list[JsonObject]:
+        """The ``size`` best different texts of a question, the answer first, with probabilities among themselves.
 
-        As in the official SQuAD code: the softmax of start plus end logit over those. ``begin`` and ``end`` are
-        characters of the context, None where no span is allowed.
+        The answer is the allowed span of the highest start plus end logit over all windows. As in the official SQuAD
+        code, probabilities are the softmax of those sums. ``begin`` and ``end`` are characters of the context, None
+        where no span is allowed.
         """
         found: list[tuple[float, str, int | None, int | None]] = []
         for i in windows:
@@ -216,36 +216,25 @@ class Cmrc2018(Method):
             texts: set[str] = set()
             for cell in np.argsort(-totals, axis=None, kind="stable").tolist():
                 row, column = divmod(cell, totals.shape[1])
-                if len(texts) == self.n_best_size or not totals[row, column] > -np.inf:
+                if len(texts) == size or not totals[row, column] > -np.inf:
                     break
                 begin = int(begins[row, 0])
                 text = context[begin : ends[0, column]]
                 begin += len(text) - len(text.lstrip())
                 text = text.strip()
                 if text not in texts:
-                    texts.add(text)
+                    texts.add(text)  # it may be empty between tokens that are bytes of a blank
                     found.append((float(totals[row, column]), text or NO_ANSWER, begin, begin + len(text)))
         found.sort(key=lambda span: -span[0])  # of equal ones the first window's stay first
         best: dict[str, tuple[float, str, int | None, int | None]] = {}
         for span in found or [(0.0, NO_ANSWER, None, None)]:
             best.setdefault(span[1], span)
-        spans = [*best.values()][: self.n_best_size]
+        spans = [*best.values()][:size]
         shares = probabilities(np.array([total for total, *_ in spans]))
         return [
             {"text": text, "probability": share, "begin": begin, "end": end}
             for (_, text, begin, end), share in zip(spans, shares, strict=True)
         ]
-
-    def _best_text(self, context: str, scores: np.ndarray, features: Features, windows: range) -> str:
-        """The allowed span of the highest start plus end logit over all windows of a question."""
-        best, text = -np.inf, NO_ANSWER
-        for i in windows:
-            totals, begins, ends = self._spans(scores, features, i)
-            if totals.size and totals.max() > best:
-                best = totals.max()
-                row, column = np.unravel_index(totals.argmax(), totals.shape)
-                text = context[begins[row, 0] : ends[0, column]].strip()
-        return text or NO_ANSWER  # between tokens that are bytes of a blank, say
 
 
 def _windows_of_questions(features: Features) -> list[range]:
