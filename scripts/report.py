@@ -112,7 +112,7 @@ def _report(given: Sequence[str], results_dir: Path, output: Path | None, choice
             print()
     comparisons = []
     if len(reports) > 1:
-        cells = matrix.matrix({model.name: model.folder for model in reports})
+        cells = matrix.matrix(reports)
         comparisons.append(tables.pair_table([model.name for model in reports], cells))
     for table in comparisons:
         print(render.as_text(table))

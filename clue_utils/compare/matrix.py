@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from clue_utils.compare.pairs import Side, compare_sides, read_side
+from clue_utils.compare.pairs import Side, compare_sides, side_of
 from clue_utils.errors import UserError
+from clue_utils.report.collect import ModelReport
 
 # Fewer than of a comparison of its own, as nine models make 36 pairs: ends of intervals move by some 2 % of the width.
 _NUM_DRAWS = 2_000
@@ -32,33 +32,25 @@ class Cell:
     num_tasks: int = 0
     reason: str = ""
 
-    @property
-    def is_real(self) -> bool:
-        """Whether the mean difference's interval leaves 0 out."""
-        return not self.reason and not self.low <= 0 <= self.high
-
     def reversed(self) -> Cell:
         """The other model beside this one."""
         return Cell(-self.average, -self.high, -self.low, self.worse, self.better, self.num_tasks, self.reason)
 
 
-def matrix(folders: Mapping[str, Path]) -> dict[tuple[str, str], Cell]:
-    """Compare models, each with all others; what cannot be compared says why instead of ending the report.
-
-    Args:
-        folders: name -> the model's folder.
+def matrix(models: Sequence[ModelReport]) -> dict[tuple[str, str], Cell]:
+    """Compare a report's models, each with all others; what cannot be compared says why instead of ending the report.
 
     Returns:
         (model, other) -> cell, for every two different names.
     """
     sides: dict[str, Side | str] = {}
-    for name, folder in folders.items():
+    for model in models:
         try:
-            sides[name] = read_side(str(folder), folder.parent)
+            sides[model.name] = side_of(model)
         except UserError as error:
-            sides[name] = str(error)
+            sides[model.name] = str(error)
     cells: dict[tuple[str, str], Cell] = {}
-    names = [*folders]
+    names = [*sides]
     for i, name in enumerate(names):
         for other in names[i + 1 :]:
             cells[name, other] = _cell(sides[name], sides[other])

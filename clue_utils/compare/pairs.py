@@ -18,7 +18,7 @@ from clue_utils.compare.statistics import Difference
 from clue_utils.errors import UserError
 from clue_utils.grid.outcomes import Outcome, clean, know_own_tasks, read_trials, winner
 from clue_utils.record import Record
-from clue_utils.report.collect import find_model, places
+from clue_utils.report.collect import ModelReport, find_model, places
 from clue_utils.tasks import KNOWN, TASKS, Task
 
 SIGNIFICANCE = 1 - statistics.LEVEL
@@ -177,6 +177,20 @@ def read_side(name: str, results_dir: Path, task_names: Sequence[str] = (), by_p
     return Side(clean(folder.resolve().name), folder, runs)
 
 
+def side_of(model: ModelReport) -> Side:
+    """A report's model: its winner of each task, with the winner's other seeds.
+
+    Raises:
+        UserError: it has no finished run, or what its trials left cannot be read: that may be a winner.
+    """
+    if model.is_search and model.damages:
+        raise UserError(model.damages[0])
+    runs = {name: chosen for name, task in KNOWN.items() if (chosen := _best(task, model.of_task(name)))}
+    if not runs:
+        raise UserError(f"{clean(model.folder)} holds no finished run with a development score")
+    return Side(model.name, model.folder, runs)
+
+
 def _by_task(records: Sequence[Record]) -> dict[str, list[Outcome]]:
     found: dict[str, list[Outcome]] = {}
     for record in records:
@@ -195,7 +209,7 @@ def _best(task: Task, outcomes: Sequence[Outcome]) -> Runs | None:
     if best:
         finished = [one.record for one in scored if one.status == "finished"]
         return _with_seeds(task, best.record, finished, len(set(map(_setting, finished))))
-    evaluated = [one.record for one in outcomes if one.record.is_finished and one.record.fields.get("evaluation")]
+    evaluated = [one.record for one in outcomes if one.record.is_finished and one.record.evaluation]
     if len(evaluated) > 1:
         raise UserError(f"{evaluated[0].folder.parent} holds several evaluations of {task.name}: name one's folder")
     return Runs(task, tuple(evaluated)) if evaluated else None
@@ -214,7 +228,7 @@ def _published(task: Task, outcomes: Sequence[Outcome]) -> Runs | None:
 def _with_seeds(task: Task, best: Record, finished: Sequence[Record], num_tried: int = 1) -> Runs:
     alike = [record for record in finished if _setting(record) == _setting(best)]
     by_seed = {record.hyper_parameters.get("seed"): record for record in reversed([best, *alike])}
-    return Runs(task, tuple(record for _, record in sorted(by_seed.items(), key=str)), num_tried)
+    return Runs(task, tuple(by_seed[seed] for seed in sorted(by_seed, key=str)), num_tried)
 
 
 def _setting(record: Record) -> tuple[object, ...]:

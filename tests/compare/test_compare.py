@@ -21,6 +21,7 @@ from clue_utils.compare.matrix import matrix
 from clue_utils.errors import UserError
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record
+from clue_utils.report.collect import read_models
 
 NUM = 200
 Rights = Sequence[Any]
@@ -251,8 +252,8 @@ def test_runs_that_have_not_finished_and_folders_without_any_are_refused(tmp_pat
 
 def test_the_matrix_has_every_two_models_both_ways_and_reasons(two_models, tmp_path):
     put_trial(tmp_path / "old", "TNEWS", rights(0.5)).joinpath("dev_predictions.jsonl").unlink()
-    names = {folder.name: folder for folder in (*two_models, tmp_path / "old", tmp_path / "none")}
-    cells = matrix(names)
+    put_trial(tmp_path / "none", "TNEWS", rights(0.5), status="failed")
+    cells = matrix(read_models([*map(str, two_models), *(str(tmp_path / name) for name in ("old", "none"))], tmp_path))
     assert len(cells) == 12
     there, back = cells["rbt6", "rbt3"], cells["rbt3", "rbt6"]
     assert (there.better, there.worse, there.num_tasks) == (("TNEWS",), ("C3",), 3)
@@ -260,6 +261,18 @@ def test_the_matrix_has_every_two_models_both_ways_and_reasons(two_models, tmp_p
     assert (back.low, back.high) == (-there.high, -there.low) and there.low < there.average < there.high
     assert there.average == pytest.approx(compared(*two_models).average)
     assert "dev_predictions.jsonl" in cells["rbt3", "old"].reason and cells["none", "rbt3"].reason
+
+
+def test_the_matrix_is_of_the_runs_that_a_report_was_given(tmp_path):
+    """Of single runs that lie side by side, too: each model has its own."""
+    for model, rate in (("rbt3", 0.5), ("rbt6", 0.7), ("other", 0.9)):
+        put(tmp_path / f"tnews-{model}", "TNEWS", rights(rate), model=model)
+    found = read_models([str(tmp_path / f"tnews-{model}") for model in ("rbt3", "rbt6")], tmp_path)
+    cells = matrix(found)
+    assert {*cells} == {("rbt3", "rbt6"), ("rbt6", "rbt3")}
+    assert cells["rbt6", "rbt3"].better == ("TNEWS",) and cells["rbt6", "rbt3"].average == pytest.approx(
+        (sum(rights(0.7)) - sum(rights(0.5))) / NUM
+    )
 
 
 def test_a_real_comparison_is_computed_anew(two_models, capsys):
