@@ -61,7 +61,7 @@ def read_answers(record: Record) -> Answers:
     if task.kind == "cloze":
         rights = values["accuracy"]
         values, weights = {"accuracy": rights[:, 0]}, rights[:, 1]
-    recorded = [record.metrics, record.fields.get("evaluation") or {}]
+    recorded = [record.metrics, record.evaluation]
     for metric, of_records in values.items():
         score = float(of_records.sum() / weights.sum())
         known = [scores[metric] for scores in recorded if metric in scores]
@@ -72,5 +72,5 @@ def read_answers(record: Record) -> Answers:
                 f"lines, {said} there): {remedy} anew"
             )
     # Of the answers themselves where it is told: a training's record keeps the data that it was scored on.
-    data_sha256 = (record.fields.get("dev_predictions") or {}).get("data_sha256") or record.data_sha256.get("dev")
+    data_sha256 = record.dev_predictions.get("data_sha256") or record.data_sha256.get("dev")
     return Answers(record.folder, data_sha256, ids, values, weights)

@@ -26,14 +26,18 @@ def table(pair: Pair) -> Table:
     rows = []
     for name, one in pair.tasks.items():
         label = name if one.f1 is None else f"{name} EM"
-        rows.append(Row(label, (*_cells(one.main), p_text(one.adjusted_p), _verdict(one, pair))))
+        rows.append(
+            Row(label, (*_cells(one.main), p_text(one.adjusted_p), _verdict(one.is_real, one.main.value, pair)))
+        )
         if one.f1 is not None:
             rows.append(Row(f"{name} F1", (*_cells(one.f1), NOTHING, "")))
     if len(pair.tasks) > 1:
         mains = [one.main for one in pair.tasks.values()]
         means = [sum(scores) / len(mains) for scores in ([m.first for m in mains], [m.second for m in mains])]
-        difference = (signed(100 * pair.average), interval(*pair.average_interval))
-        cells = (*map(percent, means), *difference, NOTHING, NOTHING, NOTHING, _verdict_of_average(pair))
+        low, high = pair.average_interval
+        difference = (signed(100 * pair.average), interval(low, high))
+        told = _verdict(not low <= 0 <= high, low, pair)
+        cells = (*map(percent, means), *difference, NOTHING, NOTHING, NOTHING, told)
         rows.append(Row("AVG", cells, "total"))
     title = f"{pair.second.name} (B) minus {pair.first.name} (A), development scores in percent"
     header = ("task", "A", "B", "difference", f"{_LEVEL} interval", "A only/B only", "p", "adjusted p", "")
@@ -46,17 +50,10 @@ def _cells(one: Difference) -> tuple[str, ...]:
     return (*scores, signed(100 * one.value), interval(*one.interval), only, p_text(one.p_value))
 
 
-def _verdict(one: TaskDifference, pair: Pair) -> str:
-    if not one.is_real:
+def _verdict(is_real: bool, value: float, pair: Pair) -> str:
+    if not is_real:
         return "no difference" if pair.is_same else "not told apart"
-    return "B better" if one.main.value > 0 else "A better"
-
-
-def _verdict_of_average(pair: Pair) -> str:
-    low, high = pair.average_interval
-    if low <= 0 <= high:
-        return "no difference" if pair.is_same else "not told apart"
-    return "B better" if low > 0 else "A better"
+    return "B better" if value > 0 else "A better"
 
 
 def sentence(pair: Pair) -> str:
@@ -81,8 +78,8 @@ def sentence(pair: Pair) -> str:
         begin = f"{second} is {told[0][0]} than {first} on {len(told[0][1])} of {num} tasks ({_list(told[0][1])}), "
         begin += f"worse on {len(worse)} ({_list(worse)})" if len(told) > 1 else ""
         begin += "" if len(told) > 1 else f"{'worse' if better else 'better'} on none"
-    average = f"{signed(100 * pair.average)} {interval(*pair.average_interval)}"
     low, high = pair.average_interval
+    average = f"{signed(100 * pair.average)} {interval(low, high)}"
     doubt = ", which may be chance" if low <= 0 <= high else ""
     return f"{begin}; on average over the tasks {average}{doubt}."
 

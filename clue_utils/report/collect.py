@@ -95,10 +95,6 @@ class ModelReport:
         groups = by_setting(one for one in self.of_task(winner.task.name) if one.status == "finished")
         return groups.get(setting_of(winner), [winner])
 
-    def scores_over_seeds(self, winner: Outcome) -> list[float]:
-        """Scores of :meth:`same_setting`."""
-        return [one.score for one in self.same_setting(winner) if one.score is not None]
-
     def value(self, winner: Outcome | None, metric: str | None = None) -> float | None:
         """A winner's score, or another metric of it, a fraction: its own, or the mean over seeds if that chose it."""
         if winner is None:

@@ -26,10 +26,10 @@ def to_text(runs: Sequence[Answers], most: int) -> str:
         tables = [mistakes.matrix_table(run), mistakes.pair_table(run, most), mistakes.class_table(run, most)]
         shown = [_table(table) for table in tables if table and table.rows]
         parts += [text for text in shown if _fits(text)]
-        parts.append(_listed("The mistakes it was surest of", mistakes.worst_mistakes(run, most), "p"))
+        parts.append(_listed("The mistakes it was surest of", mistakes.worst_mistakes(run, most)))
     else:
         title = "The hardest records (by how many were wrong, then by p, the mean probability of gold)"
-        parts.append(_listed(title, mistakes.hardest(runs, most), "p"))
+        parts.append(_listed(title, mistakes.hardest(runs, most)))
     return "\n".join(parts)
 
 
@@ -46,11 +46,11 @@ def _clean(table: Table) -> Table:
     return replace(table, rows=tuple(rows))
 
 
-def _listed(title: str, found: Sequence[Mistake], share: str) -> str:
+def _listed(title: str, found: Sequence[Mistake]) -> str:
     lines = [*wrapped(title, COLUMNS)]
     for number, mistake in enumerate(found, 1):
         remark = f"; {mistake.remark}" if mistake.remark else ""
-        lines += ["", *wrapped(f"{number}. id {mistake.id}: {share} {percent(mistake.share)} %{remark}", COLUMNS)]
+        lines += ["", *wrapped(f"{number}. id {mistake.id}: p {percent(mistake.share)} %{remark}", COLUMNS)]
         told = (("gold", mistake.gold), ("answer", mistake.answer), *mistake.texts)
         for name, text in told:
             lines += _few([*wrapped(f"{name}: {text}", COLUMNS - 3)])

@@ -116,10 +116,7 @@ def _model(model: ModelReport) -> dict[str, Any]:
     return {
         "name": model.name,
         "figures": figures,
-        "details": [
-            *([matched] if (matched := verdict.verdict_table(model)).rows else []),
-            *(tables.uncertainty_table(model), tables.cost_table(model)),
-        ],
+        "details": [verdict.verdict_table(model), tables.uncertainty_table(model), tables.cost_table(model)],
         "tasks": [_task(model, name) for name in model.tasks_with_trials],
         "warnings": model.doubts,
         "problems": tables.problems(model),

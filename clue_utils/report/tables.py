@@ -406,10 +406,9 @@ def notes(models: Sequence[ModelReport]) -> list[str]:
 
 def _kept_weights(model: ModelReport) -> str:
     """Which finished trials still have their weights, where others do not; "" where all have them."""
-    kept, gone = [], 0
-    for outcome in model.with_status("finished"):
-        kept += [outcome.folder] if outcome.has_checkpoint else []
-        gone += not outcome.has_checkpoint
+    finished = model.with_status("finished")
+    kept = [outcome.folder for outcome in finished if outcome.has_checkpoint]
+    gone = len(finished) - len(kept)
     if not (gone and kept):
         return ""
     return say(

@@ -142,29 +142,14 @@ def verdict_table(model: ModelReport) -> Table:
 
 
 def _row(label: str, one: Verdict, setting: str, kind: str = "") -> Row:
-    if one.score is None:
-        cells = (
-            one.text,
-            setting,
-            NOTHING,
-            NOTHING,
-            f"{100 * one.published:.2f}",
-            NOTHING,
-            NOTHING,
-            str(one.num_seeds),
-        )
-        return Row(label, cells, kind)
-    ends = f"{percent(one.low)}–{percent(one.high)}"
-    difference = signed(100 * (one.score - one.published))
-    count = NOTHING if one.num_dev is None else str(one.num_dev)
     cells = (
-        say(one.text),
+        one.text if one.score is None else say(one.text),  # a reason is in the report's language already
         setting,
         percent(one.score),
-        ends,
+        NOTHING if one.score is None else f"{percent(one.low)}–{percent(one.high)}",
         percent(one.published),
-        difference,
-        count,
+        signed(None if one.score is None else 100 * (one.score - one.published)),
+        NOTHING if one.num_dev is None else str(one.num_dev),
         str(one.num_seeds),
     )
     return Row(label, cells, kind)

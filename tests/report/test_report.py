@@ -171,7 +171,7 @@ def test_spread_over_seeds(tmp_path: Path) -> None:
     put(tmp_path / "m", trial_of("TNEWS", 5e-5), 0.1)
     found = read(tmp_path / "m")
     assert (winner := found.winners["TNEWS"]) and winner.trial and winner.trial.seed == 1
-    assert sorted(found.scores_over_seeds(winner)) == sorted(scores)
+    assert sorted(one.score for one in found.same_setting(winner)) == sorted(scores)
     spread = f"56.00 ± {100 * statistics.stdev(scores):.2f} (3)"
     assert cells(tables.uncertainty_table(found), "TNEWS")["mean ± SD (seeds)"] == spread
     # The three seeds are one cell of the heat map, which shows the best.
