@@ -163,8 +163,8 @@ class Settings:
     train_file: Sequence[str] | None = flag(
         MODEL,
         list,
-        "training examples in the task's form, in place of those of --data_dir; several files are joined, CHID's "
-        "answers are in x_answer.json beside x.json",
+        "training examples in the task's form, in place of those of --data_dir; several files are joined; CHID "
+        "takes one, x.json, with its answers in x_answer.json beside it",
         metavar="FILE",
     )
     validation_file: Sequence[str] | None = flag(MODEL, list, "the same for the development set", metavar="FILE")

@@ -75,18 +75,26 @@ def with_files(task: Task, flags: Mapping[str, Any]) -> Task:
     """The task with the files of --train_file, --validation_file and --test_file in place of its own.
 
     A file of tests is predicted in place of all test sets, to ``<task>_predict.json``.
+
+    Raises:
+        UserError: several files of a split that takes one.
     """
     given = {split: flags.get(f"{word}_file") for word, split in SPLITS.items()}
     if not any(given.values()):
         return task
     splits = {name: split for name, split in task.splits.items() if not (given[TEST] and name in task.test_splits)}
-    splits |= {split: _split(task.kind, split, map(Path, paths)) for split, paths in given.items() if paths}
+    try:
+        splits |= {split: _split(task.kind, split, map(Path, paths)) for split, paths in given.items() if paths}
+    except _Wrong as error:
+        raise UserError(f"--{error.key}_file: {error}") from None
     return replace(task, splits=splits, submissions={TEST: task.plain_submission} if given[TEST] else task.submissions)
 
 
 def _split(kind: str, split: str, paths: Any) -> Split:
     """A split of files that are where their paths say, see ``examples.find_files``."""
     files = tuple(str(path.expanduser().absolute()) for path in paths)
+    if kind == "cloze" and len(files) > 1:
+        raise _Wrong(next(word for word, name in SPLITS.items() if name == split), "a cloze task takes one file")
     answers = None
     if kind == "cloze" and split != TEST and files:
         first = Path(files[0])
@@ -246,8 +254,6 @@ def _files(kind: str, value: Any, folder: Path) -> dict[str, Split]:
         files = [files] if type(files) is str else files
         if type(files) is not list or not all(type(name) is str and name and "\0" not in name for name in files):
             raise _Wrong(word, f"{show(files)} is not the path of a file, or a list of such")
-        if kind == "cloze" and len(files) > 1:
-            raise _Wrong(word, "a cloze task takes one file")
         splits[split] = _split(kind, split, (folder / Path(name).expanduser() for name in files))
     return splits
 
@@ -291,14 +297,13 @@ def with_labels(task: Task, labels: Sequence[str], source: str) -> Task:
 
 def description(task: Task) -> JsonObject:
     """What a record or a plan keeps of a user's task: as in its file, complete, but for the paths of its data."""
-    hyper: JsonObject = {name: getattr(task, name) for name in ("num_train_epochs", "max_seq_length")}
-    hyper |= {"warmup_proportion": task.warmup_proportion, "save_steps": task.save_steps, "metric": task.metric}
+    hyper: JsonObject = {name: getattr(task, name) for name in (*_NUMBERS, "metric")}
     hyper |= {name: [*getattr(task, name)] for name in _GRIDS}
-    if task.kind != "classification":
-        return {"name": task.name, "kind": task.kind, "hyper_parameters": hyper}
-    labels = dict(zip(task.labels, task.names, strict=True)) or FROM_TRAINING
-    of_kind = {"fields": [*task.texts], "labels": labels}
-    return {"name": task.name, "kind": task.kind, **of_kind, "hyper_parameters": hyper}
+    described: JsonObject = {"name": task.name, "kind": task.kind}
+    if task.kind == "classification":
+        labels = dict(zip(task.labels, task.names, strict=True)) or FROM_TRAINING
+        described |= {"fields": [*task.texts], "labels": labels}
+    return described | {"hyper_parameters": hyper}
 
 
 def know(described: Any, where: object) -> Task:

@@ -255,6 +255,14 @@ def test_chid_s_answers_are_beside_its_records(few_examples, tmp_path):
     assert task.splits["train"] == TASKS["CHID"].splits["train"] and task.test_splits == TASKS["CHID"].test_splits
 
 
+@pytest.mark.parametrize("word", task_file.SPLITS)
+def test_a_second_file_of_chid_is_not_left_out(run_script, demo, tmp_path, word):
+    words = ("--model_name_or_path", demo / "model", "--output_dir", tmp_path / "out", "--do_predict")
+    status, _, error = run_script(run_chid.main, *words, f"--{word}_file", "a.json", "b.json")
+    assert (status, error) == (2, f"error: --{word}_file: a cloze task takes one file\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_jobs_of_a_search_get_the_file(tmp_path, monkeypatch):
     path = str(make(tmp_path))
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
