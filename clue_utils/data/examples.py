@@ -143,7 +143,7 @@ def find_files(task: Task, split: str, data_dir: str | os.PathLike[str] | None) 
     """
     spec = task.splits[split]
     if task.is_own and not spec.files:
-        word = {"dev": "validation"}.get(split, split if split == "train" else "test")
+        word = {"dev": "validation"}.get(split, split)
         raise UserError(f'{task.source}: no {word} file: name it in "files", or pass --{word}_file')
     if spec.is_placed:
         paths = [Path(name) for name in (*spec.files[0], *([spec.answers] if spec.answers else []))]

@@ -164,9 +164,7 @@ def _read_classification(reader: Reader, task: Task, has_answers: bool, files: t
 
     def convert(example: Any, position: int) -> Example | None:
         nonlocal have_ids
-        row: Example = _check(example, task.fields, "")
-        if "target" in row:
-            _check_spans(row["text"], row["target"])
+        row = _check_fields(task, example)
         have_id = "id" in example
         row["id"] = _get_id(example) if have_id else position
         if not has_answers:
@@ -245,17 +243,13 @@ def check_record(task: Task, record: Any, place: str) -> Example:
         UserError: something in it is not as the task has it.
     """
     try:
-        row: Example = _check(record, task.fields, "")
-        if "target" in row:
-            _check_spans(row["text"], row["target"])
+        row = _check_fields(task, record)
         if task.kind == "multiple_choice":
             if len(row["choice"]) < 2:
                 raise _FieldError("choice", f"{len(row['choice'])} choices are not 2 to {MAX_CHOICES}")
             row["choice"] = row["choice"][:MAX_CHOICES]
         elif task.kind == "cloze":
-            tags = _Unique("content")
-            for tag in _check_cloze(row):
-                tags.add(tag)
+            _check_cloze(row, _Unique("content"))
         elif task.kind == "span":
             row["answers"] = []
         if "id" in record:
@@ -357,9 +351,7 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
 
     def convert(example: Any, _: int) -> Example:
         row: Example = _check(example, task.fields, "")
-        own = _check_cloze(row)
-        for tag in own:
-            tags.add(tag)
+        own = _check_cloze(row, tags)
         if has_answers:
             row["answers"] = dict.fromkeys(own, -1)
         return row
@@ -384,13 +376,22 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
         yield row
 
 
-def _check_cloze(row: Example) -> list[str]:
-    """The tags of a CHID example, which has ten candidates and at least one blank."""
+def _check_fields(task: Task, record: Any) -> Example:
+    row: Example = _check(record, task.fields, "")
+    if "target" in row:
+        _check_spans(row["text"], row["target"])
+    return row
+
+
+def _check_cloze(row: Example, tags: _Unique) -> list[str]:
+    """The tags of a CHID example, which has ten candidates and at least one blank; they are added to ``tags``."""
     if len(row["candidates"]) != NUM_CANDIDATES:
         raise _FieldError("candidates", f"{len(row['candidates'])} idioms are not {NUM_CANDIDATES}")
     own = blanks(row)
     if not own:
         raise _FieldError("content", "no blank, such as #idiom000001#")
+    for tag in own:
+        tags.add(tag)
     return own
 
 

@@ -152,8 +152,11 @@ def setting_text(trial: search_space.Trial | published.Best, with_dropout: bool)
 
 def _holds_trials(folder: Path) -> bool:
     """Whether a folder holds tasks' folders of trials; one called as a task is may be a single run."""
-    names = [*tasks.TASKS, *know_own_tasks(folder)]
-    return any((folder / name).is_dir() and not (folder / name / RESULT_FILE).is_file() for name in names)
+
+    def holds(names: Iterable[str]) -> bool:
+        return any((folder / name).is_dir() and not (folder / name / RESULT_FILE).is_file() for name in names)
+
+    return holds(tasks.TASKS) or holds(know_own_tasks(folder))
 
 
 def _runs_in(folder: Path) -> list[Path]:

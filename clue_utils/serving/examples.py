@@ -51,13 +51,4 @@ def example(task: Task) -> JsonObject:
     """An input of the task's form."""
     if task.kind in _BY_KIND:
         return _BY_KIND[task.kind]
-    return next((one for one in _BY_FIELDS if set(one) == set(task.fields)), None) or _filled(task.fields)
-
-
-def _filled(fields: Mapping[str, Any]) -> JsonObject:
-    def fill(kind: Any) -> Any:
-        if isinstance(kind, Mapping):
-            return _filled(kind)
-        return ["文本"] if isinstance(kind, list) else 0 if kind is int else "文本"
-
-    return {name: fill(kind) for name, kind in fields.items()}
+    return next((one for one in _BY_FIELDS if set(one) == set(task.fields)), dict.fromkeys(task.fields, "文本"))

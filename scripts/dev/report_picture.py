@@ -35,14 +35,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=TOP / "docs" / "report.png", metavar="FILE")
     args = parser.parse_args(argv)
     rows = sorted(published.PUBLISHED_MODELS, key=lambda row: row.name != FIRST)[: args.models]
-    if args.records:
-        for number, row in enumerate(rows):
-            make_search(args.records / Path(row.name).name, row, random.Random(number))
-        return
     with tempfile.TemporaryDirectory() as scratch:
-        folders = [Path(scratch) / Path(row.name).name for row in rows]
+        folders = [(args.records or Path(scratch)) / Path(row.name).name for row in rows]
         for number, (folder, row) in enumerate(zip(folders, rows, strict=True)):
             make_search(folder, row, random.Random(number))
+        if args.records:
+            return
         with language.using(args.language):
             html = page.to_html(collect.read_models([str(folder) for folder in folders], Path(scratch)))
         source = Path(scratch) / "report.html"
