@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import pytest
 
 import check_statistics
 import compare as script
-from clue_utils import published, tasks
+from clue_utils import dev_predictions, published, tasks
 from clue_utils.compare import pairs, statistics, words
 from clue_utils.compare.answers import read_answers
 from clue_utils.compare.matrix import matrix
@@ -56,8 +55,8 @@ def line_of(task: tasks.Task, number: int, right: Any) -> dict[str, Any]:
 def put(folder: Path, task_name: str, right: Rights, trained: bool = True, /, **fields: Any) -> Path:
     """Write what a run leaves behind that answered so."""
     task = tasks.TASKS[task_name]
+    folder.mkdir(parents=True)
     lines = [line_of(task, number, one) for number, one in enumerate(right)]
-    content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
     if task.kind == "cloze":
         metrics = {"accuracy": sum(map(sum, right)) / sum(map(len, right))}
     elif task.kind == "span":
@@ -74,11 +73,9 @@ def put(folder: Path, task_name: str, right: Rights, trained: bool = True, /, **
         "num_processes": 1,
         "num_examples": {"dev": len(lines)},
         "data_sha256": {"dev": "d"},
-        "dev_predictions": {"sha256": hashlib.sha256(content).hexdigest(), "step": 10 if trained else None},
+        "dev_predictions": {**dev_predictions.write(folder, lines), "step": 10 if trained else None},
         **(best if trained else {"evaluation": metrics}),
     }
-    folder.mkdir(parents=True)
-    (folder / "dev_predictions.jsonl").write_bytes(content)
     (folder / "result.json").write_text(json.dumps(result | fields), encoding="utf-8")
     return folder
 

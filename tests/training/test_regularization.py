@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import numpy as np
 import paddle
 import pytest
 from safetensors.numpy import load_file
+from test_resume import Killed, outcome
 
 import run_clue_classifier
 import run_clue_classifier_trainer
@@ -370,10 +370,6 @@ FLAGS += " --max_seq_length 24 --learning_rate 1e-3 --checkpoint_minutes 0"
 ALL = "--fgm 0.5 --r_drop 1 --ema 0.9 --layer_decay 0.8"
 
 
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing catches it."""
-
-
 @pytest.fixture(scope="module")
 def classify(run_on_demo, few_examples):
     flags = (*FLAGS.split(), "--data_dir", few_examples)
@@ -386,15 +382,6 @@ def unbroken(tmp_path_factory, classify):
     status, _, err = classify(output, *ALL.split())
     assert status == 0, err
     return output
-
-
-def outcome(folder: Path) -> tuple[Any, ...]:
-    result = json.loads((folder / "result.json").read_text())
-    for name in ("wall_time", "peak_memory_bytes"):
-        del result[name]
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    return weights, [(line["kind"], line["step"], line["loss"]) for line in lines], result
 
 
 @pytest.mark.parametrize("step", [2, 3])
