@@ -34,15 +34,12 @@ def watch(models: Sequence[str], results: Path) -> None:
     """
     if len(models) != 1:
         raise UserError("--watch: give one model")
-    folder = next(
-        (place for place in collect.places(models[0], results) if (place / outcomes.PLAN_FILE).is_file()), None
-    )
-    if folder is None:
-        looked = " and ".join(
-            outcomes.clean(place / outcomes.PLAN_FILE) for place in collect.places(models[0], results)
-        )
+    plans = [place / outcomes.PLAN_FILE for place in collect.places(models[0], results)]
+    plan = next(filter(Path.is_file, plans), None)
+    if plan is None:
+        looked = " and ".join(map(outcomes.clean, plans))
         raise UserError(f"--watch: no search of {outcomes.clean(models[0])!r} (looked for {looked}): start it first")
-    screen.watch(folder.resolve().name, progress.Reader(folder).read)
+    screen.watch(plan.parent.resolve().name, progress.Reader(plan.parent).read)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -114,8 +111,7 @@ def _report(given: Sequence[str], results_dir: Path, output: Path | None, choice
     if len(reports) > 1:
         cells = matrix.matrix(reports)
         comparisons.append(tables.pair_table([model.name for model in reports], cells))
-    for table in comparisons:
-        print(render.as_text(table))
+        print(render.as_text(comparisons[0]))
     for note in tables.notes(reports) + verdict.notes(reports):
         print(note)
 

@@ -66,8 +66,7 @@ def main(argv: list[str] | None = None) -> None:
             os.environ |= schedule.share_of_cpu(args.cpu_slots)
         plan = trial.make_plan(args.model, one, flags, trial.visible_gpus())
         status = trial.run(plan, asks=not args.gpu_groups)
-    if args.keep == "best" and not trial.is_dry_run():
-        keep.drop_losers(plan.folder.parents[1], tasks.KNOWN[one.task])
+    keep.after(plan, args.keep)
     sys.exit(status)
 
 

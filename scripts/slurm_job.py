@@ -9,7 +9,6 @@ import sys
 from clue_utils import cli
 from clue_utils.errors import UserError
 from clue_utils.grid import keep, outcomes, search_space, trial
-from clue_utils.tasks import KNOWN
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,8 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     if not trial.is_dry_run():
         outcomes.add_to_plan(search_space.model_folder(trial.results_dir(), model), [one.folder for one in trials])
     status = trial.run(plan)
-    if args.keep == "best" and not trial.is_dry_run():
-        keep.drop_losers(plan.folder.parents[1], KNOWN[plan.trial.task])
+    keep.after(plan, args.keep)
     sys.exit(status)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import heapq
 import io
 import json
 import math
@@ -30,6 +29,7 @@ from clue_utils.data.examples import find_files
 from clue_utils.data.readers import Reader
 from clue_utils.errors import UserError
 from clue_utils.grid import schedule, trial
+from clue_utils.grid.progress import end_of
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import METRICS_FILE, WEIGHTS_FILE, Record
 from clue_utils.tasks import KNOWN, Task
@@ -237,12 +237,11 @@ def cost_of(plan: trial.Plan, measured: Measured) -> Cost:
 
 
 def _sum_up(search: schedule.Search, measured: Mapping[str, Measured], costs: Mapping[Trial, Cost]) -> Estimate:
-    num_hosts, seconds, peak = schedule.num_hosts(search.hosts), 0.0, 0
+    seconds, peak, slots = 0.0, 0, search.slots()
     for num_gpus in sorted({one.num_gpus for one in costs}, reverse=True):
-        slots = num_hosts * (len(search.groups(num_gpus)) or search.cpu_slots)
         of_phase = [cost for one, cost in costs.items() if one.num_gpus == num_gpus]
-        seconds += end_of([cost.seconds for cost in of_phase], slots)
-        peak = max(peak, sum(sorted((cost.peak for cost in of_phase), reverse=True)[:slots]))
+        seconds += end_of([cost.seconds for cost in of_phase], slots[num_gpus])
+        peak = max(peak, sum(sorted((cost.peak for cost in of_phase), reverse=True)[: slots[num_gpus]]))
     features = sum(one.features for one in measured.values())
     rest = features + sum(measured[one.task].rest for one in costs)
     num_seeds = {name: len({one.seed for one in costs if one.task == name}) for name in measured}
@@ -255,14 +254,6 @@ def _sum_up(search: schedule.Search, measured: Mapping[str, Measured], costs: Ma
         disk_of_best=rest + sum(one.weights * num_seeds[name] for name, one in measured.items()),
         peak=peak,
     )
-
-
-def end_of(seconds: Sequence[float], num_slots: int) -> float:
-    """When the last of some jobs ends, each of which takes the first slot that is free, in their order."""
-    slots = [0.0] * num_slots
-    for one in seconds:
-        heapq.heapreplace(slots, slots[0] + one)
-    return max(slots)
 
 
 def write_sample(task: Task, split: str, data_dir: str | None, folder: Path, number: int) -> float:

@@ -18,8 +18,9 @@ from typing import Any
 from clue_utils.errors import UserError
 from clue_utils.files import locked, locked_folder
 from clue_utils.grid.outcomes import Outcome, read_plan, read_trials, trial_of_folder, winner
+from clue_utils.grid.trial import Plan, is_dry_run
 from clue_utils.record import WEIGHTS_FILE, Record
-from clue_utils.tasks import Task
+from clue_utils.tasks import KNOWN, Task
 
 KEEP = ("all", "best")
 _LOCK_FILE = ".keep.lock"
@@ -35,6 +36,12 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
         help="best: when a trial has ended, drop the weights of those of its task that can no longer win; records, "
         "logs and predictions stay (default: all)",
     )
+
+
+def after(plan: Plan, choice: str) -> None:
+    """Do what ``--keep`` asks for when a trial has ended."""
+    if choice == "best" and not is_dry_run():
+        drop_losers(plan.folder.parents[1], KNOWN[plan.trial.task])
 
 
 def drop_losers(model_folder: Path, task: Task) -> list[str]:

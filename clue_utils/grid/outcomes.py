@@ -213,9 +213,9 @@ def read_plan(model_folder: Path) -> tuple[str, ...]:
 def read_slots(model_folder: Path) -> dict[int, int]:
     """How many trials run at a time, by the GPUs that they take; empty where the engine that runs them says it not."""
     try:
-        slots = json.loads((model_folder / PLAN_FILE).read_text(encoding="utf-8")).get("slots", {})
+        slots = _plan_of(model_folder).get("slots", {})
         return {int(num_gpus): max(1, int(number)) for num_gpus, number in slots.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError):
         return {}
 
 

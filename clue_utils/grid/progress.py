@@ -134,7 +134,7 @@ class Reader:
             if not trials:
                 raise UserError(f"{self.folder} holds no {outcomes.PLAN_FILE}: start the grid search first")
         records = {trial.folder: self._record(trial.folder) for trial in trials}
-        return assess(trials, records, slots, ended, num_slots=self._most_at_work(records.values()))
+        return assess(trials, records, slots, ended, num_slots=1 if slots else self._most_at_work(records.values()))
 
     def _most_at_work(self, records: Iterable[Record | None]) -> int:
         """How many trials ran at a time lately."""
@@ -200,13 +200,21 @@ def _seconds_left(open_ones: Iterable[State], slots: Mapping[int, int] | None, n
     for num_gpus, states in groups.items():
         running = [state.seconds_left or 0.0 for state in states if state.status == "running"]
         number = max(1, slots.get(num_gpus, 1) if slots else num_slots)
-        free = [*running, *[0.0] * (number - len(running))]
-        heapq.heapify(free)
-        for state in states:
-            if state.status == "waiting":
-                heapq.heapreplace(free, free[0] + (state.seconds_left or 0.0))
-        total += max(free)
+        total += end_of([state.seconds_left or 0.0 for state in states if state.status == "waiting"], number, running)
     return total
+
+
+def end_of(seconds: Iterable[float], num_slots: int, busy: Sequence[float] = ()) -> float:
+    """When the last of some jobs ends, each of which takes the first slot that is free, in their order.
+
+    Args:
+        busy: when the slots are free that are not so now.
+    """
+    slots = [*busy, *[0.0] * (num_slots - len(busy))]
+    heapq.heapify(slots)
+    for one in seconds:
+        heapq.heapreplace(slots, slots[0] + one)
+    return max(slots)
 
 
 def _state(trial: Trial, found: Record | None, costs: _Costs, ended: Collection[str] | None, now: datetime) -> State:

@@ -90,9 +90,8 @@ class Search:
 
     def slots(self) -> dict[int, int]:
         """How many trials run at a time on all hosts, by the GPUs that they take."""
-        num_hosts = len(_logins(self.hosts)) if self.hosts else 1
-        counts = {one.num_gpus for one in self.trials}
-        return {num_gpus: num_hosts * (len(self.groups(num_gpus)) or self.cpu_slots) for num_gpus in counts}
+        counts, hosts = {one.num_gpus for one in self.trials}, num_hosts(self.hosts)
+        return {num_gpus: hosts * (len(self.groups(num_gpus)) or self.cpu_slots) for num_gpus in counts}
 
     def plans(self) -> list[trial.Plan]:
         """How the trials run, each on the first of its groups."""
@@ -213,7 +212,8 @@ class _Shown:
         self._ended.append(line.partition(":")[0])
         now = self.read()
         task = self._ended[-1].partition("/")[0]
-        best = f"best of {task} {100 * (now.best()[task].score or 0.0):.2f}" if task in now.best() else ""
+        leader = now.best().get(task)
+        best = f"best of {task} {100 * (leader.score or 0.0):.2f}" if leader else ""
         rest = screen.left_text(now) if len(self._ended) < len(self._search.trials) else ""
         number = f"[{len(self._ended)}/{len(self._search.trials)}]"
         self.screen.say("; ".join(filter(None, (f"{number} {screen.clock()} {line}", best, rest))))
