@@ -71,6 +71,8 @@ class Record:
             ``checkpoints`` that made it.
         evaluation: metrics of the last evaluation by itself, fractions (``loss`` is a loss).
         wall_time: seconds.
+        begun, ended: when the newest part of the training began, imports and the model's loading behind it, and when
+            it ended, be it by a failure.
         advice: flag (without dashes) -> the value with which a failed run may succeed.
     """
 
@@ -97,6 +99,8 @@ class Record:
     predictions: Fields = field(default_factory=dict)
     evaluation: Mapping[str, float] = field(default_factory=dict)
     wall_time: float = 0.0
+    begun: datetime | None = None
+    ended: datetime | None = None
     advice: Fields = field(default_factory=dict)
 
     @property
@@ -189,6 +193,8 @@ class Record:
             predictions=_object(fields, "predictions"),
             evaluation=_metrics(_object(fields, "evaluation")),
             wall_time=float(_number(fields, "wall_time", 0.0)),
+            begun=_time(fields, "begun"),
+            ended=_time(fields, "ended"),
             advice=_object(fields, "advice"),
         )
 
@@ -206,6 +212,16 @@ def _typed(holder: Fields, name: str, kind: type[T]) -> T | None:
 
 def _text(holder: Fields, name: str) -> str | None:
     return _typed(holder, name, str)
+
+
+def _time(holder: Fields, name: str) -> datetime | None:
+    value = _text(holder, name)
+    if value is None:
+        return None
+    with contextlib.suppress(ValueError):
+        if (found := datetime.fromisoformat(value)).tzinfo:
+            return found
+    raise _Impossible(f"{name} is {shorten(value, 40)}")
 
 
 def _object(holder: Fields, name: str) -> JsonObject:
@@ -271,20 +287,17 @@ def _status(fields: Fields, stage: str | None) -> tuple[str, str]:
         return stage, (_text(fields, "reason") or "no reason given") + (f" (advice: {flags})" if flags else "")
     if stage not in ("running", "trained", None):
         raise _Impossible(f"status is {shorten(stage, 40)}")
-    process, progress, seen = _object(fields, "process"), _object(fields, "progress"), _text(fields, "last_seen")
+    process, progress, seen = _object(fields, "process"), _object(fields, "progress"), _time(fields, "last_seen")
     where = f" on {_text(process, 'host')}" if process else ""
     step = "before the first step"
     if progress:
         step = f"step {_number(progress, 'step'):.0f} of {_number(progress, 'num_steps'):.0f}"
     if seen is None:
         return "killed", "no sign of life; the same command goes on"
-    try:
-        silence = max(0.0, (datetime.now(timezone.utc) - datetime.fromisoformat(seen)).total_seconds())
-    except (ValueError, TypeError):
-        raise _Impossible(f"last_seen is {shorten(seen, 40)}") from None
+    silence = max(0.0, (datetime.now(timezone.utc) - seen).total_seconds())
     if _is_alive(process, silence):
         return "running", f"{step}, seen {silence:.0f} s ago{where}"
-    return "killed", f"{step}, last seen {seen}{where}; the same command goes on"
+    return "killed", f"{step}, last seen {seen.isoformat(timespec='seconds')}{where}; the same command goes on"
 
 
 def _is_trained(fields: Fields) -> bool:
@@ -321,7 +334,11 @@ def _start_of(pid: int) -> int | None:
 
 def _sign_of_life() -> JsonObject:
     process = {**_this_machine(), "pid": os.getpid(), "started": _start_of(os.getpid())}
-    return {"last_seen": datetime.now(timezone.utc).isoformat(timespec="seconds"), "process": process}
+    return {"last_seen": _now(), "process": process}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def write_start(folder: Path, **described: Any) -> None:
@@ -331,7 +348,8 @@ def write_start(folder: Path, **described: Any) -> None:
     ``write_failure``.
     """
     if (fields := _unfinished(folder, described)) is not None:
-        kept = {name: value for name, value in fields.items() if name not in ("progress", "reason", "exit_status")}
+        gone = ("progress", "reason", "exit_status", "begun", "ended")
+        kept = {name: value for name, value in fields.items() if name not in gone}
         _write(folder, kept | _done(fields) | {"status": "running"} | _sign_of_life())
 
 
@@ -368,6 +386,7 @@ def _failure(fields: Fields, ending: Ending) -> JsonObject:
         "reason": one_line(ending.reason),
         "exit_status": ending.exit_status,
         "advice": dict(ending.advice),
+        "ended": _now(),
     } | _done(fields)
 
 
@@ -472,6 +491,9 @@ class Run:
         if self._is_told:
             self._forget(*_OF_WORK, *_OF_FAILURE)
             self.fields["status"] = "trained" if self.is_trained else "running"
+        if self._trains or self._is_told:
+            self._forget("ended")
+            self.fields["begun"] = _now()
 
     def _forget(self, *names: str) -> None:
         for name in names:
@@ -679,5 +701,5 @@ class Run:
             self._writer.close()
         if not self._looks_on:
             self._forget(*_OF_WORK, *_OF_FAILURE)
-            self.fields["status"] = "finished"
+            self.fields |= {"status": "finished"} | ({"ended": _now()} if self._is_told else {})
         self.write(peak_memory_bytes=peak_memory_bytes)

@@ -158,7 +158,7 @@ def kill_before_change(number: int, function: Callable[[], Any]) -> bool:
 def outcome(folder: Path) -> dict[str, Any]:
     """Everything a run leaves, but times and memory."""
     result = json.loads((folder / "out/result.json").read_text())
-    for name in ("wall_time", "peak_memory_bytes"):
+    for name in ("wall_time", "begun", "ended", "peak_memory_bytes"):
         del result[name]
     lines = [json.loads(line) for line in (folder / "out/metrics.jsonl").read_text().splitlines()]
     for line in lines:

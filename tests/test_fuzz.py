@@ -168,6 +168,8 @@ def result():
         "num_examples": {"dev": 100},
         "data_sha256": {"dev": "0"},
         "wall_time": 1.0,
+        "begun": "2026-01-01T00:00:00+00:00",
+        "ended": "2026-01-01T00:00:01+00:00",
         "num_processes": 1,
         **best,
     }

@@ -97,6 +97,8 @@ def test_a_process_that_has_ended_is_not_alive(tmp_path, reap):
         {"status": "running", "process": process(pid="1"), "last_seen": ago(1)},
         {"status": "running", "progress": {"step": 1}, "last_seen": ago(1)},
         {"status": "failed", "reason": ["no"]},
+        {"begun": "yesterday"},
+        {"ended": "2026-01-01T00:00:00"},
         {"hyper_parameters": [1]},
         {"metric": 1},
         {"best_metric": -0.1},
@@ -138,6 +140,7 @@ def test_out_of_memory_is_on_record_with_advice_and_gone_on_from(train, tmp_path
     status, _, said = train()
     found = Record.read(tmp_path)
     assert (status, found.status, found.advice) == (2, "failed", {"gradient_accumulation_steps": 2})
+    assert found.begun < found.ended
     assert said == f"error: {found.fields['reason']}\n" and found.fields["exit_status"] == 2
     assert [step for step, _ in found.history] == [2, 4] and {
         "step": 5,
@@ -145,7 +148,9 @@ def test_out_of_memory_is_on_record_with_advice_and_gone_on_from(train, tmp_path
     }.items() <= found.progress.items()
     status, out, said = train(*(f"--{name}={value}" for name, value in found.advice.items()))
     assert status == 0 and "checkpoint-5" in out, said
-    assert Record.read(tmp_path).status == "finished" and not TEMPORARY & {*content(tmp_path)}
+    again = Record.read(tmp_path)
+    assert again.status == "finished" and found.ended < again.begun < again.ended
+    assert not TEMPORARY & {*content(tmp_path)}
 
 
 def test_a_defect_is_on_record_and_keeps_its_traceback(train, tmp_path, monkeypatch):
@@ -343,19 +348,22 @@ def test_the_rank_that_failed_first_says_why(tmp_path, monkeypatch):
 def test_a_run_that_is_about_to_begin_is_at_work(tmp_path, status):
     history = [{"step": 2, "accuracy": 0.5}]
     if status:
-        put(tmp_path, status=status, metric="accuracy", history=history, reason="x", advice={"a": 2}, exit_status=2)
+        of_end = {"reason": "x", "advice": {"a": 2}, "exit_status": 2, "begun": ago(9)}
+        put(tmp_path, status=status, metric="accuracy", history=history, **of_end)
     record.write_start(tmp_path, task="TNEWS", model="m")
     found = Record.read(tmp_path)
     assert found.status == ("finished" if status == "finished" else "running")
     assert (found.task, found.history) == ((None, ((2, 0.5),)) if status else ("TNEWS", ()))
     if status in ("failed", "stopped"):
         assert "reason" not in found.fields and found.advice == {"a": 2}
+    assert (found.begun is None) == (status != "finished")
 
 
 def test_a_failure_is_written_from_outside(tmp_path):
     write_failure(tmp_path / "new", "no room\nleft", 137, {"a": 1}, task="TNEWS", model="m")
     expected = {"task": "TNEWS", "model": "m", "status": "failed", "reason": "no room\\nleft", "exit_status": 137}
-    assert content(tmp_path / "new") == expected | {"advice": {"a": 1}}
+    found = content(tmp_path / "new")
+    assert found.pop("ended") and found == expected | {"advice": {"a": 1}}
     history = [{"step": 1, "accuracy": 0.5}]
     put(tmp_path / "begun", status="trained", task="TNEWS", model="m", history=history)
     write_failure(tmp_path / "begun", "killed", 137, model="other")

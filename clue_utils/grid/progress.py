@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
+
 from clue_utils.errors import UserError
 from clue_utils.grid import outcomes
 from clue_utils.grid.pruning import MIN_TRIALS
@@ -36,9 +38,12 @@ _TOKENS |= {"CMRC2018": 464, "CHID": 64, "C3": 121}
 _ROWS_PER_EXAMPLE = {"span": 1.8, "cloze": 6.8}
 # Examples of a user's task, which no release tells.
 _USUAL_SIZES = {"train": 10_000, "dev": 1_000}
+# Flags that have a search do with a part of them.
+_LIMITS = {"train": "max_train_samples", "dev": "max_eval_samples"}
 _CHOICES = {"multiple_choice": MAX_CHOICES, "cloze": NUM_CANDIDATES}
-# Seconds in which a trial imports what it needs and loads its model, before its record counts.
-START_SECONDS = 10.0
+# Seconds from the end of a trial until its successor's record counts, which imports what it needs first: before two
+# trials have followed one another; and a longer time than any of them takes, as of a search that was broken off.
+START_SECONDS, _LONGEST_START = 10.0, 600.0
 # Seconds for which a slot is remembered where running trials alone tell of it: between two of them none is on record.
 _SLOT_SECONDS = 60.0
 # Of a run that broke off before this share of its steps, what its start took is too large a part.
@@ -185,7 +190,7 @@ def assess(
     if any(state.seconds_left is None for state in open_ones):
         return Progress(tuple(states), None, None)
     rest = sum(state.seconds_left or 0.0 for state in open_ones)
-    done = sum(START_SECONDS + record.wall_time for record in records.values() if record and record.wall_time)
+    done = sum(costs.start + record.wall_time for record in records.values() if record and record.wall_time)
     return Progress(
         tuple(states), _seconds_left(open_ones, slots, num_slots), done / (done + rest) if done + rest else None
     )
@@ -226,12 +231,14 @@ def _state(trial: Trial, found: Record | None, costs: _Costs, ended: Collection[
     step, num_steps = record.progress.get("step"), record.progress.get("num_steps")
     to_do = 1 - step / num_steps if step and num_steps else 1.0
     whole, silence, left = costs.of(trial), _silence(record, now), None
+    to_start = 0.0 if record.begun else max(0.0, costs.start - silence)
     if status == "running" and "seconds_left" in record.progress:
         left = max(0.0, record.progress["seconds_left"] - silence)
     elif status == "running" and whole is not None:
-        left = max(0.0, whole * to_do - (0.0 if step else record.wall_time + silence))
+        passed = 0.0 if step or not record.begun else record.wall_time + silence
+        left = max(0.0, whole * to_do - passed) + to_start
     elif status == "waiting" and whole is not None:
-        left = whole * to_do + START_SECONDS
+        left = whole * to_do + costs.start
     loss = record.progress.get("loss")
     counts = [None if number is None else int(number) for number in (step, num_steps)]
     return State(trial, status, left, record.score, counts[0], counts[1], loss)
@@ -245,14 +252,40 @@ def _silence(record: Record, now: datetime) -> float:
     return max(0.0, (now - datetime.fromisoformat(seen)).total_seconds())
 
 
+def _start_seconds(records: Iterable[Record]) -> float:
+    """How long a slot waits for its next trial: the median time from an end to the start that took its place.
+
+    In the order in which they come, a start takes the place of the first trial that has ended and was not replaced.
+    """
+    times = [(record.begun, "begun") for record in records if record.begun]
+    times += [(record.ended, "ended") for record in records if record.ended]
+    free: deque[datetime] = deque()
+    waits = []
+    for moment, event in sorted(times):
+        while free and (moment - free[0]).total_seconds() > _LONGEST_START:
+            free.popleft()
+        if event == "ended":
+            free.append(moment)
+        elif free:
+            waits.append((moment - free.popleft()).total_seconds())
+    return statistics.median(waits or [START_SECONDS])
+
+
 class _Costs:
-    """What trials take, measured on those that have begun."""
+    """What trials take, measured on those that have begun.
+
+    Attributes:
+        start: seconds from the end of a trial until its successor's record counts.
+    """
 
     def __init__(self, trials: Sequence[Trial], records: Mapping[str, Record | None], now: datetime) -> None:
         self._of_task: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         self._shares: dict[str, list[float]] = defaultdict(list)
         self._cards: dict[str, int] = {}
         self._max_steps = 0
+        self._most = dict.fromkeys(_USUAL_SIZES, math.inf)
+        self._longest = math.inf
+        self.start = _start_seconds([record for record in records.values() if record])
         self._intervals: dict[str, int] = {}
         number: Counter[str] = Counter()
         self._first: set[str] = set()
@@ -264,6 +297,10 @@ class _Costs:
             if record is None:
                 continue
             self._max_steps = max(self._max_steps, _whole(record.fields.get("max_steps")))
+            for split, flag in _LIMITS.items():
+                self._most[split] = _whole(record.fields.get(flag)) or math.inf
+            if (length := _whole(record.hyper_parameters.get("max_seq_length"))) != KNOWN[trial.task].max_seq_length:
+                self._longest = length or math.inf  # it was given, and so for all tasks
             self._intervals[trial.task] = _whole(
                 record.hyper_parameters.get("save_steps"), KNOWN[trial.task].save_steps
             )
@@ -288,30 +325,43 @@ class _Costs:
         """
         sizes = self._of_task.get(trial.task)
         if not sizes:
-            rate = self._seconds_a_token()
-            if rate is None:
+            if not self._of_task:
                 return None
+            fixed, rate = self._rates()
             cards = min(trial.num_gpus, max(self._cards.values()))
-            return rate * self._work(trial.task, trial.batch_size) / cards * self._usual_share(trial)
+            return (fixed + rate * self._work(trial.task, trial.batch_size) / cards) * self._usual_share(trial)
         size = min(sizes, key=lambda size: abs(math.log(size / trial.batch_size)))
         ratio = self._work(trial.task, trial.batch_size) / self._work(trial.task, size)
         return statistics.fmean(sizes[size]) * ratio * self._usual_share(trial)
 
-    def _seconds_a_token(self) -> float | None:
-        """Of a card, over all that was measured."""
-        seconds = work = 0.0
+    def _rates(self) -> tuple[float, float]:
+        """Seconds of a trial whatever it computes, and those of a token on a card, over all that was measured.
+
+        The former is the intercept of the line that leaves the least squares of relative errors. Of trials alike the
+        line may lie anyhow: half of the shortest bounds it, and what a start takes, which is of the same kind.
+        """
+        works, seconds, counts = [], [], []
         for task, sizes in self._of_task.items():
             for size, wholes in sizes.items():
-                seconds += sum(wholes) * self._cards[task]
-                work += len(wholes) * self._work(task, size)
-        return seconds / work if work else None
+                works.append(self._work(task, size) / self._cards[task])
+                seconds.append(statistics.fmean(wholes))
+                counts.append(len(wholes))
+        fixed = 0.0
+        if len(works) > 1:
+            relative = np.array([(1.0, work) for work in works]) / np.array(seconds)[:, None]
+            line, *_ = np.linalg.lstsq(relative, np.ones(len(works)), rcond=None)
+            fixed = float(np.clip(line[0], 0.0, min(self.start, min(seconds) / 2)))
+        of_tokens = np.dot(counts, np.array(seconds) - fixed)
+        return fixed, float(of_tokens / np.dot(counts, works))
 
     def _work(self, name: str, batch_size: int) -> float:
         """What a trial computes, in tokens of training: those of its steps and of its evaluations."""
         task = KNOWN[name]
         rows = _ROWS_PER_EXAMPLE.get(task.kind, 1.0)
-        num_train, num_dev = (task.splits[split].num_examples or usual for split, usual in _USUAL_SIZES.items())
-        length = _TOKENS.get(name, task.max_seq_length) * _CHOICES.get(task.kind, 1)
+        num_train, num_dev = (
+            min(self._most[split], task.splits[split].num_examples or usual) for split, usual in _USUAL_SIZES.items()
+        )
+        length = min(self._longest, _TOKENS.get(name, task.max_seq_length)) * _CHOICES.get(task.kind, 1)
         steps_per_epoch = math.ceil(num_train * rows / batch_size)
         steps = self._max_steps or steps_per_epoch * task.num_train_epochs
         evaluations = math.ceil(steps / (self._intervals.get(name, task.save_steps) or steps_per_epoch)) + 1

@@ -71,7 +71,7 @@ def stopped(train, tmp_path, monkeypatch):
 
 def outcome(folder: Path) -> tuple:
     result = json.loads((folder / "result.json").read_text())
-    for name in ("wall_time", "peak_memory_bytes"):
+    for name in ("wall_time", "begun", "ended", "peak_memory_bytes"):
         del result[name]
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     curves = [(m["kind"], m["step"], m["loss"]) for m in metrics]

@@ -24,7 +24,7 @@ FLAGS = "--dataset tnews --do_train --do_eval --do_predict --max_steps 7 --save_
 FLAGS += " --save_total_limit 2 --per_device_train_batch_size 4 --gradient_accumulation_steps 2 --max_seq_length 16"
 FLAGS += " --learning_rate 1e-3 --num_proc 1 --device cpu"
 # What ends in these is a time, a speed or a size of memory.
-MEASURED = re.compile(r".*(_runtime|_per_second|_seconds|wall_time|peak_memory_bytes)")
+MEASURED = re.compile(r".*(_runtime|_per_second|_seconds|wall_time|begun|ended|peak_memory_bytes)")
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate")
 
 
