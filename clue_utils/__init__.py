@@ -11,6 +11,7 @@ import importlib
 from typing import Any
 
 __all__ = ["Predictor"]
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
