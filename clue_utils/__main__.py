@@ -6,12 +6,13 @@ import ast
 import difflib
 import importlib
 import os
+import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable
 
-from clue_utils import __version__, cli, project
+from clue_utils import __version__, project
 from clue_utils.errors import UserError, show
 
 USAGE = "clue COMMAND [FLAG...]"
@@ -42,15 +43,14 @@ def commands() -> str:
     )
 
 
-def where(words: list[str]) -> None:
-    """Print the path of a file of the project, by default the folder of its programs."""
-    parser = cli.Parser(usage="clue where [FILE]", description=where.__doc__)
-    parser.add_argument("file", nargs="?", default="", help="relative to that folder")
-    file = parser.parse_args(words).file
-    path = project.TOP / file
-    if not path.exists():
-        raise UserError(f"clue where {show(file)}: no such file in {project.TOP}")
+def where(words: list[str]) -> int:
+    """Print the path of a file of the project, by default the folder of its programs; return an exit status."""
+    path = project.TOP.joinpath(*words)
+    if len(words) > 1 or not path.exists():
+        print(f"error: clue where {' '.join(words)}: no such file in {project.TOP}", file=sys.stderr)
+        return 2
     print(path)
+    return 0
 
 
 def program(name: str) -> Callable[[], object]:
@@ -77,9 +77,9 @@ def dispatch() -> None:
     if name == "--version":
         print(f"clue-benchmark {__version__}")
     elif name.startswith("-"):
+        from clue_utils import cli
+
         cli.Parser(usage=USAGE, description=f"{DESCRIPTION}\n\n{commands()}\n{MORE}").parse_args([name])
-    elif name == "where":
-        where(rest)
     else:
         sys.argv = [f"clue {name}", *rest]  # what --help calls the program
         program(name)()
@@ -88,7 +88,18 @@ def dispatch() -> None:
 def main() -> None:
     # What a search starts is run by this Python too, whether or not its environment is active.
     os.environ.setdefault("PYTHON", sys.executable)
-    cli.run(dispatch)
+    if sys.argv[1:2] == ["where"]:  # which tells, before anything is installed, what to install
+        sys.exit(where(sys.argv[2:]))
+    try:
+        from clue_utils import cli
+
+        cli.run(dispatch)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("clue_utils"):
+            raise
+        lock = shlex.quote(str(project.TOP / "requirements.txt"))
+        print(f"error: the package {error.name} is missing: pip install --no-deps -r {lock}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
