@@ -150,7 +150,9 @@ def test_both_guides_to_a_new_architecture_show_the_code_as_it_is():
     assert [line for line in commands if not line.startswith("PYTHONPATH=scripts python scripts/dev/")] == []
 
 
-@pytest.mark.parametrize("name", [*READMES, *GUIDES, *INFERENCE, *TEXTS, *TASK, *INSTALL, "CONTRIBUTING.md", "SECURITY.md"])
+@pytest.mark.parametrize(
+    "name", [*READMES, *GUIDES, *INFERENCE, *TEXTS, *TASK, *INSTALL, "CONTRIBUTING.md", "SECURITY.md"]
+)
 def test_files_and_flags_that_are_named_exist(name):
     text = (TOP / name).read_text(encoding="utf-8")
     text = re.sub("<!-- flags -->.*<!-- /flags -->", "", text, flags=re.DOTALL)  # made from the parsers
