@@ -14,12 +14,15 @@ from clue_utils import __version__, cli, project
 from clue_utils.errors import UserError, show
 
 USAGE = "clue COMMAND [FLAG...]"
-DESCRIPTION = "Fine-tune, evaluate and predict with Chinese pretrained models on the ten CLUE tasks."
+DESCRIPTION = "Fine-tune, evaluate and predict on the ten CLUE tasks with Chinese models."
 MORE = """\
-clue COMMAND --help tells more of each. On several GPUs: python -m paddle.distributed.launch --gpus 0,1 clue c3 ...
+clue COMMAND --help tells more of each. On several GPUs:
+  python -m paddle.distributed.launch --gpus 0,1 clue c3 ...
 
-example: clue demo && clue classify --task_name TNEWS --model_name_or_path demo/model --data_dir demo/data \\
-           --output_dir tnews --do_train --do_eval --do_predict
+example:
+  clue demo
+  clue classify --task_name TNEWS --model_name_or_path demo/model \\
+      --data_dir demo/data --output_dir tnews --do_train --do_eval --do_predict
 """
 
 
