@@ -11,7 +11,6 @@ import importlib
 from typing import Any
 
 __all__ = ["Predictor"]
-__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 
-from clue_utils import __version__, cli, project
+from clue_utils import cli, project
 from clue_utils.errors import UserError, show
 
 USAGE = "clue COMMAND [FLAG...]"
@@ -65,7 +65,7 @@ def _dispatch() -> None:
     _, *words = sys.argv
     name, rest = (words[0], words[1:]) if words else ("--help", [])
     if name == "--version":
-        print(f"clue-benchmark {__version__}")
+        print(f"clue-benchmark {project.version()}")
     elif name.startswith("-"):
         cli.Parser(usage=USAGE, description=f"{DESCRIPTION}\n\n{listing()}\n{MORE}").parse_args([name])
     else:

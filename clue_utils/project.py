@@ -6,6 +6,8 @@ holds the same files within this package, see setup.cfg; they are typed as subco
 
 from __future__ import annotations
 
+import configparser
+import importlib.metadata
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,15 @@ MODULES = _PACKAGE.parent
 IS_INSTALLED = (_PACKAGE / "programs").is_dir()
 # The folder of classification/, mrc/ and scripts/.
 TOP = _PACKAGE / "programs" if IS_INSTALLED else MODULES
+
+
+def version() -> str:
+    """The project's version, which stands in setup.cfg and goes from there into a wheel; "" where neither is."""
+    if IS_INSTALLED:
+        return importlib.metadata.version("clue-benchmark")
+    described = configparser.ConfigParser()
+    described.read(TOP / "setup.cfg", encoding="utf-8")
+    return described.get("metadata", "version", fallback="")
 
 
 @dataclass(frozen=True)

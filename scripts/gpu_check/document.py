@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clue_utils import __version__, environment
+from clue_utils import environment, project
 from clue_utils.files import write_text_atomically
 from clue_utils.report.render import escape_markdown, markdown_table
 from gpu_check import verdict
@@ -43,7 +43,7 @@ def outcome(device: str, checks: Sequence[Check], ended: Sequence[Any]) -> dict[
     """
     return {
         "format": FORMAT,
-        "project": __version__,
+        "project": project.version(),
         "device": device,
         "seconds": round(sum(end.seconds for end in ended), 1),
         "versions": environment.versions(),
