@@ -166,6 +166,7 @@ def test_files_and_flags_that_are_named_exist(name):
     others = {"--no-deps", "--no-build-isolation", "--extra-index-url", "--yes", "--logdir", "--gpus", "--nnodes"}
     others |= {"--master", "--nproc_per_node", "--per_device_train_batch_size", "--metric_for_best_model"}
     others |= {"--load_best_model_at_end", "--save_total_limit", "--strict", "--disable-pip"}
+    others |= {"--build-arg", "--entrypoint", "--ipc", "--rm", "--user"}  # of docker
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", text)) - others
     assert [flag for flag in sorted(flags) if flag not in known] == []
 
