@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from clue_utils.errors import Ending, Stopped, ending_of, shorten, show
+from clue_utils.project import as_typed
 from clue_utils.ranks import is_first, rank, world_size
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def _leave_together() -> None:
 
 def _fail(ending: Ending) -> None:
     prefix = f"rank {rank()}: " if world_size() > 1 else ""
-    print(f"{prefix}{'' if ending.is_stop else 'error: '}{ending.reason}", file=sys.stderr, flush=True)
+    print(f"{prefix}{'' if ending.is_stop else 'error: '}{as_typed(ending.reason)}", file=sys.stderr, flush=True)
     if world_size() > 1:
         sys.stdout.flush()
         os._exit(ending.exit_status)  # others may be waiting in a collective; the launcher ends them when this one goes
@@ -225,8 +226,11 @@ class Parser(argparse.ArgumentParser):
         close = meant or difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
         return f"unknown argument {show(word)}" + (f": did you mean {close[0]}?" if close else "")
 
+    def format_help(self) -> str:
+        return as_typed(super().format_help())
+
     def error(self, message: str) -> NoReturn:
-        print(f"error: {shorten(message, 240)} (--help lists the flags)", file=sys.stderr)
+        print(f"error: {as_typed(shorten(message, 240))} (--help lists the flags)", file=sys.stderr)
         raise SystemExit(2)
 
 

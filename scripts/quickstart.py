@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from clue_utils import cli
+from clue_utils import cli, project
 from clue_utils.grid import trial
 from clue_utils.leaderboard import write
 from clue_utils.record import Record
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     cli.Parser(description=__doc__).parse_args(argv)
     begin = time.monotonic()
     print("\nMaking the demo model and data", flush=True)
-    subprocess.run([trial.interpreter(), trial.TOP / "scripts/make_demo.py", "--output", DEMO], check=True)
+    subprocess.run([trial.interpreter(), project.TOP / "scripts/make_demo.py", "--output", DEMO], check=True)
     OUTPUT.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         runs = {

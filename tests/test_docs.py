@@ -18,6 +18,7 @@ GUIDES = ("docs/new_architecture.md", "docs/new_architecture_en.md")
 INFERENCE = ("docs/inference.md", "docs/inference_en.md")  # whose code is run by tests/models/test_export.py
 TEXTS = ("docs/your_texts.md", "docs/your_texts_en.md")
 TASK = ("docs/your_task.md", "docs/your_task_en.md")
+INSTALL = ("docs/install.md", "docs/install_en.md")  # whose commands tests/test_wheel.py is about
 GRID = "bash scripts/grid_search.sh"
 FOLDERS = ("classification", "clue_utils", "mrc", "scripts")
 # Blocks that are not run, by their first word or words, and why.
@@ -126,7 +127,7 @@ def test_both_readmes_have_the_same_commands_sections_tables_and_pictures():
     assert re.findall(r"!\[.*?\]\((.*?)\)", chinese) == re.findall(r"!\[.*?\]\((.*?)\)", english)
 
 
-@pytest.mark.parametrize("names", [INFERENCE, TEXTS, TASK], ids=lambda names: names[0])
+@pytest.mark.parametrize("names", [INFERENCE, TEXTS, TASK, INSTALL], ids=lambda names: names[0])
 def test_both_languages_of_a_guide_show_the_same_code_and_tables(names):
     chinese, english = map(blocks, names)
     texts = [(TOP / name).read_text(encoding="utf-8") for name in names]
@@ -149,7 +150,9 @@ def test_both_guides_to_a_new_architecture_show_the_code_as_it_is():
     assert [line for line in commands if not line.startswith("PYTHONPATH=scripts python scripts/dev/")] == []
 
 
-@pytest.mark.parametrize("name", [*READMES, *GUIDES, *INFERENCE, *TEXTS, *TASK, "CONTRIBUTING.md", "SECURITY.md"])
+@pytest.mark.parametrize(
+    "name", [*READMES, *GUIDES, *INFERENCE, *TEXTS, *TASK, *INSTALL, "CONTRIBUTING.md", "SECURITY.md"]
+)
 def test_files_and_flags_that_are_named_exist(name):
     text = (TOP / name).read_text(encoding="utf-8")
     text = re.sub("<!-- flags -->.*<!-- /flags -->", "", text, flags=re.DOTALL)  # made from the parsers
@@ -163,6 +166,7 @@ def test_files_and_flags_that_are_named_exist(name):
     others = {"--no-deps", "--no-build-isolation", "--extra-index-url", "--yes", "--logdir", "--gpus", "--nnodes"}
     others |= {"--master", "--nproc_per_node", "--per_device_train_batch_size", "--metric_for_best_model"}
     others |= {"--load_best_model_at_end", "--save_total_limit", "--strict", "--disable-pip"}
+    others |= {"--build-arg", "--entrypoint", "--ipc", "--rm", "--user"}  # of docker
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", text)) - others
     assert [flag for flag in sorted(flags) if flag not in known] == []
 

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clue_utils import cli, environment
+from clue_utils import cli, environment, project
 from clue_utils.errors import SECONDS_TO_END, UserError
 from clue_utils.grid import outcomes, progress, screen, search_space, trial
 from clue_utils.grid.search_space import Trial
 from clue_utils.record import Record
 from clue_utils.tasks import KNOWN
 
-RUN_TRIAL = trial.TOP / "scripts/run_trial.sh"
+RUN_TRIAL = project.TOP / "scripts/run_trial.sh"
 # What other machines are told of the environment.
 _PASSED_ON = "PYTHON RESULTS_DIR CLUE_DATA_DIR CLUE_CACHE_DIR OMP_NUM_THREADS CUDA_DEVICE_ORDER".split()
 # Longer than run_trial.sh gives a training, and then the launcher its processes, which it kills after 30 s.
@@ -130,7 +130,7 @@ def require_hosts(hosts: Path, gpus: Sequence[str]) -> None:
     here, runner, python = map(shlex.quote, (os.getcwd(), str(RUN_TRIAL), trial.interpreter()))
     check = f"cd {here} && test -f {runner} && command -v {python} >/dev/null"
     if gpus:
-        variables = f"PYTHONPATH={shlex.quote(str(trial.TOP))} CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"
+        variables = f"PYTHONPATH={shlex.quote(str(project.MODULES))} CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"
         check += f" && {variables} {python} {shlex.quote(str(trial.USE_GPU))} 2>&1"
     logins = _logins(hosts)
     words = ["parallel", "--will-cite", "-N0", "--timeout", "300" if gpus else "60", "-S"]

@@ -20,6 +20,7 @@ from rich.text import Text
 from clue_utils.cli import duration
 from clue_utils.grid.outcomes import clean, read_trials, winner
 from clue_utils.grid.progress import Progress, State
+from clue_utils.project import as_typed
 from clue_utils.tasks import KNOWN, TASKS
 
 # Seconds from one look at the records to the next, and from one line that says how far a search is to the next.
@@ -259,4 +260,4 @@ def next_commands(folder: Path, flags: Sequence[str], names: Iterable[str] = TAS
         if best and best.path and best.has_checkpoint:
             place = ["--model_name_or_path", str(best.path), "--output_dir", str(best.path)]
             commands.append(["python", task.script, *task.words, *place, "--do_predict"])
-    return ["next:", *(f"  {shlex.join(command)}" for command in commands)]
+    return ["next:", *(f"  {as_typed(shlex.join(command))}" for command in commands)]

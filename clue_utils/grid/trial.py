@@ -27,11 +27,11 @@ from clue_utils.errors import SECONDS_TO_END, UserError
 from clue_utils.files import Busy, locked_folder
 from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
+from clue_utils.project import MODULES, TOP
 from clue_utils.record import Record, trained_with, write_failure, write_start
 from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import KNOWN, Task
 
-TOP = Path(__file__).resolve().parents[2]
 _MICRO_BATCHES = "gradient_accumulation_steps"
 # What a batch of so many examples takes in memory goes by these, beside the model.
 _OF_MEMORY = ("batch_size", "max_seq_length", "precision")
@@ -160,7 +160,7 @@ def reason_of(said: str) -> str:
 
 def _with_modules() -> dict[str, str]:
     """The environment, and where the project's modules are."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])}
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(MODULES), os.environ.get("PYTHONPATH", "")])}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clue_utils import cli, environment, tasks
+from clue_utils import cli, environment, project, tasks
 from clue_utils.cli import Parser, positive_int
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
@@ -151,7 +151,7 @@ class Bench:
             extra = {"kind": task.kind, "num_outputs": len(task.labels), "max_tokens": max_tokens()}
             features = [max((cache / "features").glob(f"{task.name.lower()}-{split}-*.arrow"), key=_age)
                         for split in ("train", "dev")]  # fmt: skip
-            command = [args.pytorch, trial.TOP / "scripts/dev/benchmark_pytorch.py", report, model, *features]
+            command = [args.pytorch, project.TOP / "scripts/dev/benchmark_pytorch.py", report, model, *features]
             command.append(json.dumps(settings | extra))
         else:
             output = self.scratch / "output"
@@ -161,7 +161,7 @@ class Bench:
             if num_processes > 1:
                 command += ["-m", "paddle.distributed.launch", "--nproc_per_node", num_processes]
                 command += ["--log_dir", self.scratch / "log", "--master", "127.0.0.1:8791"]
-            command += [trial.TOP / "scripts/dev/benchmark_job.py", system, report, examples or args.records]
+            command += [project.TOP / "scripts/dev/benchmark_job.py", system, report, examples or args.records]
             command += ["--no_model"] if args.no_model else []
             command += [*trial.script_words(task, model, output), "--do_train", "--overwrite_cache"]
             command += ["--do_predict"] if args.predict else []

@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clue_utils import cli, environment
+from clue_utils import cli, environment, project
 from clue_utils.errors import UserError, ending_of, first_line, one_line, shorten, show
 from clue_utils.grid import trial
 from clue_utils.published import PUBLISHED_MODELS
@@ -76,8 +76,8 @@ def run_here(task: Task, model: Path, output: Path, *flags: object) -> None:
         UserError: its one line, or for any other end the exception, which is a defect.
     """
     for folder in ("classification", "mrc"):
-        if str(trial.TOP / folder) not in sys.path:
-            sys.path.append(str(trial.TOP / folder))
+        if str(project.TOP / folder) not in sys.path:
+            sys.path.append(str(project.TOP / folder))
     _, *words = trial.script_words(task, model, output, *flags)
     script = importlib.import_module(Path(task.script).stem)
     try:

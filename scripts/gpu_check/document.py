@@ -19,28 +19,20 @@ gpu-check.json holds one object:
 
 from __future__ import annotations
 
-import configparser
 import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clue_utils import environment
+from clue_utils import environment, project
 from clue_utils.files import write_text_atomically
-from clue_utils.grid import trial
 from clue_utils.report.render import escape_markdown, markdown_table
 from gpu_check import verdict
 from gpu_check.checks import FAIL, INFO, NOT_RUN, OK, SLOW, Check
 
 FORMAT = 1
 STATUSES = (OK, FAIL, SLOW, NOT_RUN, INFO)
-
-
-def _project_version() -> str:
-    described = configparser.ConfigParser()
-    described.read(trial.TOP / "setup.cfg", encoding="utf-8")
-    return described.get("metadata", "version", fallback="")
 
 
 def outcome(device: str, checks: Sequence[Check], ended: Sequence[Any]) -> dict[str, Any]:
@@ -51,7 +43,7 @@ def outcome(device: str, checks: Sequence[Check], ended: Sequence[Any]) -> dict[
     """
     return {
         "format": FORMAT,
-        "project": _project_version(),
+        "project": project.version(),
         "device": device,
         "seconds": round(sum(end.seconds for end in ended), 1),
         "versions": environment.versions(),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clue_utils import project
 from clue_utils.errors import UserError
 from clue_utils.files import digest_of
 from clue_utils.grid import trial
@@ -77,7 +78,7 @@ class Bench:
     def _demo(self, name: str, records: int) -> Path:
         folder = self.scratch / name
         if not (folder / "demo.json").is_file():
-            self.run([trial.TOP / "scripts/make_demo.py", "--output", folder, "--records", records])
+            self.run([project.TOP / "scripts/make_demo.py", "--output", folder, "--records", records])
         return folder
 
     def folder(self, name: str) -> Path:
@@ -109,7 +110,7 @@ class Bench:
 
     def environment(self) -> dict[str, str]:
         """The environment with the project's modules, and this check's own cache of features."""
-        paths = [str(trial.TOP / folder) for folder in FOLDERS]
+        paths = [str(project.TOP / folder) for folder in FOLDERS]
         given = os.environ.get("PYTHONPATH")
         python_path = os.pathsep.join([*paths, *([given] if given else [])])
         cache = str(self.scratch / "cache")

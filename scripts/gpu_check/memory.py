@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from clue_utils import project
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
 from clue_utils.tasks import TASKS
@@ -91,7 +92,7 @@ def check_ladder(
     results = bench.folder("results")
     with report.failing("run_trial.sh where a batch does not fit"):
         environment = {"PYTHON": trial.interpreter(), **variables, "RESULTS_DIR": str(results)}
-        words = [trial.TOP / "scripts/run_trial.py", model, "TNEWS", 1e-4, batch_size, 0.1, 42, 1, "--", *flags]
+        words = [project.TOP / "scripts/run_trial.py", model, "TNEWS", 1e-4, batch_size, 0.1, 42, 1, "--", *flags]
         bench.run(words, **environment)
         (path,) = results.rglob("result.json")
         parts = jobs.result(path.parent)["hyper_parameters"]["gradient_accumulation_steps"]

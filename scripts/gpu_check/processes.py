@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+from clue_utils import project
 from clue_utils.grid import trial
 from clue_utils.tasks import TASKS
 from gpu_check import jobs
@@ -11,7 +12,7 @@ from gpu_check.checks import Report
 from gpu_check.jobs import NO_CARD, Bench
 
 _TNEWS = TASKS["TNEWS"]
-_TRAINER = trial.TOP / "classification/run_clue_classifier_trainer.py"
+_TRAINER = project.TOP / "classification/run_clue_classifier_trainer.py"
 
 
 def check(report: Report, bench: Bench) -> None:
@@ -38,7 +39,7 @@ def check_grid(report: Report, bench: Bench) -> None:
         return
     with report.failing("grid search of 2 trials"):
         results = bench.folder("results")
-        words = [trial.TOP / "scripts/grid_search.py", bench.model, "--tasks", "TNEWS", "--results", results]
+        words = [project.TOP / "scripts/grid_search.py", bench.model, "--tasks", "TNEWS", "--results", results]
         words += ["--learning_rates", "1e-4", "1e-3", "--batch_sizes", 16]
         if not bench.on_card:
             words += ["--cpu_slots", 2]
@@ -52,7 +53,7 @@ def check_grid(report: Report, bench: Bench) -> None:
             report.not_run("a card for each trial", NO_CARD if not bench.on_card else "one card")
         zipped = bench.scratch / "submit.zip"
         (folder,) = [path for path in results.iterdir() if path.is_dir()]
-        words = [trial.TOP / "scripts/predict_and_zip.py", folder, "--output", zipped]
+        words = [project.TOP / "scripts/predict_and_zip.py", folder, "--output", zipped]
         bench.run([*words, "--", "--data_dir", bench.data, "--device", bench.device])
         report.equal("predict_and_zip", "zip there" if zipped.is_file() else "no zip", "zip there")
 

@@ -1,0 +1,41 @@
+"""``clue``: every program of the project under one name, wherever it is installed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+from clue_utils import project
+
+
+def where(words: list[str]) -> int:
+    """Print the path of a file of the project, by default the folder of its programs; return an exit status."""
+    path = project.TOP.joinpath(*words)
+    if len(words) > 1 or not path.exists():
+        print(f"error: clue where {' '.join(words)}: no such file in {project.TOP}", file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+def main() -> None:
+    """Run the command that the command line names; where packages are missing, say how to install them."""
+    if sys.argv[1:2] == ["where"]:  # which tells, before anything is installed, what to install
+        sys.exit(where(sys.argv[2:]))
+    # What a search starts is run by this Python too, whether or not its environment is active.
+    os.environ.setdefault("PYTHON", sys.executable)
+    try:
+        from clue_utils import commands
+
+        commands.run()
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("clue_utils"):
+            raise
+        lock = shlex.quote(str(project.TOP / "requirements.txt"))
+        print(f"error: the package {error.name} is missing: pip install --no-deps -r {lock}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
