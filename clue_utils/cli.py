@@ -106,8 +106,30 @@ class Pulse:
         logger.info("%s %s: %d of %d %s, about %s left", *words)
 
 
-def _raise_stopped(number: int, _: Any) -> None:
-    raise Stopped(number)
+# The signal that has asked this process to end, 0 before one came.
+_asked = 0
+
+
+def _stop(number: int, _: Any = None) -> NoReturn:
+    global _asked
+    _asked = number
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+
+def check_stop() -> None:
+    """Raise once more what a signal has raised; to be called now and then by what takes long.
+
+    The exception of a signal that arrives in a destructor, or in a callback of a library that lets none pass, is lost.
+    """
+    if _asked:
+        _stop(_asked)
+
+
+def say_at_once(line: str) -> None:
+    """Print a line on standard error; a signal's handler may call it, which must not wait for a lock nor a buffer."""
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the bar that stands there
+    with contextlib.suppress(OSError):
+        os.write(2, f"{clear}{line}\n".encode())
 
 
 def run(main: Callable[[], object]) -> None:
@@ -116,7 +138,12 @@ def run(main: Callable[[], object]) -> None:
     A UserError or a file system's refusal becomes one line on standard error and exit status 2; a signal one line and
     128 and its number. Anything else is a defect of ours and keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, _raise_stopped)
+    global _asked
+    _asked = 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # What a parent has made us ignore, such as Ctrl-C in the background of a shell, stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
     try:
         main()
         _leave_together()
@@ -127,6 +154,8 @@ def run(main: Callable[[], object]) -> None:
         if (ending := ending_of(error)) is None:
             raise
         _fail(ending)
+    finally:
+        _asked = 0
 
 
 def _leave_together() -> None:
@@ -141,6 +170,8 @@ def _leave_together() -> None:
 
 
 def _fail(ending: Ending) -> None:
+    for bar in [*tqdm._instances]:  # the error holds on to what it has broken off: a line would begin behind the bar
+        bar.close()
     prefix = f"rank {rank()}: " if world_size() > 1 else ""
     print(f"{prefix}{'' if ending.is_stop else 'error: '}{ending.reason}", file=sys.stderr, flush=True)
     if world_size() > 1:

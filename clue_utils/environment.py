@@ -14,16 +14,19 @@ import logging
 import os
 import platform
 import resource
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from clue_utils import cli
 from clue_utils.cli import configure_logging
 from clue_utils.data.examples import cache_dir
 from clue_utils.errors import UserError, first_line, shorten
-from clue_utils.ranks import processes_on_this_machine, world_size
+from clue_utils.ranks import is_first, processes_on_this_machine, world_size
 from clue_utils.settings import Settings
 from clue_utils.tasks import Task
 
@@ -207,6 +210,20 @@ def import_libraries() -> None:
         reason = shorten(first_line(error), 160) or type(error).__name__
         raise UserError(f"PaddlePaddle or PaddleNLP cannot be imported ({reason}); {_LOCKED_SET}") from error
     importlib.import_module("paddlenlp.utils.log").logger.set_level("ERROR")
+    _restore_handlers()
+    cli.check_stop()  # a library that tries what it can import may have kept to itself what a signal raised
+
+
+def _restore_handlers() -> None:
+    """Have signals go to their handlers again: PaddleNLP has them end the process, and Python does not know of it.
+
+    A rank other than the first may wait for others where no handler can run: it is ended at once.
+    """
+    if threading.current_thread() is not threading.main_thread() or not is_first():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if (handler := signal.getsignal(number)) is not None:
+            signal.signal(number, handler)
 
 
 def start(args: Settings, task: Task) -> None:

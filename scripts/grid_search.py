@@ -10,10 +10,17 @@ results/<model>/joblog has a line for each trial that ended, <trial>/trial.log t
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
 import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
+import argparse
+import re
 from pathlib import Path
 
 from clue_utils import cli

@@ -10,6 +10,15 @@ has 6.7; at full size; "PyTorch": the largest difference to what that computes);
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 

@@ -10,9 +10,16 @@ Slurm what scripts/grid_search.slurm says).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
+import contextlib
 
 from clue_utils import cli, task_file, tasks
 from clue_utils.grid import keep, schedule, search_space, trial

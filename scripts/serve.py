@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
 import contextlib
 import logging
-import os
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
