@@ -16,10 +16,11 @@ import functools
 import logging
 from typing import Any
 
-from clue_utils import cli, environment, ranks, tasks
+from clue_utils import cli, environment, preflight, ranks, tasks
 from clue_utils.errors import UserError
 
 # Paddle reads these settings when it is imported, and PaddleNLP's TrainingArguments is where the flags come from.
+cli.configure_logging("info", on_stderr=True)
 cli.run(environment.load_libraries)
 
 import numpy as np  # noqa: E402
@@ -54,7 +55,7 @@ def task_of(dataset: str) -> tasks.Task:
         words = words[1:]
     if len(words) != 1:
         raise UserError(f'--dataset {dataset!r} is not of the form "clue tnews"')
-    task = tasks.get_task(words[0])
+    task = tasks.get_task(words[0], "classification")
     if task.kind != "classification":
         raise UserError(f"--dataset {dataset!r} is a reading task: run {task.script}")
     return task
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> JsonObject | None:
     flags = parse_arguments(argv, __doc__)
     task = task_of(flags.dataset)
     args = resolve(flags, task, ranks.world_size(), trained_with(flags.model_name_or_path, task))
-    environment.start(args, task)
+    preflight.start(args, task)
     device.start(args.device, args.precision)
     if ranks.world_size() > 1:
         # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.

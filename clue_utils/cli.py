@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -197,12 +197,20 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
 
 
-# What the flags of other programs, and the Trainer's, are called here: the first that a script has.
+# What the flags of other programs, and the Trainer's, are called here, with a value where it decides: the first that a
+# script has.
 _OTHERS_NAMES = {
     "--lr": ("--learning_rate", "--learning_rates"),
+    "--epoch": ("--num_train_epochs",),
     "--epochs": ("--num_train_epochs",),
+    "--num_epochs": ("--num_train_epochs",),
+    "--num_train_epoch": ("--num_train_epochs",),
     "--max_length": ("--max_seq_length",),
+    "--max_len": ("--max_seq_length",),
+    "--max_source_length": ("--max_seq_length",),
     "--model": ("--model_name_or_path",),
+    "--model_name": ("--model_name_or_path",),
+    "--model_path": ("--model_name_or_path",),
     "--task": ("--task_name", "--tasks", "--dataset"),
     "--dataset": ("--task_name",),
     "--task_name": ("--dataset", "--tasks"),
@@ -218,14 +226,60 @@ _OTHERS_NAMES = {
     "--per_device_train_batch_size": ("--batch_size",),
     "--per_device_eval_batch_size": ("--eval_batch_size",),
     "--eval_batch_size": ("--per_device_eval_batch_size",),
+    "--dev_batch_size": ("--eval_batch_size", "--per_device_eval_batch_size"),
     "--precision": ("--bf16",),
+    "--fp16": ("--precision fp16",),
+    "--bf16": ("--precision bf16",),
+    "--tf32": ("--precision tf32",),
+    "--use_amp": ("--precision fp16", "--fp16"),
+    "--gpu": ("--gpus", "--device gpu"),
+    "--use_gpu": ("--device gpu",),
+    "--no_cuda": ("--device cpu",),
+    "--use_cpu": ("--device cpu",),
+    "--n_gpu": ("--gpus",),
+    "--save_dir": ("--output_dir", "--output"),
+    "--do_test": ("--do_predict",),
+    "--eval_steps": ("--save_steps",),
+    "--valid_steps": ("--save_steps",),
+    "--preprocessing_num_workers": ("--num_proc",),
+    "--dropout_rate": ("--dropout",),
+    "--hidden_dropout_prob": ("--dropout",),
     "--warmup_ratio": ("--warmup_proportion",),
     "--warmup_proportion": ("--warmup_ratio",),
+}
+_BY_SAVE_STEPS = "--save_steps N evaluates every N steps, and 0 once an epoch"
+_KEEPS_BEST = "the checkpoint with the best development score is what is kept"
+_GOES_ON = "the same command goes on from where it was"
+_OF_MODEL = "that is read from the files of --model_name_or_path"
+_IN_OUTPUT = "the scalars are in visualdl/ in --output_dir, for visualdl --logdir"
+# What there is in place of flags of other programs that no flag here stands for.
+_INSTEAD = {
+    "--gpus": 'python -m paddle.distributed.launch --gpus "0,1" SCRIPT takes several, CUDA_VISIBLE_DEVICES=1 one',
+    "--do_lower_case": "the model's own tokenizer_config.json says whether text is written in lower case",
+    "--evaluation_strategy": _BY_SAVE_STEPS,
+    "--eval_strategy": _BY_SAVE_STEPS,
+    "--save_strategy": _BY_SAVE_STEPS,
+    "--load_best_model_at_end": _KEEPS_BEST,
+    "--metric_for_best_model": _KEEPS_BEST,
+    "--save_total_limit": _KEEPS_BEST,
+    "--resume_from_checkpoint": _GOES_ON,
+    "--init_from_ckpt": _GOES_ON,
+    "--model_type": _OF_MODEL,
+    "--config_name": _OF_MODEL,
+    "--tokenizer_name": _OF_MODEL,
+    "--tokenizer_name_or_path": _OF_MODEL,
+    "--cache_dir": "the environment's CLUE_CACHE_DIR names the folder",
+    "--report_to": _IN_OUTPUT,
+    "--logging_dir": _IN_OUTPUT,
+    "--pad_to_max_length": "a batch is padded to its longest sequence",
 }
 
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line and which suggests the flag that was meant."""
+
+    # Flags, with their dashes, that the program takes behind "--", for another one.
+    behind_dashes: Collection[str] = ()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **kwargs)
@@ -252,9 +306,14 @@ class Parser(argparse.ArgumentParser):
     def _explain(self, word: str) -> str:
         flag = word.split("=")[0]
         known = [name for name in self._option_string_actions if name not in ("-h", "--help")]
-        meant = [name for name in _OTHERS_NAMES.get(flag, ()) if name in known]
+        meant = [name for name in _OTHERS_NAMES.get(flag, ()) if name.split()[0] in known]
+        unknown = f"unknown argument {show(word)}"
+        if not meant and flag in self.behind_dashes:
+            return f"{unknown}: it is one of the trials' script, and goes to the end of the line, behind --"
+        if not meant and flag in _INSTEAD:
+            return f"{unknown}: {_INSTEAD[flag]}"
         close = meant or difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
-        return f"unknown argument {show(word)}" + (f": did you mean {close[0]}?" if close else "")
+        return unknown + (f": did you mean {close[0]}?" if close else "")
 
     def error(self, message: str) -> NoReturn:
         print(f"error: {shorten(message, 240)} (--help lists the flags)", file=sys.stderr)

@@ -382,6 +382,20 @@ def trained_with(name_or_path: str, task: tasks.Task) -> Fields:
     return found.hyper_parameters if found and found.task == task.name else {}
 
 
+def require_trained_for(name_or_path: str, task: tasks.Task) -> None:
+    """Refuse a checkpoint that was fine-tuned for another task, where it is to answer.
+
+    Raises:
+        UserError: it was.
+    """
+    trained_on = record.task if (record := Record.read(name_or_path)) else None
+    if trained_on not in (None, task.name):
+        raise UserError(
+            f"{name_or_path} was fine-tuned for {shorten(trained_on)}: it has no head for {task.name}; name a "
+            "checkpoint fine-tuned for that, or fine-tune this one with --do_train"
+        )
+
+
 def _require_same_run(
     folder: Path,
     earlier: JsonObject,

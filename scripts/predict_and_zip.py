@@ -23,7 +23,7 @@ from pathlib import Path
 
 import check_submission
 import zip_predictions
-from clue_utils import cli
+from clue_utils import cli, settings
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
 from clue_utils.grid.outcomes import Outcome, read_trials, winner
@@ -140,6 +140,7 @@ def learnt_dev(folder: Path) -> bool:
 def main(argv: list[str] | None = None) -> None:
     words, flags = cli.split_at_dashes(argv)
     parser = cli.Parser(usage=USAGE, description=__doc__, epilog=MORE)
+    parser.behind_dashes = settings.flags_of_scripts()
     parser.add_argument("--output", default="submit.zip", metavar="FILE", help="the zip to make (default: %(default)s)")
     parser.add_argument(
         "--ensemble",
