@@ -81,6 +81,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def percent(fraction: float) -> str:
+    """A score for people; result.json and the lines of an evaluation have fractions: "56.12 %"."""
+    return f"{100 * fraction:.2f} %"
+
+
 class Pulse:
     """Says once a minute how far a long piece of work is, where no terminal shows its bar.
 

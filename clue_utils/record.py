@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clue_utils import environment, ranks, task_file, tasks
+from clue_utils import cli, environment, ranks, task_file, tasks
 from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
 from clue_utils.files import digest_of, write_text_atomically
 from clue_utils.settings import Settings, differences
@@ -587,7 +587,7 @@ class Run:
         metric, best, step = (self.fields[name] for name in ("metric", "best_metric", "best_step"))
         if best is None:
             return "the last weights are kept, and no score: the development set was trained on"
-        return f"best {metric}: {best:.4f} at step {step}"
+        return f"best {metric}: {cli.percent(best)} at step {step}"
 
     def record_members(self, members: list[str]) -> None:
         """Note the checkpoints of an ensemble; an evaluation of other members is forgotten."""

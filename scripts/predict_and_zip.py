@@ -108,7 +108,7 @@ def describe(folder: Path) -> str:
     """A checkpoint's folder and its score."""
     found = Record.read(folder) or Record()
     none = "trained on the development set too" if found.learnt_dev else "no score recorded"
-    return f"{folder} ({none if found.score is None else f'{found.metric} {found.score:.4f}'})"
+    return f"{folder} ({none if found.score is None else f'{found.metric} {cli.percent(found.score)}'})"
 
 
 def predict(task: Task, members: Sequence[Path], output: Path, flags: Sequence[str]) -> None:
@@ -126,9 +126,12 @@ def predict(task: Task, members: Sequence[Path], output: Path, flags: Sequence[s
         raise SystemExit(status)
     if is_evaluated:
         scores = [found.score for member in members if (found := Record.read(member))]
-        alone = " ".join("?" if score is None else f"{score:.4f}" for score in scores)
+        alone = " ".join("?" if score is None else cli.percent(score) for score in scores)
         score = (Record.read(output) or Record()).evaluation[task.metric]
-        print(f"{task.name}: {task.metric} {score:.4f} of the {len(members)} together, {alone} of each", flush=True)
+        print(
+            f"{task.name}: {task.metric} {cli.percent(score)} of the {len(members)} together, {alone} of each",
+            flush=True,
+        )
 
 
 def learnt_dev(folder: Path) -> bool:

@@ -66,7 +66,7 @@ def test_a_manifest_tells_what_made_each_file(tmp_path, zipped, run_script):
         "score": 0.5,
         "trained_on_dev": False,
     }
-    row = f"{NAME:<25}accuracy 0.8125 mean of 2: {tmp_path / 'a'}, {tmp_path / 'b'}"
+    row = f"{NAME:<25}accuracy 81.25 % mean of 2: {tmp_path / 'a'}, {tmp_path / 'b'}"
     assert row in lines_of_check(run_script, zipped)
 
 

@@ -254,10 +254,10 @@ def test_members_are_the_best_trials_or_the_seeds_of_the_best_setting(tmp_path, 
     assert found("seeds") == ([best, second, last], "")
     assert found(9) == ([best, second, third, last], "TNEWS: 4 of 9 members, no other trial kept its weights\n")
     dropped = put_trial(place / "1e-5_16_0.1_4", 0.55, has_weights=False)
-    line = f"TNEWS: {dropped} (accuracy 0.5500) is a member but kept no checkpoint\n"
+    line = f"TNEWS: {dropped} (accuracy 55.00 %) is a member but kept no checkpoint\n"
     assert found(2) == ([best, second], line) and found("seeds") == ([best, second, last], line)
     (best / "model.safetensors").unlink()
-    line = f"TNEWS: {best} (accuracy 0.6000) is the best but kept no checkpoint\n"
+    line = f"TNEWS: {best} (accuracy 60.00 %) is the best but kept no checkpoint\n"
     assert found(1) == ([second], line)
     (place / "config.json").write_text("{}")
     assert found(3) == ([place], "")  # the task's folder is a checkpoint itself
