@@ -91,6 +91,18 @@ def main(argv: list[str] | None = None) -> JsonObject | None:
     return run.fields if ranks.is_first() else None
 
 
+def show_log_of_paddlenlp() -> None:
+    """Have PaddleNLP say what its Trainer does, above the bars, but for what it says at each checkpoint."""
+    paddlenlp_logger.handler.setStream(cli.AboveBars())
+    paddlenlp_logger.logger.addFilter(is_news)
+    paddlenlp_logger.set_level("INFO")
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of PaddleNLP's log is none that says the same of every checkpoint, and of no use here."""
+    return not record.getMessage().startswith("Asynchronous saving is not supported")
+
+
 def carry_out(args: TrainerSettings, task: tasks.Task, run: Run) -> None:
     """Train, evaluate, predict and export, as far as the settings say."""
     session = Session(args, task, run, functools.partial(make_method, args, task))
@@ -100,7 +112,7 @@ def carry_out(args: TrainerSettings, task: tasks.Task, run: Run) -> None:
     device.seed_all(args.seed)  # a new head is drawn at random
     source = str(run.folder) if run.is_trained and args.do_train else args.model_name_or_path
     model = session.load_model(source, training=trains)
-    paddlenlp_logger.set_level("INFO")
+    show_log_of_paddlenlp()
     trainer = ClueTrainer(
         session,
         dev,

@@ -38,6 +38,16 @@ class _LineHandler(logging.Handler):
         stream.flush()
 
 
+class AboveBars:
+    """What a handler of another library's log may write to: standard error, above a progress bar if one is shown."""
+
+    def write(self, text: str) -> None:
+        tqdm.write(text, file=sys.stderr, end="")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 class _RankFilter(logging.Filter):
     """Lets rank 0 speak, and every rank warn."""
 

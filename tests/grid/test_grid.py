@@ -833,6 +833,11 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
         ("m --hosts nowhere", "no such file"),
         ("m --hosts /dev/null", "what each of them has"),
         ("m --task TNEWS", "did you mean --tasks?"),
+        ("m --gpu 0", "did you mean --gpus?"),
+        (
+            "m --max_steps 4",
+            "'--max_steps': it is one of the trials' script, and goes to the end of the line, behind --",
+        ),
         ("m n", "n is no flag's value"),
         ("-n m", "unknown argument '-n'"),
         ("m --tasks AFQMC -- --max_step 4", "classifier.py: unknown argument '--max_step': did you mean --max_steps?"),

@@ -88,7 +88,7 @@ def test_a_folder_with_model_and_predictions_can_be_moved(tmp_path):
 def test_a_last_submission_is_told_as_such(tmp_path, run_script):
     put_predictions(tmp_path / "out", [put_checkpoint(tmp_path / "a", None, train_on_dev=True)])
     write.zip_predictions([tmp_path / "out"], tmp_path / "submit.zip")
-    row = f"{NAME:<25}no score        {tmp_path / 'a'} (trained on the development set too)"
+    row = f"{NAME:<25}no score         {tmp_path / 'a'} (trained on the development set too)"
     assert row in lines_of_check(run_script, tmp_path / "submit.zip")
 
 
