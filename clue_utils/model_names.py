@@ -16,7 +16,7 @@ _NAME = re.compile(r"\w[\w.+-]*(/[\w.+-]+)?", re.ASCII)
 
 
 def require_possible(name: str, known: Collection[str]) -> None:
-    """Refuse what is neither a folder nor can be the name of a model, and a folder by its path without a configuration.
+    """Refuse what is neither a folder nor can be the name of a model.
 
     Args:
         known: names of models, of which the nearest is shown.
@@ -24,14 +24,16 @@ def require_possible(name: str, known: Collection[str]) -> None:
     Raises:
         UserError: it is to be refused.
     """
-    shown, is_name = shorten(name, 200) or "''", bool(_NAME.fullmatch(name))
-    if os.path.isdir(name):
-        if not is_name:  # otherwise the model of this name may be meant, see ``models.source.unshadowed``
-            config_file(Path(name))
-    elif os.path.exists(name):
+    shown = shorten(name, 200) or "''"
+    if os.path.exists(name) and not os.path.isdir(name):
         raise UserError(f"{shown}: a file; name the folder that it is in, with all files of the model")
-    elif not is_name:
+    if not os.path.isdir(name) and not is_name(name):
         raise UserError(f"{shown}: no such folder{meant(name, known)}")
+
+
+def is_name(name: str) -> bool:
+    """Whether a model could be called so; a path that begins at the root, in the home or with a dot is no name."""
+    return bool(_NAME.fullmatch(name))
 
 
 def config_file(folder: Path) -> Path:

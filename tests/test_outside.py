@@ -12,12 +12,7 @@ import pytest
 from clue_utils import outside
 
 TOP = Path(__file__).parents[1]
-SCRIPTS = [
-    path
-    for folder in ("classification", "mrc", "scripts")
-    for path in (TOP / folder).glob("*.py")
-    if path.stat().st_size
-]
+SCRIPTS = [path for folder in ("classification", "mrc", "scripts") for path in sorted((TOP / folder).glob("*.py"))]
 
 
 @pytest.mark.parametrize("script", ["classification/run_clue_classifier.py", "scripts/check_submission.py"])

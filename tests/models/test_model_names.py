@@ -122,6 +122,23 @@ def test_a_name_that_is_nowhere_is_one_line(hub):
         word_embeddings("./nothing")
 
 
+def test_without_a_network_one_is_told_what_to_bring_and_where_to_put_it(hub, monkeypatch):
+    """The file names are those by which PaddleNLP then finds them."""
+    from paddlenlp.transformers import ErnieModel, ErnieTokenizer
+
+    for maps, name in ((ErnieModel, "model_state"), (ErnieTokenizer, "vocab_file")):
+        monkeypatch.setitem(maps.pretrained_resource_files_map[name], KNOWN, f"https://127.0.0.1:1/{name}.pdparams")
+    with pytest.raises(UserError) as error:
+        word_embeddings(KNOWN)
+    text = str(error.value)
+    assert (
+        text.startswith(f"{KNOWN}: neither a folder nor a model that could be downloaded (")
+        and "PPNLP_ENDPOINT" in text
+    )
+    assert f"put what another machine fetches into {source.MODEL_HOME}/{KNOWN}: " in text
+    assert "https://127.0.0.1:1/model_state.pdparams" in text
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
