@@ -36,6 +36,16 @@ def is_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name))
 
 
+def require_member(folder: str) -> None:
+    """Refuse what cannot be a member of an ensemble, which is a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not os.path.isdir(folder):
+        raise UserError(f"--ensemble {folder}: no such folder")
+
+
 def config_file(folder: Path) -> Path:
     """The configuration in the folder of a checkpoint.
 

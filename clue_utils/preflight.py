@@ -34,8 +34,10 @@ def start(args: Settings, task: Task) -> None:
 
 def _check(args: Settings, task: Task) -> None:
     environment.require_device(args.device)
+    model_names.require_possible(args.model_name_or_path, [model.name for model in PUBLISHED_MODELS])
+    for folder in args.ensemble:
+        model_names.require_member(folder)
     for name in (args.model_name_or_path, *args.ensemble):
-        model_names.require_possible(name, [model.name for model in PUBLISHED_MODELS])
         if os.path.isdir(name) and not model_names.is_name(name):  # else the model of that name may be meant
             model_names.config_file(Path(name))
         if not args.do_train:

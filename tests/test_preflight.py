@@ -39,6 +39,7 @@ def before_paddle(run_script, tmp_path, monkeypatch):
     ("words", "line"),
     [
         ("--do_train --model_name_or_path {}/nowhere", "error: {}/nowhere: no such folder"),
+        ("--do_eval --model_name_or_path model --ensemble none", "error: --ensemble none: no such folder"),
         ("--do_train --model_name_or_path {}/file", "error: {}/file: a file; name the folder that it is in"),
         ("--do_train --model_name_or_path {}/empty", "error: {}/empty: no config.json"),
         ("--do_train --model_name_or_path model --data_dir nowhere", "error: --data_dir nowhere: not a folder"),
