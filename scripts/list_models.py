@@ -90,7 +90,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--architecture", metavar="NAME", help="list its models, as config.json calls it (model_type)")
     parser.add_argument("--markdown", action="store_true", help="print a table in Markdown")
     args = parser.parse_args(argv)
-    cli.configure_logging("info", on_stderr=True)
+    if sys.stderr.isatty():  # whoever looks on is told what is waited for
+        cli.configure_logging("info", on_stderr=True)
     environment.load_libraries("cpu")
     from clue_utils.models import catalogue
     from clue_utils.models.families import BY_TYPE

@@ -170,7 +170,7 @@ def _cached_as(file: str) -> str:
 
 def _by_hand(name: str) -> str:
     """What to do about a model that cannot be downloaded here."""
-    tables = [table for each in vars(transformers).values() for table in _addresses(each)]
+    tables = [table for each in [*vars(transformers).values()] for table in _addresses(each)]
     addresses = dict.fromkeys(table[name] for table in tables if isinstance(table.get(name), str))
     if not addresses:
         return "name a folder with the model's files"
