@@ -122,21 +122,25 @@ def test_a_name_that_is_nowhere_is_one_line(hub):
         word_embeddings("./nothing")
 
 
-def test_without_a_network_one_is_told_what_to_bring_and_where_to_put_it(hub, monkeypatch):
+def test_without_a_network_one_is_told_what_to_bring_and_where_to_put_it(monkeypatch):
     """The file names are those by which PaddleNLP then finds them."""
     from paddlenlp.transformers import ErnieModel, ErnieTokenizer
 
-    for maps, name in ((ErnieModel, "model_state"), (ErnieTokenizer, "vocab_file")):
-        monkeypatch.setitem(maps.pretrained_resource_files_map[name], KNOWN, f"https://127.0.0.1:1/{name}.pdparams")
+    def refuse(*_: Any) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(source, "resolve_file_path", refuse)
     with pytest.raises(UserError) as error:
         word_embeddings(KNOWN)
     text = str(error.value)
-    assert (
-        text.startswith(f"{KNOWN}: neither a folder nor a model that could be downloaded (")
-        and "PPNLP_ENDPOINT" in text
+    assert text.startswith(
+        f"{KNOWN}: neither a folder nor a model that could be downloaded (ConnectionError: no route to"
     )
-    assert f"put what another machine fetches into {source.MODEL_HOME}/{KNOWN}: " in text
-    assert "https://127.0.0.1:1/model_state.pdparams" in text
+    assert "https_proxy names a proxy, PPNLP_ENDPOINT a mirror" in text
+    weights = ErnieModel.pretrained_resource_files_map["model_state"][KNOWN]
+    vocabulary = ErnieTokenizer.pretrained_resource_files_map["vocab_file"][KNOWN]
+    folder = f"{source.MODEL_HOME}/{KNOWN}"
+    assert f"put what another machine fetches into {folder}: {weights} as model_state.pdparams, {vocabulary}" in text
 
 
 @pytest.mark.parametrize(
