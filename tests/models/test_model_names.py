@@ -139,8 +139,8 @@ def test_without_a_network_one_is_told_what_to_bring_and_where_to_put_it(monkeyp
     assert "https_proxy names a proxy, PPNLP_ENDPOINT a mirror" in text
     weights = ErnieModel.pretrained_resource_files_map["model_state"][KNOWN]
     vocabulary = ErnieTokenizer.pretrained_resource_files_map["vocab_file"][KNOWN]
-    folder = f"{source.MODEL_HOME}/{KNOWN}"
-    assert f"put what another machine fetches into {folder}: {weights} as model_state.pdparams, {vocabulary}" in text
+    assert f"put what another machine fetches into {source.MODEL_HOME}/{KNOWN}: " in text
+    assert f"{weights} as model_state.pdparams" in text and vocabulary in text
 
 
 @pytest.mark.parametrize(
