@@ -324,7 +324,7 @@ class Parser(argparse.ArgumentParser):
         meant = [name for name in _OTHERS_NAMES.get(flag, ()) if name.split()[0] in known]
         unknown = f"unknown argument {show(word)}"
         if not meant and flag in self.behind_dashes:
-            return f"{unknown}: it is one of the trials' script, and goes to the end of the line, behind --"
+            return f"{unknown}: a flag of the tasks' scripts goes to the end of the line, behind --"
         if not meant and flag in _INSTEAD:
             return f"{unknown}: {_INSTEAD[flag]}"
         close = meant or difflib.get_close_matches(flag, known, n=1, cutoff=0.7)

@@ -836,7 +836,7 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
         ("m --gpu 0", "did you mean --gpus?"),
         (
             "m --max_steps 4",
-            "'--max_steps': it is one of the trials' script, and goes to the end of the line, behind --",
+            "'--max_steps': a flag of the tasks' scripts goes to the end of the line, behind --",
         ),
         ("m n", "n is no flag's value"),
         ("-n m", "unknown argument '-n'"),
