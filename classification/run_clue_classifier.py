@@ -3,9 +3,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
 from dataclasses import dataclass
 
-from clue_utils import cli, environment, ranks, tasks
+from clue_utils import cli, preflight, ranks, tasks
 from clue_utils.data.chosen import chosen
 from clue_utils.errors import UserError
 from clue_utils.record import trained_with
@@ -36,13 +45,13 @@ def main(argv: list[str] | None = None) -> JsonObject | None:
     flags = ClassifierSettings.parser(__doc__, EXAMPLE).parse_args(argv)
     if bool(flags.task_name) == bool(flags.task_file):
         raise UserError("pass --task_name with one of CLUE's tasks, or --task_file with one of your own, and not both")
-    if flags.task_name and (task := tasks.get_task(flags.task_name)).kind != "classification":
+    if flags.task_name and (task := tasks.get_task(flags.task_name, "classification", True)).kind != "classification":
         raise UserError(f"--task_name {task.name} is a reading task: run {task.script}")
     task = chosen(vars(flags), "classification", flags.task_name)
     args = ClassifierSettings.resolve(
         vars(flags), task, ranks.world_size(), trained_with(flags.model_name_or_path, task)
     )
-    environment.start(args, task)
+    preflight.start(args, task)
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
     return execute(args, task)

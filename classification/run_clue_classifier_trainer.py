@@ -3,14 +3,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
 import functools
 import logging
 from typing import Any
 
-from clue_utils import cli, environment, ranks, tasks
+from clue_utils import cli, environment, preflight, ranks, tasks
 from clue_utils.errors import UserError
 
 # Paddle reads these settings when it is imported, and PaddleNLP's TrainingArguments is where the flags come from.
+cli.configure_logging("info", on_stderr=True)
 cli.run(environment.load_libraries)
 
 import numpy as np  # noqa: E402
@@ -44,7 +54,7 @@ def task_of(dataset: str) -> tasks.Task:
         words = words[1:]
     if len(words) != 1:
         raise UserError(f'--dataset {dataset!r} is not of the form "clue tnews"')
-    task = tasks.get_task(words[0])
+    task = tasks.get_task(words[0], "classification")
     if task.kind != "classification":
         raise UserError(f"--dataset {dataset!r} is a reading task: run {task.script}")
     return task
@@ -65,7 +75,7 @@ def main(argv: list[str] | None = None) -> JsonObject | None:
     flags = parse_arguments(argv, __doc__)
     task = task_of(flags.dataset)
     args = resolve(flags, task, ranks.world_size(), trained_with(flags.model_name_or_path, task))
-    environment.start(args, task)
+    preflight.start(args, task)
     device.start(args.device, args.precision)
     if ranks.world_size() > 1:
         # PaddleNLP's safetensors checkpoints go by the groups of processes that fleet makes.
@@ -79,6 +89,18 @@ def main(argv: list[str] | None = None) -> JsonObject | None:
     return run.fields if ranks.is_first() else None
 
 
+def show_log_of_paddlenlp() -> None:
+    """Have PaddleNLP say what its Trainer does, above the bars, but for what it says at each checkpoint."""
+    paddlenlp_logger.handler.setStream(cli.AboveBars())
+    paddlenlp_logger.logger.addFilter(is_news)
+    paddlenlp_logger.set_level("INFO")
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of PaddleNLP's log is none that says the same of every checkpoint, and of no use here."""
+    return not record.getMessage().startswith("Asynchronous saving is not supported")
+
+
 def carry_out(args: TrainerSettings, task: tasks.Task, run: Run) -> None:
     """Train, evaluate, predict and export, as far as the settings say."""
     session = Session(args, task, run)
@@ -88,7 +110,7 @@ def carry_out(args: TrainerSettings, task: tasks.Task, run: Run) -> None:
     device.seed_all(args.seed)  # a new head is drawn at random
     source = str(run.folder) if run.is_trained and args.do_train else args.model_name_or_path
     model = session.load_model(source, training=trains)
-    paddlenlp_logger.set_level("INFO")
+    show_log_of_paddlenlp()
     trainer = ClueTrainer(
         session,
         dev,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 
-from clue_utils import project
+from clue_utils import outside, project
 
 
 def where(words: list[str]) -> int:
@@ -30,10 +29,9 @@ def main() -> None:
 
         commands.run()
     except ModuleNotFoundError as error:
-        if not error.name or error.name.startswith("clue_utils"):
+        if not (line := outside.missing(error)):
             raise
-        lock = shlex.quote(str(project.TOP / "requirements.txt"))
-        print(f"error: the package {error.name} is missing: pip install --no-deps -r {lock}", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -37,6 +37,16 @@ class _LineHandler(logging.Handler):
         stream = sys.stderr if self._on_stderr else sys.stdout
         tqdm.write(self.format(record), file=stream)
         stream.flush()
+
+
+class AboveBars:
+    """What a handler of another library's log may write to: standard error, above a progress bar if one is shown."""
+
+    def write(self, text: str) -> None:
+        tqdm.write(text, file=sys.stderr, end="")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 class _RankFilter(logging.Filter):
@@ -82,6 +92,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def percent(fraction: float) -> str:
+    """A score for people; result.json and the lines of an evaluation have fractions: "56.12 %"."""
+    return f"{100 * fraction:.2f} %"
+
+
 class Pulse:
     """Says once a minute how far a long piece of work is, where no terminal shows its bar.
 
@@ -107,8 +122,30 @@ class Pulse:
         logger.info("%s %s: %d of %d %s, about %s left", *words)
 
 
-def _raise_stopped(number: int, _: Any) -> None:
-    raise Stopped(number)
+# The signal that has asked this process to end, 0 before one came.
+_asked = 0
+
+
+def _stop(number: int, _: Any = None) -> NoReturn:
+    global _asked
+    _asked = number
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+
+def check_stop() -> None:
+    """Raise once more what a signal has raised; to be called now and then by what takes long.
+
+    The exception of a signal that arrives in a destructor, or in a callback of a library that lets none pass, is lost.
+    """
+    if _asked:
+        _stop(_asked)
+
+
+def say_at_once(line: str) -> None:
+    """Print a line on standard error; a signal's handler may call it, which must not wait for a lock nor a buffer."""
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the bar that stands there
+    with contextlib.suppress(OSError):
+        os.write(2, f"{clear}{line}\n".encode())
 
 
 def run(main: Callable[[], object]) -> None:
@@ -117,7 +154,12 @@ def run(main: Callable[[], object]) -> None:
     A UserError or a file system's refusal becomes one line on standard error and exit status 2; a signal one line and
     128 and its number. Anything else is a defect of ours and keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, _raise_stopped)
+    global _asked
+    _asked = 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # What a parent has made us ignore, such as Ctrl-C in the background of a shell, stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
     try:
         main()
         _leave_together()
@@ -128,6 +170,8 @@ def run(main: Callable[[], object]) -> None:
         if (ending := ending_of(error)) is None:
             raise
         _fail(ending)
+    finally:
+        _asked = 0
 
 
 def _leave_together() -> None:
@@ -142,6 +186,8 @@ def _leave_together() -> None:
 
 
 def _fail(ending: Ending) -> None:
+    for bar in [*tqdm._instances]:  # the error holds on to what it has broken off: a line would begin behind the bar
+        bar.close()
     prefix = f"rank {rank()}: " if world_size() > 1 else ""
     print(f"{prefix}{'' if ending.is_stop else 'error: '}{as_typed(ending.reason)}", file=sys.stderr, flush=True)
     if world_size() > 1:
@@ -167,12 +213,20 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
 
 
-# What the flags of other programs, and the Trainer's, are called here: the first that a script has.
+# What the flags of other programs, and the Trainer's, are called here, with a value where it decides: the first that a
+# script has.
 _OTHERS_NAMES = {
     "--lr": ("--learning_rate", "--learning_rates"),
+    "--epoch": ("--num_train_epochs",),
     "--epochs": ("--num_train_epochs",),
+    "--num_epochs": ("--num_train_epochs",),
+    "--num_train_epoch": ("--num_train_epochs",),
     "--max_length": ("--max_seq_length",),
+    "--max_len": ("--max_seq_length",),
+    "--max_source_length": ("--max_seq_length",),
     "--model": ("--model_name_or_path",),
+    "--model_name": ("--model_name_or_path",),
+    "--model_path": ("--model_name_or_path",),
     "--task": ("--task_name", "--tasks", "--dataset"),
     "--dataset": ("--task_name",),
     "--task_name": ("--dataset", "--tasks"),
@@ -188,14 +242,60 @@ _OTHERS_NAMES = {
     "--per_device_train_batch_size": ("--batch_size",),
     "--per_device_eval_batch_size": ("--eval_batch_size",),
     "--eval_batch_size": ("--per_device_eval_batch_size",),
+    "--dev_batch_size": ("--eval_batch_size", "--per_device_eval_batch_size"),
     "--precision": ("--bf16",),
+    "--fp16": ("--precision fp16",),
+    "--bf16": ("--precision bf16",),
+    "--tf32": ("--precision tf32",),
+    "--use_amp": ("--precision fp16", "--fp16"),
+    "--gpu": ("--gpus", "--device gpu"),
+    "--use_gpu": ("--device gpu",),
+    "--no_cuda": ("--device cpu",),
+    "--use_cpu": ("--device cpu",),
+    "--n_gpu": ("--gpus",),
+    "--save_dir": ("--output_dir", "--output"),
+    "--do_test": ("--do_predict",),
+    "--eval_steps": ("--save_steps",),
+    "--valid_steps": ("--save_steps",),
+    "--preprocessing_num_workers": ("--num_proc",),
+    "--dropout_rate": ("--dropout",),
+    "--hidden_dropout_prob": ("--dropout",),
     "--warmup_ratio": ("--warmup_proportion",),
     "--warmup_proportion": ("--warmup_ratio",),
+}
+_BY_SAVE_STEPS = "--save_steps N evaluates every N steps, and 0 once an epoch"
+_KEEPS_BEST = "the checkpoint with the best development score is what is kept"
+_GOES_ON = "the same command goes on from where it was"
+_OF_MODEL = "that is read from the files of --model_name_or_path"
+_IN_OUTPUT = "the scalars are in visualdl/ in --output_dir, for visualdl --logdir"
+# What there is in place of flags of other programs that no flag here stands for.
+_INSTEAD = {
+    "--gpus": 'python -m paddle.distributed.launch --gpus "0,1" SCRIPT takes several, CUDA_VISIBLE_DEVICES=1 one',
+    "--do_lower_case": "the model's own tokenizer_config.json says whether text is written in lower case",
+    "--evaluation_strategy": _BY_SAVE_STEPS,
+    "--eval_strategy": _BY_SAVE_STEPS,
+    "--save_strategy": _BY_SAVE_STEPS,
+    "--load_best_model_at_end": _KEEPS_BEST,
+    "--metric_for_best_model": _KEEPS_BEST,
+    "--save_total_limit": _KEEPS_BEST,
+    "--resume_from_checkpoint": _GOES_ON,
+    "--init_from_ckpt": _GOES_ON,
+    "--model_type": _OF_MODEL,
+    "--config_name": _OF_MODEL,
+    "--tokenizer_name": _OF_MODEL,
+    "--tokenizer_name_or_path": _OF_MODEL,
+    "--cache_dir": "the environment's CLUE_CACHE_DIR names the folder",
+    "--report_to": _IN_OUTPUT,
+    "--logging_dir": _IN_OUTPUT,
+    "--pad_to_max_length": "a batch is padded to its longest sequence",
 }
 
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line and which suggests the flag that was meant."""
+
+    # Flags, with their dashes, that the program takes behind "--", for another one.
+    behind_dashes: Collection[str] = ()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **kwargs)
@@ -222,9 +322,14 @@ class Parser(argparse.ArgumentParser):
     def _explain(self, word: str) -> str:
         flag = word.split("=")[0]
         known = [name for name in self._option_string_actions if name not in ("-h", "--help")]
-        meant = [name for name in _OTHERS_NAMES.get(flag, ()) if name in known]
+        meant = [name for name in _OTHERS_NAMES.get(flag, ()) if name.split()[0] in known]
+        unknown = f"unknown argument {show(word)}"
+        if not meant and flag in self.behind_dashes:
+            return f"{unknown}: a flag of the tasks' scripts goes to the end of the line, behind --"
+        if not meant and flag in _INSTEAD:
+            return f"{unknown}: {_INSTEAD[flag]}"
         close = meant or difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
-        return f"unknown argument {show(word)}" + (f": did you mean {close[0]}?" if close else "")
+        return unknown + (f": did you mean {close[0]}?" if close else "")
 
     def format_help(self) -> str:
         return as_typed(super().format_help())

@@ -41,7 +41,7 @@ def start(requested: str | None, precision: str) -> None:
     threads = f", {os.environ['OMP_NUM_THREADS']} threads" if device == "cpu" else ""
     logger.info("device: %s (%s), %s%s%s", device, how, _arithmetic(precision), threads, processes)
     if requested is None and not _is_built_for("gpu") and environment.has_gpu() and ranks.is_first():
-        logger.warning("there is a GPU, but %s", _why_no_card("gpu"))
+        logger.warning("there is a GPU, but %s", environment.why_no_card("gpu", is_built=False))
 
 
 def set_device(requested: str | None) -> str:
@@ -62,7 +62,8 @@ def set_device(requested: str | None) -> str:
             os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     else:
         if not _num_cards(device):
-            raise UserError(f"--device {device}: {_why_no_card(device)}, or pass --device cpu")
+            reason = environment.why_no_card(device, _is_built_for(device))
+            raise UserError(f"--device {device}: {reason}, or pass --device cpu")
         index = int(os.environ.get(f"FLAGS_selected_{device}s", "0").split(",")[0])
         if device == "gpu":
             _require_machine_code(index)
@@ -103,16 +104,6 @@ def _num_cards(kind: str) -> int:
             f"PaddlePaddle cannot use a {kind} here ({shorten(first_line(error), 160)}); see what {tool} says, "
             "or pass --device cpu"
         ) from error
-
-
-def _why_no_card(kind: str) -> str:
-    """Why there is no card to compute on, and the remedy."""
-    if _is_built_for(kind):
-        return f"no card is visible; check {'CUDA' if kind == 'gpu' else 'XPU'}_VISIBLE_DEVICES"
-    remedy = "bash scripts/setup_env.sh --cuda installs one with it"
-    if kind == "xpu":
-        remedy = "install paddlepaddle-xpu, from Paddle's own index, in the place of paddlepaddle"
-    return f"the installed PaddlePaddle is built without {kind} support; {remedy}"
 
 
 def _require_machine_code(index: int) -> None:

@@ -14,25 +14,25 @@ import logging
 import os
 import platform
 import resource
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from clue_utils.cli import configure_logging
+from clue_utils import cli, outside
 from clue_utils.data.examples import cache_dir
 from clue_utils.errors import UserError, first_line, shorten
-from clue_utils.ranks import processes_on_this_machine, world_size
-from clue_utils.settings import Settings
-from clue_utils.tasks import Task
+from clue_utils.ranks import is_first, processes_on_this_machine
 
 logger = logging.getLogger(__name__)
 _LOCKED_SET = "install the locked set: pip install --no-deps -r requirements.txt"
 # The first major version of paddle2onnx that reads what Paddle 3 writes.
 _PADDLE2ONNX = 2
-# The distribution of PaddlePaddle that can use NVIDIA GPUs.
-_GPU_BUILD = "paddlepaddle-gpu"
+# The distributions of PaddlePaddle: that for the CPU, and those that can use NVIDIA's GPUs and Kunlun's XPUs besides.
+_CPU_BUILD, _GPU_BUILD, _XPU_BUILD = "paddlepaddle", "paddlepaddle-gpu", "paddlepaddle-xpu"
 # How the names of variables begin that Paddle and the libraries below it take settings of their arithmetic from. Which
 # card a process takes (FLAGS_selected_gpus, the launcher's) is none of them.
 _DECISIVE = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "FLAGS_", "NVIDIA_TF32_OVERRIDE", "CUBLAS_", "XPU_PADDLE_")
@@ -131,6 +131,35 @@ def has_gpu() -> bool:
     return not hides_gpus() and bool(glob.glob("/dev/nvidia[0-9]*"))
 
 
+def why_no_card(kind: str, is_built: bool) -> str:
+    """Why there is no card to compute on, "gpu" or "xpu", and the remedy.
+
+    Args:
+        is_built: whether the installed PaddlePaddle is built for such cards.
+    """
+    if is_built:
+        return f"no card is visible; check {'CUDA' if kind == 'gpu' else 'XPU'}_VISIBLE_DEVICES"
+    remedy = "bash scripts/setup_env.sh --cuda installs one with it"
+    if kind == "xpu":
+        remedy = "install paddlepaddle-xpu, from Paddle's own index, in the place of paddlepaddle"
+    return f"the installed PaddlePaddle is built without {kind} support; {remedy}"
+
+
+def require_device(requested: str | None) -> None:
+    """Refuse a device that is certainly not there, by what is installed; ``device.set_device`` asks PaddlePaddle.
+
+    Raises:
+        UserError: it is not there.
+    """
+    builds = {"gpu": _GPU_BUILD, "xpu": _XPU_BUILD}
+    if requested not in builds:
+        return
+    installed = versions()
+    is_built = builds[requested] in installed or _CPU_BUILD not in installed  # none of them: a build of the user's own
+    if not is_built or (requested == "gpu" and hides_gpus()):
+        raise UserError(f"--device {requested}: {why_no_card(requested, is_built)}, or pass --device cpu")
+
+
 # What importing the libraries makes in the home folder: PaddleNLP, unless PPNLP_HOME is set; then Paddle and VisualDL.
 _PADDLENLP_FOLDERS = ("models/embeddings", "datasets", "packages")
 _OTHER_FOLDERS = (".cache/paddle/dataset", ".visualdl/conf", ".visualdl/fastdeployserver", ".visualdl/x2paddle")
@@ -204,18 +233,25 @@ def import_libraries() -> None:
     except UserError:
         raise
     except Exception as error:  # broken wheels raise more than ImportError
+        if line := outside.missing(error):
+            raise UserError(line) from error
         reason = shorten(first_line(error), 160) or type(error).__name__
         raise UserError(f"PaddlePaddle or PaddleNLP cannot be imported ({reason}); {_LOCKED_SET}") from error
     importlib.import_module("paddlenlp.utils.log").logger.set_level("ERROR")
+    _restore_handlers()
+    cli.check_stop()  # a library that tries what it can import may have kept to itself what a signal raised
 
 
-def start(args: Settings, task: Task) -> None:
-    """Begin a run's log and load the libraries; what needs PaddlePaddle itself follows in ``device.start``."""
-    configure_logging(args.log_level, on_stderr=args.answers_on_stdout)
-    args.log(task, world_size())
-    if args.export_onnx:
-        require_paddle2onnx()
-    load_libraries(args.device)
+def _restore_handlers() -> None:
+    """Have signals go to their handlers again: PaddleNLP has them end the process, and Python does not know of it.
+
+    A rank other than the first may wait for others where no handler can run: it is ended at once.
+    """
+    if threading.current_thread() is not threading.main_thread() or not is_first():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if (handler := signal.getsignal(number)) is not None:
+            signal.signal(number, handler)
 
 
 def require_paddle2onnx() -> None:
@@ -239,13 +275,15 @@ def load_libraries(device: str | None = None) -> None:
     """
     tune_cpu()
     tune_gpu(device)
+    if "paddle" not in sys.modules:
+        logger.info("loading PaddlePaddle and PaddleNLP, which takes some seconds, and more the first time")
     import_libraries()
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide the numbers."""
     found = {"python": platform.python_version()}
-    for package in ("paddlepaddle", _GPU_BUILD, "paddlepaddle-xpu", "paddlenlp", "numpy", "scipy"):
+    for package in (_CPU_BUILD, _GPU_BUILD, _XPU_BUILD, "paddlenlp", "numpy", "scipy"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

@@ -48,11 +48,15 @@ class UserError(Exception):
 
 
 class Stopped(BaseException):
-    """A signal asked this process to end."""
+    """A signal asked this process to end.
 
-    def __init__(self, number: int) -> None:
+    Attributes:
+        outlook: what the same command does when it is given again.
+    """
+
+    def __init__(self, number: int, outlook: str = "the same command goes on from where it was") -> None:
         super().__init__(number)
-        self.number = number
+        self.number, self.outlook = number, outlook
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}"
@@ -77,7 +81,7 @@ class Ending:
 def ending_of(error: BaseException) -> Ending | None:
     """How an exception ends a program with one line; None for a defect of ours, which keeps its traceback."""
     if isinstance(error, Stopped):
-        return Ending(f"{error}; the same command goes on from where it was", 128 + error.number, is_stop=True)
+        return Ending(f"{error}; {error.outlook}", 128 + error.number, is_stop=True)
     if isinstance(error, KeyboardInterrupt):
         return Ending("interrupted", 128 + signal.SIGINT, is_stop=True)
     if isinstance(error, BrokenPipeError):

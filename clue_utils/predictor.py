@@ -14,7 +14,7 @@ What is answered to a record, by the kind of the task, besides the ``id`` of a r
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +143,14 @@ class Predictor:
         records = ((f"inputs[{number}]", value) for number, value in enumerate(inputs))
         return (answer for _, answer in self.answers(records))
 
-    def answers(self, records: Iterable[Placed]) -> Iterator[tuple[Example, JsonObject]]:
+    def answers(
+        self, records: Iterable[Placed], on_batch: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[Example, JsonObject]]:
         """Each record as it was read, and what is answered to it.
 
         Args:
             records: of each its place, which an error begins with, and the input.
+            on_batch: called after each batch.
 
         Raises:
             UserError: an input is not as described, or the model's scores are not numbers.
@@ -155,7 +158,7 @@ class Predictor:
         for examples, features in self._chunks(records):
             known = Examples(self.task, "inputs", examples, (), "", 0)
             encoded = features_in_memory(features)
-            how = (self._collate, self._limit, self._method.width, self._args.precision)
+            how = (self._collate, self._limit, self._method.width, self._args.precision, on_batch)
             logits = [compute_logits(each, self._head, encoded, *how, is_quiet=True) for each in self._members]
             scores = ensemble.combine(logits, self._head.num_distributions)
             for example, answer in zip(examples, self._method.predictions(scores, known, encoded), strict=True):

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clue_utils import environment, ranks, task_file, tasks
+from clue_utils import cli, environment, ranks, task_file, tasks
 from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
 from clue_utils.files import digest_of, write_text_atomically
 from clue_utils.settings import Settings, differences
@@ -401,6 +401,20 @@ def trained_with(name_or_path: str, task: tasks.Task) -> Fields:
     return found.hyper_parameters if found and found.task == task.name else {}
 
 
+def require_trained_for(name_or_path: str, task: tasks.Task) -> None:
+    """Refuse a checkpoint that was fine-tuned for another task, where it is to answer.
+
+    Raises:
+        UserError: it was.
+    """
+    trained_on = record.task if (record := Record.read(name_or_path)) else None
+    if trained_on not in (None, task.name):
+        raise UserError(
+            f"{name_or_path} was fine-tuned for {shorten(trained_on)}: it has no head for {task.name}; name a "
+            "checkpoint fine-tuned for that, or fine-tune this one with --do_train"
+        )
+
+
 def _require_same_run(
     folder: Path,
     earlier: JsonObject,
@@ -595,7 +609,7 @@ class Run:
         metric, best, step = (self.fields[name] for name in ("metric", "best_metric", "best_step"))
         if best is None:
             return "the last weights are kept, and no score: the development set was trained on"
-        return f"best {metric}: {best:.4f} at step {step}"
+        return f"best {metric}: {cli.percent(best)} at step {step}"
 
     def record_members(self, members: list[str]) -> None:
         """Note the checkpoints of an ensemble; an evaluation of other members is forgotten."""

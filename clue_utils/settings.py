@@ -491,11 +491,10 @@ class Settings:
 
     def log(self, task: Task, num_gpus: int) -> None:
         """Say what the run is made of and where each value is from, and where the published batch cannot be shared."""
-        makes_a_run = self.makes_a_run()
-        output = self.output_dir if makes_a_run else self.predict_output
+        output = self.output_dir if self.makes_a_run() else self.predict_output
         logger.info("task: %s, model: %s, output: %s", task.name, self.model_name_or_path, output)
         for name, flag in self.flags().items():
-            if flag.is_recorded and (makes_a_run or flag.group != TRAINING):
+            if flag.is_recorded and (self.do_train or flag.group != TRAINING):
                 logger.info("  %s: %s (%s)", name, getattr(self, name), self.sources[name])
         best, _ = published.best_run(self.model_name_or_path, task)
         is_own = self.sources["batch_size"] in ("command line", "checkpoint")
@@ -513,6 +512,12 @@ _LATER = ("lora_rank", "max_train_samples", "max_eval_samples", "fgm", "r_drop",
 # What every run is made of, and what a trial of the grid search sets itself.
 HYPER_PARAMETERS = tuple(name for name, flag in Settings.flags().items() if flag.is_recorded)
 SET_BY_TRIAL = tuple(name for name, flag in Settings.flags().items() if flag.by_trial)
+
+
+def flags_of_scripts() -> list[str]:
+    """The flags, with their dashes, that the tasks' scripts take beside those that a trial sets itself."""
+    kinds: list[type[Settings]] = [Settings, *Settings.__subclasses__()]
+    return sorted({f"--{name}" for kind in kinds for name, flag in kind.flags().items() if not flag.by_trial})
 
 
 def free_to_change() -> set[str]:

@@ -17,7 +17,12 @@ class NotJson(Exception):
         self.line = line
 
 
-def parse(content: bytes, what: str = "JSON that can be read", allow_nan: bool = False) -> tuple[Any, list[str]]:
+def parse(
+    content: bytes,
+    what: str = "JSON that can be read",
+    allow_nan: bool = False,
+    remedy: str = "save the file in UTF-8",
+) -> tuple[Any, list[str]]:
     """The value of a JSON text in UTF-8, and each key that one of its objects holds twice (where the last counts).
 
     Half of a surrogate pair, written as an escape, is taken; a byte order mark is not.
@@ -25,6 +30,7 @@ def parse(content: bytes, what: str = "JSON that can be read", allow_nan: bool =
     Args:
         what: what a text that nests too deeply or holds a number of thousands of digits is not.
         allow_nan: take NaN and infinities, which Python and with it many files of models write.
+        remedy: what to do about another encoding.
 
     Raises:
         NotJson: it is none, or beyond what Python takes.
@@ -46,7 +52,7 @@ def parse(content: bytes, what: str = "JSON that can be read", allow_nan: bool =
         return json.loads(content.decode("utf-8"), object_pairs_hook=build, parse_constant=take), repeated
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise NotJson(f"not UTF-8 ({error.reason}); save the file in UTF-8", line) from None
+        raise NotJson(f"not UTF-8 ({error.reason}); {remedy}", line) from None
     except json.JSONDecodeError as error:
         # The column of a line break at the end would be in the line after it.
         line = min(error.lineno, content.rstrip().count(b"\n") + 1)

@@ -10,6 +10,7 @@ hyper-parameters of PaddleNLP's CLUE benchmark.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections import ChainMap
 from collections.abc import Mapping
@@ -482,9 +483,21 @@ def probabilities_name(submission: str) -> str:
 CLASSIFICATION_TASKS = tuple(task.name for task in _ALL if task.kind == "classification")
 
 
-def get_task(name: str) -> Task:
-    """Return the task of this name in any letter case; raise UserError naming all otherwise."""
-    try:
-        return KNOWN[name.strip().upper()]
-    except KeyError:
-        raise UserError(f"unknown task {show(name)}: choose one of {', '.join(KNOWN)}") from None
+def get_task(name: str, kind: str | None = None, takes_file: bool = False) -> Task:
+    """Return the task of this name in any letter case.
+
+    Args:
+        kind: what is asked for: other tasks are not offered in the place of one that there is not.
+        takes_file: whether who asks also takes --task_file, as a user's own task needs.
+
+    Raises:
+        UserError: there is none; it names the nearest and all.
+    """
+    wanted = name.strip().upper()
+    if wanted in KNOWN:
+        return KNOWN[wanted]
+    offered = [task.name for task in KNOWN.values() if kind in (None, task.kind)]
+    close = difflib.get_close_matches(wanted, offered, n=1, cutoff=0.5)
+    choose = f"did you mean {close[0]}? Else choose" if close else "choose"
+    own = ", or describe one of your own in a file for --task_file" if takes_file else ""
+    raise UserError(f"unknown task {show(name)}: {choose} one of {', '.join(offered)}{own}")

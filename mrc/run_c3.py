@@ -3,7 +3,16 @@
 
 from __future__ import annotations
 
-from clue_utils import cli, environment, ranks
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
+from clue_utils import cli, preflight, ranks
 from clue_utils.data.chosen import chosen
 from clue_utils.record import trained_with
 from clue_utils.settings import Settings
@@ -21,7 +30,7 @@ def main(argv: list[str] | None = None) -> JsonObject | None:
     flags = Settings.parser(__doc__, EXAMPLE).parse_args(argv)
     task = chosen(vars(flags), "multiple_choice", "C3")
     args = Settings.resolve(vars(flags), task, ranks.world_size(), trained_with(flags.model_name_or_path, task))
-    environment.start(args, task)
+    preflight.start(args, task)
     from clue_utils.training.session import execute  # after the settings that Paddle reads when it is imported
 
     return execute(args, task)

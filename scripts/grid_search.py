@@ -10,13 +10,20 @@ results/<model>/joblog has a line for each trial that ended, <trial>/trial.log t
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
 import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
+import argparse
+import re
 from pathlib import Path
 
-from clue_utils import cli
+from clue_utils import cli, settings
 from clue_utils.errors import UserError
 from clue_utils.grid import estimate, keep, schedule, search_space, trial
 from clue_utils.report import collect, render, tables, verdict
@@ -69,6 +76,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None) -> None:
     words, flags = cli.split_at_dashes(argv)
     parser = cli.Parser(usage=USAGE, description=__doc__, epilog=MORE)
+    parser.behind_dashes = settings.flags_of_scripts()
     add_flags(parser)
     search_space.add_flags(parser)
     args, rest = parser.parse_with_words(words)

@@ -10,6 +10,15 @@ has 6.7; at full size; "PyTorch": the largest difference to what that computes);
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -81,6 +90,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--architecture", metavar="NAME", help="list its models, as config.json calls it (model_type)")
     parser.add_argument("--markdown", action="store_true", help="print a table in Markdown")
     args = parser.parse_args(argv)
+    if sys.stderr.isatty():  # whoever looks on is told what is waited for
+        cli.configure_logging("info", on_stderr=True)
     environment.load_libraries("cpu")
     from clue_utils.models import catalogue
     from clue_utils.models.families import BY_TYPE

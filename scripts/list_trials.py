@@ -6,6 +6,15 @@ Without flags these are the trials of the published grid. The batch size is the 
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
 from clue_utils import cli
 from clue_utils.grid import search_space
 

@@ -7,6 +7,15 @@ folder. The same parameters give the same bytes.
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
 import hashlib
 import json
 from pathlib import Path

@@ -9,13 +9,21 @@ one is left out. Beside the zip a manifest tells which checkpoints made each fil
 
 from __future__ import annotations
 
+import os
 import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
 from collections.abc import Sequence
 from pathlib import Path
 
 import check_submission
 import zip_predictions
-from clue_utils import cli
+from clue_utils import cli, settings
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
 from clue_utils.grid.outcomes import Outcome, read_trials, winner
@@ -100,7 +108,7 @@ def describe(folder: Path) -> str:
     """A checkpoint's folder and its score."""
     found = Record.read(folder) or Record()
     none = "trained on the development set too" if found.learnt_dev else "no score recorded"
-    return f"{folder} ({none if found.score is None else f'{found.metric} {found.score:.4f}'})"
+    return f"{folder} ({none if found.score is None else f'{found.metric} {cli.percent(found.score)}'})"
 
 
 def predict(task: Task, members: Sequence[Path], output: Path, flags: Sequence[str]) -> None:
@@ -118,9 +126,12 @@ def predict(task: Task, members: Sequence[Path], output: Path, flags: Sequence[s
         raise SystemExit(status)
     if is_evaluated:
         scores = [found.score for member in members if (found := Record.read(member))]
-        alone = " ".join("?" if score is None else f"{score:.4f}" for score in scores)
+        alone = " ".join("?" if score is None else cli.percent(score) for score in scores)
         score = (Record.read(output) or Record()).evaluation[task.metric]
-        print(f"{task.name}: {task.metric} {score:.4f} of the {len(members)} together, {alone} of each", flush=True)
+        print(
+            f"{task.name}: {task.metric} {cli.percent(score)} of the {len(members)} together, {alone} of each",
+            flush=True,
+        )
 
 
 def learnt_dev(folder: Path) -> bool:
@@ -132,6 +143,7 @@ def learnt_dev(folder: Path) -> bool:
 def main(argv: list[str] | None = None) -> None:
     words, flags = cli.split_at_dashes(argv)
     parser = cli.Parser(usage=USAGE, description=__doc__, epilog=MORE)
+    parser.behind_dashes = settings.flags_of_scripts()
     parser.add_argument("--output", default="submit.zip", metavar="FILE", help="the zip to make (default: %(default)s)")
     parser.add_argument(
         "--ensemble",

@@ -3,9 +3,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -21,14 +29,17 @@ AT_ONCE = 2  # tasks side by side, one thread each
 DEMO = Path("demo")
 OUTPUT = DEMO / "output"
 ENDING = """
-Made in {} s, all in demo/: the checkpoints and predictions in output/<task>/, the logs in output/<task>.log,
-the predictions zipped for the leaderboard in submit.zip. The data is made up, so the scores say only that it works.
+Made in {} s, all in demo/: checkpoints and predictions in output/<task>/, logs in
+output/<task>.log, the predictions zipped for the leaderboard in submit.zip.
+Scores are in percent. The data is made up, so they say only that it works.
 
 What to type next:
-  TNEWS, for real     .venv/bin/python classification/run_clue_classifier.py --model_name_or_path ernie-3.0-base-zh \\
-                        --task_name TNEWS --output_dir tnews --do_train --do_eval --do_predict
-  run the tests       bash scripts/test.sh
-  read on             less README.md"""
+  source .venv/bin/activate     # the environment of all that follows
+  python classification/run_clue_classifier.py --task_name TNEWS \\
+      --model_name_or_path ernie-3.0-base-zh --output_dir tnews \\
+      --do_train --do_eval --do_predict     # TNEWS, for real
+  less README.md                # read on
+  bash scripts/test.sh          # run the tests"""
 
 
 def run_task(place: str, task: Task) -> float:
@@ -47,7 +58,7 @@ def run_task(place: str, task: Task) -> float:
     if status:
         raise SystemExit(1)
     result = Record.read(OUTPUT / task.name) or Record()
-    print(f"{place}: {result.metric} {result.score:.2f}, {seconds():.0f} s", flush=True)
+    print(f"{place}: {result.metric} {cli.percent(result.score or 0.0)}, {seconds():.0f} s", flush=True)
     return seconds()
 
 
@@ -74,11 +85,11 @@ def main(argv: list[str] | None = None) -> None:
     cli.configure_logging("error")
     counts = write.zip_predictions([OUTPUT / name for name in TASKS], DEMO / "submit.zip")
     print(f"\n{len(counts)} files in {DEMO / 'submit.zip'}\n")
-    print(f"{'task':<13}{'metric':<10}{'score':>5}{'seconds':>9}  predictions")
+    print(f"{'task':<13}{'metric':<10}{'score':>6}{'seconds':>9}  predictions")
     for name, task in TASKS.items():
         result = Record.read(OUTPUT / name) or Record()
         files = " ".join(file for file in task.submissions.values() if (OUTPUT / name / file).is_file())
-        scores = f"{result.metric:<10}{result.score:>5.2f}{runs[name].result():>9.0f}"
+        scores = f"{result.metric:<10}{100 * (result.score or 0.0):>6.2f}{runs[name].result():>9.0f}"
         print(f"{name:<13}{scores}  {files}")
     print(ENDING.format(int(time.monotonic() - begin)))
 

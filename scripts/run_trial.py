@@ -10,11 +10,18 @@ Slurm what scripts/grid_search.slurm says).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
-from clue_utils import cli, task_file, tasks
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
+import contextlib
+
+from clue_utils import cli, settings, task_file, tasks
 from clue_utils.grid import keep, schedule, search_space, trial
 
 MORE = """\
@@ -36,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     values = "MODEL TASK LEARNING_RATE BATCH_SIZE DROPOUT SEED CARDS"
     usage = f"bash scripts/run_trial.sh {values} [-- FLAG OF THE TASK'S SCRIPT...]"
     parser = cli.Parser(usage=usage, description=__doc__, epilog=MORE)
+    parser.behind_dashes = settings.flags_of_scripts()
     parser.add_argument("model", help="name, or folder of a checkpoint")
     parser.add_argument("task", help="this and what follows as scripts/list_trials.py prints them")
     parser.add_argument("learning_rate", type=cli.positive_float)

@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
 import contextlib
 import logging
-import os
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -156,6 +164,16 @@ def _load(folders: Mapping[str, str], args: object) -> dict[str, Model]:
     return {name: Predictor(folder, **settings) for name, folder in folders.items()}
 
 
+class _Server(uvicorn.Server):
+    """Says at once that it ends."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if not self.should_exit:
+            left = self.config.timeout_graceful_shutdown
+            cli.say_at_once(f"stopping: what waits is answered within {left} s; Ctrl-C again ends it at once")
+        super().handle_exit(sig, frame)
+
+
 def _serve(batcher: Batcher, listener: socket.socket, limits: Limits, seconds_to_stop: int) -> bool:
     """Serve until a signal ends it, and answer what has come by then; a second Ctrl-C ends it at once.
 
@@ -175,7 +193,7 @@ def _serve(batcher: Batcher, listener: socket.socket, limits: Limits, seconds_to
         proxy_headers=False,
         timeout_graceful_shutdown=seconds_to_stop,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     # The signal that ended it is raised once more when everything is done.
     with contextlib.suppress(Stopped, KeyboardInterrupt):
         server.run([listener])

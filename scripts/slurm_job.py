@@ -6,6 +6,13 @@ from __future__ import annotations
 import os
 import sys
 
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
+
 from clue_utils import cli
 from clue_utils.errors import UserError
 from clue_utils.grid import keep, outcomes, search_space, trial

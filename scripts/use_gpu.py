@@ -5,6 +5,15 @@ Why that is not possible is one line, as of a training; the exit status is 0 if 
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from clue_utils import outside
+
+    outside.explain()
+
 from clue_utils import cli, environment
 
 

@@ -81,7 +81,7 @@ def finished_run(scene: Scene) -> None:
 
 CASES: dict[str, Case] = {
     # Flags
-    "unknown task": (flag("--task_name", "TNEW"), r"unknown task 'TNEW': choose one of AFQMC, TNEWS"),
+    "unknown task": (flag("--task_name", "TNEW"), r"'TNEW': did you mean TNEWS\? .*CSL, or .*--task_file"),
     "a task of another script": (flag("--task_name", "C3"), r"C3 is a reading task: run mrc/run_c3.py"),
     "a device that is not there": (flag("--device", "gpu"), r"--device gpu: .*pass --device cpu"),
     "more tokens than positions": (

@@ -26,9 +26,10 @@ SLOW = {
 def test_imports_stand_at_the_top(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    outside = ["clue_utils"] * (path.parent.name in ("classification", "mrc"))  # see ``clue_utils.outside``
     late = [
         node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
         for node in imports
         if node not in tree.body
     ]
-    assert late == SLOW.get(path.name, ["clue_utils.training.session"] if path.name in PLAIN_SCRIPTS else [])
+    assert late == outside + SLOW.get(path.name, ["clue_utils.training.session"] if path.name in PLAIN_SCRIPTS else [])

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 from subprocess import PIPE
+from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -27,6 +28,7 @@ from clue_utils.data.examples import find_files
 from clue_utils.errors import UserError
 from clue_utils.tasks import TASKS
 from demo.records import Sizes, make_data
+from test_signals import Sending
 
 TOP = Path(__file__).parents[1]
 MAINS = {"C3": run_c3.main, "CHID": run_chid.main, "CMRC2018": run_cmrc2018.main}
@@ -281,6 +283,30 @@ def test_a_faulty_file_is_refused_by_its_line_and_nothing_is_written(answer, tmp
     last = err.splitlines()[-1]
     assert status == 2 and re.match(f"error: .*{error}", last), err
     assert output.read_text() == "earlier" and not [*tmp_path.glob(".*")]
+
+
+@pytest.mark.parametrize(
+    ("output", "kept"), [("out.jsonl", "out.jsonl is not written"), ("-", "the answers above are not all")]
+)
+def test_whoever_stops_it_is_told_what_is_left(run_script, demo, tmp_path, monkeypatch, output, kept):
+    """The signal comes where the exception that its handler raises is lost."""
+    from clue_utils.training import predict_file
+
+    def answers(records, on_batch):
+        for _, text in records:
+            yield {"sentence": text}, {"label": "100"}
+            Sending(signal.SIGTERM)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    monkeypatch.setattr(predict_file.Predictor, "of_run", lambda *_: SimpleNamespace(answers=answers))
+    monkeypatch.chdir(tmp_path)
+    Path("in.txt").write_text("一\n二\n三\n")
+    words = ("--task_name", "TNEWS", "--model_name_or_path", demo / "model", "--device", "cpu")
+    words += ("--predict_file", "in.txt", "--predict_output", output)
+    status, out, err = run_script(run_clue_classifier.main, *words)
+    assert status == 143 and out.count("label") == (output == "-")
+    assert err.endswith(f"stopped by SIGTERM; {kept}, and the same command begins with the first record again\n")
+    assert os.listdir() == ["in.txt"]
 
 
 def test_flags_that_do_not_go_together(answer, run_script, trained, tmp_path):

@@ -180,9 +180,11 @@ def spoil_data(folder, demo):
 
 
 def test_a_failure_before_training_is_on_record_and_binds_nothing(train, demo, tmp_path):
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/config.json").write_text("{\n")
     for words, reason in (
         (spoil_data(tmp_path, demo), "train.json:1"),
-        (("--model_name_or_path", "/nowhere/model"), "/nowhere/model: no such folder"),
+        (("--model_name_or_path", tmp_path / "damaged"), "config.json"),
     ):
         assert train(*words)[0] == 2
         found = Record.read(tmp_path)

@@ -126,6 +126,13 @@ def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
         ("--lr 1e-5", "'--lr': did you mean --learning_rate?"),
         ("--per_device_train_batch_size=8", "did you mean --batch_size?"),
         ("--warmup_ratio 0.1", "did you mean --warmup_proportion?"),
+        ("--num_epochs 3", "did you mean --num_train_epochs?"),
+        ("--fp16", "did you mean --precision fp16?"),
+        ("--gpu 0", "did you mean --device gpu?"),
+        ("--gpus 0,1", "paddle.distributed.launch --gpus"),
+        ("--do_lower_case", "the model's own tokenizer_config.json says"),
+        ("--evaluation_strategy=steps", "--save_steps N evaluates every N steps"),
+        ("--resume_from_checkpoint x", "the same command goes on"),
         ("--hellp", "unknown argument '--hellp' (--help"),
         ("--batch_size 0", "--batch_size: '0' is not an integer of at least 1"),
         (f"--batch_size {'9' * 400}", "is not an integer of at least 1"),
@@ -141,6 +148,15 @@ def test_a_wrong_flag_gets_one_line_and_status_2(capsys, words, line):
         run_clue_classifier.main(["--task_name", "TNEWS", "--model_name_or_path", "x", *words.split()])
     printed = capsys.readouterr().err
     assert end.value.code == 2 and line in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "are_shown"), [("--do_train", True), ("--do_train --do_eval", True), ("--do_eval", False)]
+)
+def test_settings_of_training_are_shown_where_something_is_trained(caplog, words, are_shown):
+    with caplog.at_level("INFO", logger="clue_utils"):
+        resolved(*words.split()).log(TASKS["TNEWS"], 1)
+    assert ("learning_rate" in caplog.text) is are_shown and "max_seq_length: 128" in caplog.text
 
 
 def test_a_mistyped_flag_that_is_required_is_named_before_it_is_missed(capsys):

@@ -47,8 +47,13 @@ def test_label_orders_are_those_of_paddlenlp():
 
 def test_names_in_any_letter_case():
     assert get_task("cluewsc2020") is TASKS["CLUEWSC2020"]
-    with pytest.raises(UserError, match="AFQMC, TNEWS"):
+
+
+def test_a_misspelt_task_gets_the_right_one_of_those_that_can_be_meant():
+    with pytest.raises(UserError, match=r"'afamc': did you mean AFQMC\? Else choose one of AFQMC, TNEWS.*, C3$"):
         get_task("afamc")
+    with pytest.raises(UserError, match="'C4': choose one of AFQMC.*, CSL, or .* --task_file$"):
+        get_task("C4", "classification", takes_file=True)
 
 
 def test_a_model_without_a_row_takes_the_reference_model_s_best_run():

@@ -21,6 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clue_utils import cli
 from clue_utils.errors import UserError, shorten
 from clue_utils.files import digest_of, locked, put, scratch
 from clue_utils.tasks import Task
@@ -135,6 +136,7 @@ def _transfer(url: str, task: Task, archive: Path) -> bool:
             f", going on at {size / 1e6:.1f} MB" if resumed else "",
         )
         progress = tqdm(desc=task.name, total=total, initial=size, unit="B", unit_scale=True, disable=None, leave=False)
+        pulse = cli.Pulse(f"downloading {task.name}", (total or 0) - size, "bytes")
         with progress, archive.open("ab" if resumed else "wb") as sink:
             while chunk := _read(response):
                 size += len(chunk)
@@ -143,6 +145,8 @@ def _transfer(url: str, task: Task, archive: Path) -> bool:
                     raise _Refused("more bytes than the archive can have")
                 sink.write(chunk)
                 progress.update(len(chunk))
+                if total is not None:
+                    pulse.advance(len(chunk))
     if total is not None and size < total:
         raise _Interrupted(f"the connection ended after {size:,} of {total:,} bytes")
     return resumed

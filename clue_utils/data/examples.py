@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,18 @@ def data_root(data_dir: str | os.PathLike[str] | None) -> Path:
     """The folder with the tasks' folders, which need not be there."""
     given = _given(data_dir)
     return cache_dir() / "data" if given is None else Path(given).expanduser()
+
+
+def require_given(task: Task, splits: Iterable[str], data_dir: str | os.PathLike[str] | None) -> None:
+    """See that the files of some splits are where the user says, or were downloaded before; what is not, will be.
+
+    Raises:
+        UserError: one is missing.
+    """
+    is_at_hand = task.is_own or _given(data_dir) is not None or (data_root(None) / task.folder).is_dir()
+    for split in splits:
+        if is_at_hand or task.splits[split].is_placed:
+            find_files(task, split, data_dir)
 
 
 def find_files(task: Task, split: str, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:

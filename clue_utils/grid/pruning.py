@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clue_utils import cli
 from clue_utils.grid.outcomes import read_trials
 from clue_utils.record import Record
 from clue_utils.tasks import Task
@@ -51,4 +52,4 @@ def reason_to_stop(own: Mapping[str, Any], others: Sequence[Record]) -> str:
     # Means are rounded: an equal score is not behind.
     if best > median or math.isclose(best, median):
         return ""
-    return f"median rule: best {metric} {best:.4f}, median of {len(averages)} trials {median:.4f}"
+    return f"median rule: best {metric} {cli.percent(best)}, median of {len(averages)} trials {cli.percent(median)}"

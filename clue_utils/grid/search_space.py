@@ -60,7 +60,7 @@ def list_trials(
         UserError: an unknown task.
     """
     trials = []
-    for task in [tasks.get_task(name) for name in task_names] or tasks.TASKS.values():
+    for task in [tasks.get_task(name, takes_file=True) for name in task_names] or tasks.TASKS.values():
         values = itertools.product(
             learning_rates or task.learning_rates,
             batch_sizes or task.batch_sizes,
@@ -90,7 +90,7 @@ def published_trials(model_name_or_path: str, task_names: Sequence[str] = (), se
             "that is called so"
         )
     trials = []
-    for task in [tasks.get_task(name) for name in task_names] or tasks.TASKS.values():
+    for task in [tasks.get_task(name, takes_file=True) for name in task_names] or tasks.TASKS.values():
         if (best := row.best_runs.get(task.name)) is not None:
             trials += [Trial(task.name, *best, seed, task.num_gpus) for seed in seeds or (tasks.SEED,)]
     return list(dict.fromkeys(trials))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from clue_utils import environment, settings
+from clue_utils import cli, environment, settings
 from clue_utils.errors import SECONDS_TO_END, UserError
 from clue_utils.files import Busy, locked_folder
 from clue_utils.grid import outcomes, search_space
@@ -228,7 +228,7 @@ def require_known_flags(model: str, trials: Sequence[Trial], flags: Sequence[str
 
 
 def ending(plan: Plan) -> str:
-    """How a finished trial ended, such as "accuracy 0.5612"; "" for one that is not finished.
+    """How a finished trial ended, such as "accuracy 56.12 %"; "" for one that is not finished.
 
     Raises:
         UserError: it is finished with other settings, given or by default; or its record is damaged. What the folder's
@@ -247,7 +247,7 @@ def ending(plan: Plan) -> str:
             "choose another folder with --results, or remove this one"
         )
     pruned = f", pruned at step {earlier.fields['pruned']['step']}" if earlier.status == "pruned" else ""
-    return f"{earlier.metric} {earlier.score:.4f}{pruned}"
+    return f"{earlier.metric} {cli.percent(earlier.score or 0.0)}{pruned}"
 
 
 def settings_of(plan: Plan) -> settings.Settings:

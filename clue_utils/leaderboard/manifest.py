@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clue_utils import cli
 from clue_utils.errors import UserError
 from clue_utils.files import digest_of, write_text_atomically
 from clue_utils.leaderboard.file_names import known_files
@@ -121,9 +122,9 @@ def _score_and_members(entry: Mapping[str, Any]) -> str:
     if not members:
         return "of unknown origin: no record beside it tells of it"
     score, metric = entry.get("score"), entry.get("metric")
-    shown = f"{metric} {score:.4f}" if isinstance(score, (int, float)) else "no score"
+    shown = f"{metric} {cli.percent(score)}" if isinstance(score, (int, float)) else "no score"
     names = ", ".join(f"{one.get('path')}{_remark(one)}" for one in members)
-    return f"{shown:<16}{f'mean of {len(members)}: ' if members[1:] else ''}{names}"
+    return f"{shown:<17}{f'mean of {len(members)}: ' if members[1:] else ''}{names}"
 
 
 def _remark(member: Mapping[str, Any]) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from clue_utils.errors import UserError, show
+from clue_utils.model_names import config_file
 from clue_utils.models.families import BY_TYPE, FAMILIES, Family
 from clue_utils.models.vocabulary import read_object
-from clue_utils.size_class import CONFIG_FILES, flattened
+from clue_utils.size_class import flattened
 from clue_utils.strict_json import JsonObject
 
 # What the layers call their activation -> PaddleNLP's word for it. The two forms of GELU differ by up to 1e-3.
@@ -98,9 +99,7 @@ def read_config(folder: Path) -> Config:
     Raises:
         UserError: there is none, or it is not what it should be.
     """
-    path = next((folder / name for name in CONFIG_FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise UserError(f"{folder}: no config.json; it stands beside the weights where the model was published")
+    path = config_file(folder)
     config = Config(path, flattened(read_object(path)))
     for name, neutral in _NEUTRAL.items():
         if config.values.get(name) not in neutral:

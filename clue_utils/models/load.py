@@ -28,7 +28,7 @@ from clue_utils.models.heads import CHOICES, HEADS, input_names, to_tensors
 from clue_utils.models.lora import Lora
 from clue_utils.models.source import Source
 from clue_utils.models.tokenizer import num_ids
-from clue_utils.record import WEIGHTS_FILE, Record
+from clue_utils.record import WEIGHTS_FILE, require_trained_for
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -60,12 +60,8 @@ def load_model(
         UserError: no such model, files that are not what they should be, an architecture without such a head, a head
             that does not fit and ``training`` is false, or adapters of another rank.
     """
-    trained_on = record.task if (record := Record.read(name_or_path)) else None
-    if not training and trained_on not in (None, task.name):
-        raise UserError(
-            f"{name_or_path} was fine-tuned for {shorten(trained_on)}: it has no head for {task.name}; name a "
-            "checkpoint fine-tuned for that, or fine-tune this one with --do_train"
-        )
+    if not training:
+        require_trained_for(name_or_path, task)
     source = sources.find(name_or_path)
     adapters = lora.of_config(source.config)
     base = _find_base(source.config, adapters) if adapters else source

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
+import logging
 import os
-import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from paddlenlp import transformers
 from paddlenlp.utils.download import resolve_file_path
+from paddlenlp.utils.env import MODEL_HOME
 
-from clue_utils import published
+from clue_utils import model_names, published
 from clue_utils.errors import UserError, shorten
 from clue_utils.models.config import Config, read_config
 from clue_utils.models.families import BY_TYPE, FAMILIES, Family
 from clue_utils.models.weights import INDEX, WEIGHTS_FILES, Weights, has_weights, list_parts, open_weights
 from clue_utils.size_class import CONFIG_FILES
 
-# What a model can be called: "bert-base-chinese", "hfl/rbt3".
-_NAME = re.compile(r"\w[\w.+-]*(/[\w.+-]+)?", re.ASCII)
+logger = logging.getLogger(__name__)
 
 # Why architectures of PaddleNLP that know Chinese are no encoders here, by the package that they lie in.
 _NO_ENCODERS = {
@@ -115,6 +114,8 @@ def _download(name: str) -> Source:
 
 def fetch(name: str, files: list[str]) -> str:
     """The path of the first of the files that the model has, in PaddleNLP's cache."""
+    if not any((_cache(name) / _cached_as(file)).is_file() for file in files):
+        logger.info("%s: fetching %s", name, " or ".join(files))
     path: str | None = resolve_file_path(name, files, "")
     if path is None:
         raise FileNotFoundError(f"it has none of {', '.join(files)}")
@@ -156,11 +157,31 @@ def known_names() -> frozenset[str]:
     return frozenset(with_paddlenlp | {model.name for model in published.PUBLISHED_MODELS})
 
 
-def _meant(name: str) -> str:
-    """The known name that a misspelt one is nearest to, as a question; "" where none is near."""
-    # A typing mistake of two letters leaves some nine tenths of a name; "my-bert-base" is another one.
-    near = difflib.get_close_matches(name, sorted(known_names() - {name}), n=1, cutoff=0.85) if len(name) < 200 else []
-    return f": did you mean {near[0]}?" if near else ""
+def _cache(name: str) -> Path:
+    """Where PaddleNLP keeps a model that it has downloaded."""
+    return Path(MODEL_HOME, name)
+
+
+def _cached_as(file: str) -> str:
+    """What PaddleNLP calls a file there: weights that have an address of their own get the usual name."""
+    is_weights = file.startswith("https://") and file.endswith("pdparams")
+    return "model_state.pdparams" if is_weights else PurePosixPath(file).name
+
+
+def _by_hand(name: str) -> str:
+    """What to do about a model that cannot be downloaded here."""
+    tables = [table for each in [*vars(transformers).values()] for table in _addresses(each)]
+    addresses = dict.fromkeys(table[name] for table in tables if isinstance(table.get(name), str))
+    if not addresses:
+        return "name a folder with the model's files"
+    files = [f"{each} as {_cached_as(each)}" if _cached_as(each) not in each else each for each in addresses]
+    return f"put what another machine fetches into {_cache(name)}: {', '.join(files)}"
+
+
+def _addresses(of: Any) -> list[Mapping[str, Any]]:
+    """The tables name -> address that a class of PaddleNLP has."""
+    tables = getattr(of, "pretrained_resource_files_map", None) or {}
+    return [table for table in tables.values() if isinstance(table, Mapping)]
 
 
 @contextlib.contextmanager
@@ -170,11 +191,7 @@ def readable_errors(name: str) -> Iterator[None]:
     Raises:
         UserError: in place of any other exception but what the file system forbids.
     """
-    shown = shorten(name, 200) or "''"
-    if os.path.exists(name) and not os.path.isdir(name):
-        raise UserError(f"{shown}: a file; name the folder that it is in, with all files of the model")
-    if not os.path.isdir(name) and not _NAME.fullmatch(name):
-        raise UserError(f"{shown}: no such folder{_meant(name)}")
+    model_names.require_possible(name, known_names())
     try:
         yield
     except (UserError, PermissionError):
@@ -184,6 +201,7 @@ def readable_errors(name: str) -> Iterator[None]:
             error = error.__context__  # the first, which says what happened
         reason = shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", 120)
         raise UserError(
-            f"{shown}: neither a folder nor a model that could be downloaded ({reason}); "
-            f"check the name and the network, or name a folder with the model's files{_meant(name)}"
+            f"{shorten(name, 200)}: neither a folder nor a model that could be downloaded ({reason}); check the name "
+            "and the network (https_proxy names a proxy, PPNLP_ENDPOINT a mirror), or "
+            f"{_by_hand(name)}{model_names.meant(name, known_names())}"
         ) from error

@@ -171,11 +171,11 @@ async def _answer(request: Request, name: str | None, batcher: Batcher, limits: 
         raise HTTPException(404, f"no model {show(name)} is served: name one of {', '.join(batcher.models)}")
     inputs, is_single = _inputs(body, limits.inputs)
     request.state.num_inputs = len(inputs)
-    outputs = await _wait(request, name, inputs, batcher) if inputs else []
+    outputs = await _wait(request, name, inputs, is_single, batcher) if inputs else []
     return _Json({"model": name, **({"output": outputs[0]} if is_single else {"outputs": outputs})})
 
 
-async def _wait(request: Request, name: str, inputs: list[Any], batcher: Batcher) -> list[JsonObject]:
+async def _wait(request: Request, name: str, inputs: list[Any], is_single: bool, batcher: Batcher) -> list[JsonObject]:
     """The answers; a request whose client has gone is dropped, if it still waits."""
     try:
         answers = asyncio.wrap_future(batcher.submit(name, inputs))
@@ -197,7 +197,10 @@ async def _wait(request: Request, name: str, inputs: list[Any], batcher: Batcher
     except Exception as error:
         if (ending := ending_of(error)) is None:
             raise
-        raise HTTPException(422 if isinstance(error, UserError) else 503, ending.reason) from None
+        reason = ending.reason
+        if is_single and reason.startswith("inputs[0]"):
+            reason = "input" + reason.removeprefix("inputs[0]")  # what the client calls it
+        raise HTTPException(422 if isinstance(error, UserError) else 503, reason) from None
     finally:
         gone.cancel()
         answers.cancel()
@@ -206,7 +209,7 @@ async def _wait(request: Request, name: str, inputs: list[Any], batcher: Batcher
 async def _read_body(request: Request, limit: int) -> JsonObject:
     try:
         content = await asyncio.wait_for(_receive(request, limit), _BODY_SECONDS)
-        body, repeated = strict_json.parse(content)
+        body, repeated = strict_json.parse(content, remedy="send it in UTF-8")
     except asyncio.TimeoutError:
         raise HTTPException(408, f"the body did not arrive within {_BODY_SECONDS} s") from None
     except ClientDisconnect:

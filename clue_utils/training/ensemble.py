@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from clue_utils import models
 from clue_utils.errors import UserError
 from clue_utils.features.build import tokenizer_fingerprint
+from clue_utils.model_names import require_member
 from clue_utils.record import Record
 from clue_utils.settings import Settings
 
@@ -61,8 +61,7 @@ def check_members(args: Settings, tokenizer: Any, settings: dict[str, Any]) -> N
         UserError: another tokenizer, or features built with another setting in training.
     """
     for folder in args.ensemble:
-        if not os.path.isdir(folder):
-            raise UserError(f"--ensemble {folder}: no such folder")
+        require_member(folder)
         own = models.load_tokenizer(folder, args.lower_case)
         if tokenizer_fingerprint(own) != tokenizer_fingerprint(tokenizer):
             raise UserError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clue_utils import cli, environment, ranks
-from clue_utils.errors import UserError, show
+from clue_utils.errors import Stopped, UserError, show
 from clue_utils.features.method import id_of
 from clue_utils.files import atomically
 from clue_utils.predictor import Predictor
@@ -43,16 +43,17 @@ def predict_file(args: Settings, task: Task) -> JsonObject | None:
     assert args.predict_file is not None
     checkpoint = args.output_dir if args.do_train else args.model_name_or_path
     predictor = Predictor.of_run(args, task, [checkpoint, *args.ensemble])
-    answers = predictor.answers(read_records(task, args.predict_file))
+    answers = predictor.answers(read_records(task, args.predict_file), cli.check_stop)
     if not ranks.is_first():  # computes its share, and has nothing to say
         for _ in answers:
             pass
         return None
     num_records = 0
     format_row = _as_csv() if args.predict_output.lower().endswith(".csv") else _as_json
-    with cli.timed() as elapsed, _writer_to(args.predict_output) as write:
+    with _beginning_anew(args.predict_output), cli.timed() as elapsed, _writer_to(args.predict_output) as write:
         said = 0.0
         for example, answer in tqdm(answers, desc="answering", unit="record", disable=None, leave=False):
+            cli.check_stop()
             read = {name: example[name] for name in task.fields}
             write(format_row(id_of(example) | {"inputs": read} | answer))
             num_records += 1
@@ -71,6 +72,17 @@ def predict_file(args: Settings, task: Task) -> JsonObject | None:
         "wall_time": seconds,
         "peak_memory_bytes": environment.peak_memory_bytes(),
     }
+
+
+@contextlib.contextmanager
+def _beginning_anew(name: str) -> Iterator[None]:
+    """Have whoever stops it know that no later run goes on with these answers."""
+    try:
+        yield
+    except Stopped as error:
+        kept = "the answers above are not all" if name == STANDARD else f"{name} is not written"
+        error.outlook = f"{kept}, and the same command begins with the first record again"
+        raise
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ class Session:
         return self._with_features(examples)
 
     def _with_features(self, examples: Examples) -> Dataset:
-        cache, args, on_progress = cache_dir() / "features", self.args, self.run.sign_of_life
+        cache, args, on_progress = cache_dir() / "features", self.args, self._be_seen
         with cli.timed() as elapsed:
             features = build_features(
                 examples, self.method, self.tokenizer, cache, args.num_proc, args.overwrite_cache, on_progress
@@ -153,9 +153,14 @@ class Session:
             words = (self.task, self.method, self.tokenizer, self.args.export_onnx)
             export.export(model, self.run.folder / export.FOLDER, *words)
 
+    def _be_seen(self) -> None:
+        """What is done now and then in what takes long."""
+        cli.check_stop()
+        self.run.sign_of_life()
+
     def _logits(self, members: Sequence[paddle.nn.Layer], data: Dataset) -> np.ndarray:
         """Logits float32 [len(data.features), width]."""
-        how = (self.collate, self._limit, self.method.width, self.args.precision, self.run.sign_of_life)
+        how = (self.collate, self._limit, self.method.width, self.args.precision, self._be_seen)
         logits = [compute_logits(model, self.head, data.features, *how) for model in members]
         return ensemble.combine(logits, self.head.num_distributions)
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from clue_utils import ranks
+from clue_utils import cli, ranks
 from clue_utils.errors import SECONDS_TO_END, Stopped
 
 
@@ -38,6 +38,9 @@ class StopRequest:
     def _note(self, number: int, _: Any) -> None:
         if self.asked == number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.asked and ranks.is_first():
+            again = "; Ctrl-C again ends it as it is" if number == signal.SIGINT else ""
+            cli.say_at_once(f"stopping: the step at work is finished and a checkpoint written{again}")
         self.asked = number
         if not ranks.is_first():
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even where Python code cannot run

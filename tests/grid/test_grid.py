@@ -377,7 +377,7 @@ def test_a_part_of_a_gpu_runs_a_trial_by_itself():
 def test_a_trial_runs_once_in_its_own_folder(place):
     words = ["hub/m", "tnews", "3e-5", "32", "0", "7", "1", "--", "--data_dir", "the data", "--max_steps", "5"]
     status, out, err = place.run("run_trial.sh", *words, RESULTS_DIR="all results", DEVICE="cpu")
-    assert status == 0 and out.startswith("TNEWS/3e-5_32_0_7: finished, accuracy 0.5000, "), err
+    assert status == 0 and out.startswith("TNEWS/3e-5_32_0_7: finished, accuracy 50.00 %, "), err
     folder = place.folder / "all results/m/TNEWS/3e-5_32_0_7"
     (call,) = place.done()
     assert "finished" in (folder / "result.json").read_text() and (folder / "trial.log").is_file()
@@ -385,7 +385,7 @@ def test_a_trial_runs_once_in_its_own_folder(place):
     assert {"--do_train", "--do_eval"} <= set(call["words"])
 
     status, out, _ = place.call(run_trial, *words, RESULTS_DIR="all results", DEVICE="cpu")
-    assert status == 0 and out == "TNEWS/3e-5_32_0_7: finished already, accuracy 0.5000\n"
+    assert status == 0 and out == "TNEWS/3e-5_32_0_7: finished already, accuracy 50.00 %\n"
     assert len(place.done()) == 1
 
 
@@ -553,7 +553,7 @@ def test_a_trial_that_another_process_runs_is_waited_for(place):
             said += os.read(terminal, 1000)
         (folder / "result.json").write_text(finished)
     out, _ = process.communicate()
-    assert out == "AFQMC/1e-5_16_0.1_42: finished already, accuracy 0.5000\n" and len(place.done()) == 1
+    assert out == "AFQMC/1e-5_16_0.1_42: finished already, accuracy 50.00 %\n" and len(place.done()) == 1
     os.close(terminal)
     os.close(screen)
 
@@ -823,6 +823,11 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
         ("m --hosts nowhere", "no such file"),
         ("m --hosts /dev/null", "what each of them has"),
         ("m --task TNEWS", "did you mean --tasks?"),
+        ("m --gpu 0", "did you mean --gpus?"),
+        (
+            "m --max_steps 4",
+            "'--max_steps': a flag of the tasks' scripts goes to the end of the line, behind --",
+        ),
         ("m n", "n is no flag's value"),
         ("-n m", "unknown argument '-n'"),
         ("m --tasks AFQMC -- --max_step 4", "classifier.py: unknown argument '--max_step': did you mean --max_steps?"),
@@ -926,4 +931,4 @@ def test_a_task_that_fails_ends_the_quickstart(place):
     assert status == 1 and out.startswith("\nMaking the demo model and data\n[1/10] AFQMC: train, evaluate, predict\n")
     end = "on the way\nerror: TNEWS cannot be done\n"
     assert err == f"[2/10] TNEWS failed; the end of demo/output/TNEWS.log:\n{end}"
-    assert "[1/10] AFQMC: accuracy 0.50, " in out and not (place.folder / "demo/submit.zip").exists()
+    assert "[1/10] AFQMC: accuracy 50.00 %, " in out and not (place.folder / "demo/submit.zip").exists()

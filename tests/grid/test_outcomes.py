@@ -53,7 +53,7 @@ CASES: dict[str, tuple[Any, str | None, str | None, str]] = {
         lambda m: (put(m, BEST, 0.9, weights=False), put(m, SECOND, 0.8)),
         BEST,
         SECOND,
-        f"{BEST} (accuracy 0.9000) is the best but kept no checkpoint",
+        f"{BEST} (accuracy 90.00 %) is the best but kept no checkpoint",
     ),
     "the best's time is a text": (
         lambda m: (put(m, BEST, 0.9, wall_time="long"), put(m, SECOND, 0.8)),
@@ -117,4 +117,4 @@ def test_report_zip_and_pruning_go_by_one_reading(tmp_path, capsys, case):
     err = capsys.readouterr().err
     assert said in err if said else not err
     if zipped:
-        assert predict_and_zip.describe(folder / zipped).startswith(f"{folder / zipped} (accuracy 0.")
+        assert predict_and_zip.describe(folder / zipped).startswith(f"{folder / zipped} (accuracy ")

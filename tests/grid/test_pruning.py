@@ -44,7 +44,7 @@ def partly(scores, num_steps=800):
 
 def test_behind_the_median_of_running_averages(others):
     # Half of the training: the averages of the others are 0.3, 0.4 and 0.15.
-    assert pruning.reason_to_stop(partly([0.1, 0.29]), others).startswith("median rule: best accuracy 0.2900")
+    assert pruning.reason_to_stop(partly([0.1, 0.29]), others).startswith("median rule: best accuracy 29.00 %")
     assert pruning.reason_to_stop(partly([0.1, 0.3]), others) == ""
     assert pruning.reason_to_stop(partly([0.3, 0.1]) | {"best_metric": 0.1}, others) == ""  # gone on with after a kill
 

@@ -66,7 +66,7 @@ def test_a_manifest_tells_what_made_each_file(tmp_path, zipped, run_script):
         "score": 0.5,
         "trained_on_dev": False,
     }
-    row = f"{NAME:<25}accuracy 0.8125 mean of 2: {tmp_path / 'a'}, {tmp_path / 'b'}"
+    row = f"{NAME:<25}accuracy 81.25 % mean of 2: {tmp_path / 'a'}, {tmp_path / 'b'}"
     assert row in lines_of_check(run_script, zipped)
 
 
@@ -88,7 +88,7 @@ def test_a_folder_with_model_and_predictions_can_be_moved(tmp_path):
 def test_a_last_submission_is_told_as_such(tmp_path, run_script):
     put_predictions(tmp_path / "out", [put_checkpoint(tmp_path / "a", None, train_on_dev=True)])
     write.zip_predictions([tmp_path / "out"], tmp_path / "submit.zip")
-    row = f"{NAME:<25}no score        {tmp_path / 'a'} (trained on the development set too)"
+    row = f"{NAME:<25}no score         {tmp_path / 'a'} (trained on the development set too)"
     assert row in lines_of_check(run_script, tmp_path / "submit.zip")
 
 

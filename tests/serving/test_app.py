@@ -71,7 +71,7 @@ def test_models_are_chosen_by_name(two):
     [
         ("/predict", b"", 400, "not JSON"),
         ("/predict", b'{"input": "x"\n"y"}', 400, "line 2"),
-        ("/predict", "新闻".encode("gbk"), 400, "UTF-8"),
+        ("/predict", "新闻".encode("gbk"), 400, "send it in UTF-8"),
         ("/predict", b"[" * 100_000, 400, "nested too deeply"),
         ("/predict", b'["x"]', 400, "no object"),
         ("/predict", b'{"model": "a", "input": "x", "input": "y"}', 400, "'input' twice"),
@@ -85,6 +85,7 @@ def test_models_are_chosen_by_name(two):
         ("/models/c%0Ad/predict", b'{"input": "x"}', 404, r"no model 'c\nd'"),
         ("/models/a/predict", b'{"model": "a", "input": "x"}', 400, "names it already"),
         ("/predict", b'{"model": "a", "inputs": ["x", "bad"]}', 422, "inputs[1]: bad"),
+        ("/predict", b'{"model": "a", "input": "bad"}', 422, "input: bad"),
         ("/predict", b'{"model": "a", "input": {"raise": "memory"}}', 503, "out of memory (no more)"),
         ("/predict", b'{"model": "a", "input": {"raise": "defect"}}', 500, "its log says why"),
         ("/predict", b'{"model": "a", "inputs": [1, 2, 3, 4, 5]}', 413, "5 inputs: send at most 4"),

@@ -17,6 +17,7 @@ import pytest
 import predict_and_zip
 import run_clue_classifier
 import run_cmrc2018
+from clue_utils import cli
 from clue_utils.record import Record
 from clue_utils.tasks import DIAGNOSTICS, TASKS
 from clue_utils.training import ensemble
@@ -210,7 +211,7 @@ def test_a_whole_model_is_predicted_checked_and_zipped(tmp_path, model_dir, data
     assert sorted(zipfile.ZipFile(output).namelist()) == ["cmnli_predict.json", "cmrc2018_predict.json"]
     together = evaluation(model_dir / "predictions/CMNLI")["accuracy"]
     alone = [Record.read(folder).score for folder in (a, b)]
-    said = f"CMNLI: accuracy {together:.4f} of the 2 together, {alone[0]:.4f} {alone[1]:.4f} of each"
+    said = f"CMNLI: accuracy {cli.percent(together)} of the 2 together, {' '.join(map(cli.percent, alone))} of each"
     assert said in done.stdout.splitlines()
     files = json.loads((tmp_path / "my submit.manifest.json").read_text())["files"]
     made = files["cmnli_predict.json"]
@@ -218,7 +219,7 @@ def test_a_whole_model_is_predicted_checked_and_zipped(tmp_path, model_dir, data
     digests = [hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() for folder in (a, b)]
     assert [member["weights_sha256"] for member in made["checkpoints"]] == digests
     assert "evaluation" not in Record.read(model_dir / "predictions/CMRC2018").fields
-    assert f"cmnli_predict.json       accuracy {together:.4f} mean of 2: {a}, {b}" in done.stdout
+    assert f"cmnli_predict.json       {f'accuracy {cli.percent(together)}':<17}mean of 2: {a}, {b}" in done.stdout
     assert f"CMNLI: {a} (accuracy " in done.stdout and f" and {b} (accuracy " in done.stdout
     assert f"CMRC2018: {model_dir / 'CMRC2018' / 'a'} (em " in done.stdout
     assert f"TNEWS: no trained checkpoint in {model_dir / 'TNEWS'}: left out" in done.stdout
@@ -254,10 +255,10 @@ def test_members_are_the_best_trials_or_the_seeds_of_the_best_setting(tmp_path, 
     assert found("seeds") == ([best, second, last], "")
     assert found(9) == ([best, second, third, last], "TNEWS: 4 of 9 members, no other trial kept its weights\n")
     dropped = put_trial(place / "1e-5_16_0.1_4", 0.55, has_weights=False)
-    line = f"TNEWS: {dropped} (accuracy 0.5500) is a member but kept no checkpoint\n"
+    line = f"TNEWS: {dropped} (accuracy 55.00 %) is a member but kept no checkpoint\n"
     assert found(2) == ([best, second], line) and found("seeds") == ([best, second, last], line)
     (best / "model.safetensors").unlink()
-    line = f"TNEWS: {best} (accuracy 0.6000) is the best but kept no checkpoint\n"
+    line = f"TNEWS: {best} (accuracy 60.00 %) is the best but kept no checkpoint\n"
     assert found(1) == ([second], line)
     (place / "config.json").write_text("{}")
     assert found(3) == ([place], "")  # the task's folder is a checkpoint itself

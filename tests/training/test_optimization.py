@@ -411,7 +411,7 @@ def test_the_best_evaluation_is_kept_and_the_first_of_equals(tmp_path, caplog):
         found = train(tmp_path / "kept", *words.split(), accuracies=accuracies)
     assert found.saved == [1, 2, 5]
     assert found.told == [0.25, 0.5, 0.75]  # the record tells of the best before its weights are written
-    assert "best accuracy: 0.7500 at step 5" in caplog.messages
+    assert "best accuracy: 75.00 % at step 5" in caplog.messages
     assert [entry["accuracy"] for entry in found.history] == list(accuracies)
 
 

@@ -1,0 +1,58 @@
+"""A script that is started outside the project's environment says so in one line.
+
+Imports the standard library alone, as all that runs before it has to, and ``project``, which does so too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from clue_utils import project
+
+# The oldest Python that the project's own modules can be read by.
+_OLDEST = (3, 10)
+
+
+def explain() -> None:
+    """Have a package that is missing end this program with one line; so does a Python that is too old, at once."""
+    if sys.version_info < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        _fail(f"{sys.executable} is Python {sys.version.split()[0]}, and {oldest} is needed: {remedy()}")
+    sys.excepthook = _hook
+
+
+def missing(error: BaseException) -> str:
+    """What to say of an error that a package is not installed, with the remedy; "" for any other error."""
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or not package or importlib.util.find_spec(package):
+        return ""
+    return f"{sys.executable} has no package {package}: {remedy()}"
+
+
+def remedy() -> str:
+    """How to get into an environment that has what the project needs, or in a wheel's own, what to install there."""
+    if project.IS_INSTALLED:
+        return f"pip install --no-deps -r {shlex.quote(str(project.TOP / 'requirements.txt'))}"
+    environment = project.TOP / ".venv"
+    if Path(sys.prefix).resolve() == environment.resolve():
+        return "make the environment whole: bash scripts/setup_env.sh"
+    activate = os.path.relpath(environment / "bin/activate")
+    if (environment / "bin/python").exists():
+        return f"enter the project's environment: source {activate}"
+    return f"make the project's environment, bash scripts/setup_env.sh, and enter it: source {activate}"
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if line := missing(error):
+        _fail(line)
+    sys.__excepthook__(kind, error, trace)
+
+
+def _fail(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
