@@ -147,7 +147,7 @@ def meaning(flag: Flag, language: str) -> str:
     if isinstance(flag.takes, tuple):
         either = ("、" if language == "zh" else ", ").join(f"`{word}`" for word in flag.takes)
         text = f"{either}。{text}" if language == "zh" else f"{either}: {text}"
-    if not flag.default or "(default: " in flag.help:
+    if flag.default is None or isinstance(flag.default, bool | tuple) or "(default: " in flag.help:
         return text
     default = said(flag.default.words, language) if isinstance(flag.default, Lookup) else f"`{flag.default}`"
     return f"{text}（默认：{default}）" if language == "zh" else f"{text} (default: {default})"
@@ -162,11 +162,11 @@ def flags(language: str) -> str:
             found.setdefault(group, {}).update(its)
             for name in its:
                 owners.setdefault(name, []).append(f"`{script}`")
-    parts = []
+    parts, brackets = [], "（{}）" if language == "zh" else " ({})"
     for group, its in found.items():
         rows = []
         for name, flag in its.items():
-            only = "" if len(owners[name]) == len(kinds()) else " ({})".format(", ".join(owners[name]))
+            only = "" if len(owners[name]) == len(kinds()) else brackets.format(", ".join(owners[name]))
             rows.append([f"`--{name}`", meaning(flag, language) + only])
         heading = said(group, language) if group in GROUPS else group
         below = GROUPS.get(group)
