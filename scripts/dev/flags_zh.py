@@ -33,7 +33,10 @@ FLAGS: Mapping[str, str] = {
     (
         "folder that holds the official files, such as tnews_public/train.json "
         "(default: $CLUE_DATA_DIR, else a cache filled by download)"
-    ): "官方数据所在目录，其中有 `tnews_public/train.json` 等文件（默认：`$CLUE_DATA_DIR`；未设置时自动下载到缓存目录）",
+    ): (
+        "官方数据所在目录，其中有 `tnews_public/train.json` 等文件"
+        "（默认：`$CLUE_DATA_DIR`；未设置时自动下载到缓存目录）"
+    ),
     "a task of your own in place of CLUE's, described in JSON": "用 JSON 文件描述的自定义任务，代替 CLUE 的任务",
     (
         "training examples in the task's form, in place of those of --data_dir; several files are joined, CHID's "
@@ -49,7 +52,9 @@ FLAGS: Mapping[str, str] = {
     "train on the first N examples only (default: all)": "只用训练集的前 N 条样本（默认：全部）",
     "evaluate on the first N examples only (default: all)": "只用验证集的前 N 条样本（默认：全部）",
     "tokens of a sequence, longer ones are cut": "序列的最大 token 数，超出部分截断",
-    "processes that build features (default: the processors of this machine)": "构建特征的进程数（默认：本机的处理器数）",
+    "processes that build features (default: the processors of this machine)": (
+        "构建特征的进程数（默认：本机的处理器数）"
+    ),
     "build cached features again": "重新构建已缓存的特征",
     "fine-tune, evaluate on the way, keep the best checkpoint": "微调，期间定期评估，保留最优检查点",
     "evaluate on the development set": "在验证集上评估",
@@ -71,7 +76,10 @@ FLAGS: Mapping[str, str] = {
     (
         "file for the answers to --predict_file, a JSON object a line, or .csv; -: standard output, while the log goes "
         "to standard error"
-    ): "`--predict_file` 的预测结果写到哪个文件，每行一个 JSON 对象，或 `.csv`；`-` 表示标准输出，此时日志改写到标准错误",
+    ): (
+        "`--predict_file` 的预测结果写到哪个文件，每行一个 JSON 对象，或 `.csv`；"
+        "`-` 表示标准输出，此时日志改写到标准错误"
+    ),
     (
         "further checkpoints of the task, whose probabilities are averaged with those of --model_name_or_path in "
         "--do_eval and --do_predict; all are held in memory"
