@@ -51,7 +51,8 @@ def twin(page: str) -> str:
 
 def problems(texts: Mapping[str, str], top: Path = TOP, front: Sequence[str] = FRONT) -> list[str]:
     """What is wrong with the links of pages, a line each: "page: link: what"."""
-    found, reached = [], {*front}
+    found: list[str] = []
+    reached = {*front}
     for page, text in texts.items():
         for link in links(text):
             place, _, anchor = link.partition("#")

@@ -162,7 +162,8 @@ def flags(language: str) -> str:
             found.setdefault(group, {}).update(its)
             for name in its:
                 owners.setdefault(name, []).append(f"`{script}`")
-    parts, brackets = [], "（{}）" if language == "zh" else " ({})"
+    parts: list[str] = []
+    brackets = "（{}）" if language == "zh" else " ({})"
     for group, its in found.items():
         rows = []
         for name, flag in its.items():
