@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from check_links import twin
 from clue_utils import cli, published, tasks
 from clue_utils.errors import UserError
 from clue_utils.files import write_text_atomically
@@ -186,11 +187,6 @@ TABLES: dict[str, tuple[Callable[[str], str], str]] = {
 }
 
 
-def in_language(page: str, language: str) -> str:
-    """The name of a Chinese page in a language."""
-    return page if language == "zh" else page.replace(".md", "_en.md")
-
-
 def updated(text: str, path: Path, names: Sequence[str], language: str) -> str:
     """A page with its tables as they should be.
 
@@ -212,16 +208,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     for page in dict.fromkeys(page for _, page in TABLES.values()):
         names = [name for name, (_, place) in TABLES.items() if place == page]
-        for language in LANGUAGES:
-            path = TOP / in_language(page, language)
+        for language, name in zip(LANGUAGES, (page, twin(page)), strict=True):
+            path = TOP / name
             text = path.read_text(encoding="utf-8")
             new = updated(text, path, names, language)
             if new == text:
                 continue
             if args.check:
-                raise UserError(f"{path.relative_to(TOP)} is not up to date: run python scripts/dev/readme_tables.py")
+                raise UserError(f"{name} is not up to date: run python scripts/dev/readme_tables.py")
             write_text_atomically(path, new)
-            print(f"{path.relative_to(TOP)} brought up to date")
+            print(f"{name} brought up to date")
 
 
 if __name__ == "__main__":
