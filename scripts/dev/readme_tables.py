@@ -24,6 +24,8 @@ from flags_zh import FLAGS
 
 TOP = Path(__file__).resolve().parents[2]
 LANGUAGES = ("zh", "en")
+# Flags, variables, and names that hold <task>.
+_CODE = re.compile(r"((?<![\w-])--[a-z_]+|\$[A-Z_]+|\w*<task>[\w.]*)", re.ASCII)
 # What each task is about, which the registry need not know.
 TOPICS = {
     "AFQMC": ("语义相似度", "similar questions"),
@@ -129,6 +131,11 @@ def kinds() -> dict[str, type[Settings]]:
     }
 
 
+def marked(text: str) -> str:
+    """A text of ``--help`` with what is typed or named in code's letters; Markdown would take <task> for a tag."""
+    return text if "`" in text else _CODE.sub(r"`\1`", text)
+
+
 def said(english: str, language: str) -> str:
     """A text of ``--help`` in a language.
 
@@ -136,10 +143,10 @@ def said(english: str, language: str) -> str:
         UserError: there is no Chinese for it.
     """
     if language == "en":
-        return english
+        return marked(english)
     if english not in FLAGS:
         raise UserError(f"scripts/dev/flags_zh.py: no Chinese for {english!r}: add it")
-    return FLAGS[english]
+    return marked(FLAGS[english])
 
 
 def meaning(flag: Flag, language: str) -> str:
