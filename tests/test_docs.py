@@ -190,6 +190,15 @@ def test_tables_are_what_the_registry_and_the_parsers_say():
     readme_tables.main(["--check"])
 
 
+@pytest.mark.parametrize(("page", "word"), [("docs/flags.md", "（默认："), ("docs/flags_en.md", r"\(default: ")])
+def test_the_table_of_flags_tells_each_default_that_help_tells(page, word):
+    rows = dict(re.findall(r"^\| `--(\w+)` \| (.*) \|$", PAGES[page], re.MULTILINE))
+    flags = {name: flag for kind in readme_tables.kinds().values() for name, flag in kind.flags().items()}
+    assert rows.keys() == flags.keys()
+    told = {name for name, flag in flags.items() if "(default: " in flag.text}
+    assert {name for name in told if not re.search(word, rows[name])} == set() and len(told) > 25
+
+
 def test_every_flag_has_its_chinese_and_none_is_left_over():
     said = {flag for kind in readme_tables.kinds().values() for flag in kind.flags().values()}
     texts = {flag.help for flag in said} | {text for text in readme_tables.GROUPS.values() if text}

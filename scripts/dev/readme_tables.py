@@ -155,7 +155,7 @@ def meaning(flag: Flag, language: str) -> str:
     if isinstance(flag.takes, tuple):
         either = ("、" if language == "zh" else ", ").join(f"`{word}`" for word in flag.takes)
         text = f"{either}。{text}" if language == "zh" else f"{either}: {text}"
-    if flag.default is None or isinstance(flag.default, bool | tuple) or "(default: " in flag.help:
+    if flag.default in (None, ()) or isinstance(flag.default, bool) or "(default: " in flag.help:
         return text
     default = said(flag.default.words, language) if isinstance(flag.default, Lookup) else f"`{flag.default}`"
     return f"{text}（默认：{default}）" if language == "zh" else f"{text} (default: {default})"
