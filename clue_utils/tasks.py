@@ -43,10 +43,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Archive:
-    """The zip of a task: addresses, and the digests ("md5:..." or "sha256:...") of its known releases."""
+    """The zip of a task: addresses, and the digests ("md5:..." or "sha256:...") of its known releases.
+
+    Attributes:
+        num_bytes: of the release with the SHA-256, as Hugging Face's ``dataset_infos.json`` of CLUE has it; None where
+            that names none. For people: downloads are checked by their digests.
+    """
 
     urls: tuple[str, ...]
     digests: tuple[str, ...]
+    num_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,7 @@ _ALL = (
                 "md5:3377b559bb4e61d03a35282550902ca0",
                 "sha256:5a4cb1556b833010c329fa2ad2207d9e98fc94071b7e474015e9dd7c385db4dc",
             ),
+            num_bytes=1_195_044,
         ),
         fields=_PAIR,
         splits=_json_splits(34334, 4316, 3861),
@@ -228,6 +235,7 @@ _ALL = (
                 "md5:38186ed0a751bc33e3ae0c1b59319777",
                 "sha256:77c476e70cfe0b014a81b84c6e1db2142a8a2f52f4ae0a8216aa75e673933462",
             ),
+            num_bytes=5_123_575,
         ),
         fields={"sentence": str},
         splits=_two_tests(53360, 10000, 10000, 10000),
@@ -254,6 +262,7 @@ _ALL = (
                 "md5:19e4b19947db126f69aae18db0da2b87",
                 "sha256:c59b961b29f1d0bad0c5e01aa62e4a61a80e9cfb980ce89b06c000851fbb3b06",
             ),
+            num_bytes=6_505_938,
         ),
         fields={"sentence": str},
         splits=_json_splits(12133, 2599, 2600),
@@ -280,6 +289,7 @@ _ALL = (
                 "md5:e0e8caefd9b3491220c18b466233f2ff",
                 "sha256:3a3f3b1d3d27134cf11e585156f07fa050bd0a0836821c02696af0dbaa14513b",
             ),
+            num_bytes=31_404_066,
         ),
         fields=_PAIR,
         splits=_json_splits(391783, 12241, 13880),
@@ -323,6 +333,7 @@ _ALL = (
                 "md5:2e387e20e93eeab0ffaded5b0d2dfd3d",
                 "sha256:ebe5f357b19392d601be401b2fd4246983f534809a078eab7bda1de418fb3ffe",
             ),
+            num_bytes=281_384,
         ),
         fields={
             "text": str,
@@ -353,6 +364,7 @@ _ALL = (
                 "md5:394a2ccbf6ddd7e331be4d5d7798f0f6",
                 "sha256:795d1a2e475d59acad8236f6c5baba7a0b43d3e0508cb60f15ffbc76d5f437c4",
             ),
+            num_bytes=3_234_594,
         ),
         fields={"abst": str, "keyword": [str]},
         splits=_json_splits(20000, 3000, 3000),
@@ -375,6 +387,7 @@ _ALL = (
         archive=Archive(
             (_BOS_MRC + "cmrc2018_public.zip",),
             ("sha256:6c63dc27e728ec5231aeb7d2861b4c90b6c116390582e0c44416cf3edf030b16",),
+            num_bytes=3_405_146,
         ),
         fields={"context": str, "question": str},
         splits={
@@ -403,6 +416,7 @@ _ALL = (
         archive=Archive(
             (_BOS_MRC + "chid_public.zip",),
             ("sha256:be02dbcc41a9c237542141f53836e70a209f7a686cf894891411c7e5534f73a4",),
+            num_bytes=139_199_202,
         ),
         fields={"content": [str], "candidates": [str]},
         splits={
@@ -427,6 +441,7 @@ _ALL = (
         archive=Archive(
             (_BOS_MRC + "c3_public.zip",),
             ("sha256:20dfa683c57c9795129e22d8dd0c299d6b2a29fbc84758ef2ebdb8b2904d7e12",),
+            num_bytes=3_495_930,
         ),
         fields={"context": [str], "question": str, "choice": [str]},
         splits={
@@ -467,6 +482,7 @@ DIAGNOSTICS = replace(
     archive=Archive(
         (_BOS_MRC + "clue_diagnostics_public.zip",),
         ("sha256:56b52e70c195686557a966c6064c9bdc4dece1de8c89551f89ad046637e9a7c4",),
+        num_bytes=12_062,
     ),
     fields={"premise": str, "hypothesis": str},
     splits={TEST: Split((("diagnostics_test.json",),), 514)},

@@ -1,4 +1,4 @@
-"""READMEs and guides: every command runs, on demo data, and both languages say the same."""
+"""READMEs and pages: every command runs, on demo data, both languages say the same, and no link is dead."""
 
 from __future__ import annotations
 
@@ -10,30 +10,40 @@ from pathlib import Path
 
 import pytest
 
+import check_links
 import readme_tables
 
 TOP = Path(__file__).parents[1]
-READMES = ("README.md", "README_en.md")
-GUIDES = ("docs/new_architecture.md", "docs/new_architecture_en.md")
-INFERENCE = ("docs/inference.md", "docs/inference_en.md")  # whose code is run by tests/models/test_export.py
-TEXTS = ("docs/your_texts.md", "docs/your_texts_en.md")
-TASK = ("docs/your_task.md", "docs/your_task_en.md")
-INSTALL = ("docs/install.md", "docs/install_en.md")  # whose commands tests/test_wheel.py is about
-GRID = "bash scripts/grid_search.sh"
+PAGES = check_links.pages()
+CHINESE = [name for name in PAGES if check_links.twin(name) in PAGES and not name.endswith("_en.md")]
+# Whose commands run, in an order in which each finds what those before it have trained.
+IN_ORDER = [
+    "README.md",
+    *("docs/training.md", "docs/distributed.md", "docs/trainer.md", "docs/models.md", "docs/compare.md"),
+    *("docs/submission.md", "docs/your_texts.md", "docs/your_task.md", "docs/setup.md", "docs/benchmark.md"),
+]
+# Whose code other tests look after: tests/models/test_export.py, tests/test_wheel.py.
+OTHERS = ("docs/inference.md", "docs/install.md")
+SEARCH, TASK = "docs/grid_search.md", "docs/your_task.md"
+ARCHITECTURE = ("docs/new_architecture.md", "docs/new_architecture_en.md")
 FOLDERS = ("classification", "clue_utils", "mrc", "scripts")
 # Blocks that are not run, by their first word or words, and why.
 NOT_RUN = {
-    "bash scripts/quickstart.sh": "the two commands: they make the environment and run these tests",
-    "bash scripts/setup_env.sh": "the tests run in what it makes",
+    "bash scripts/quickstart.sh": "makes the environment that the tests run in",
+    "bash scripts/setup_env.sh": "makes the environment that the tests run in",
     "pip install": "the tests run in what is installed",
     "awk": "needs a network and a GPU",
+    "curl": "needs a network",
     "python scripts/serve.py": "serves until it is stopped",
 }
+# A search, and what needs one: lines of these blocks stand in SEARCH, too.
+OF_A_SEARCH = ("bash scripts/grid_search.sh", "bash scripts/predict_and_zip.sh")
 # What a machine without GPUs runs in the place of a command, and what makes a long one short.
 INSTEAD = (
     (' --nnodes 2 --master 192.168.0.1:8090 --gpus "0,1,2,3"', " --nproc_per_node 2"),
     (' --gpus "0,1,2,3"', " --nproc_per_node 2"),
     (" --gpus 0,1,2,3 ", " --tasks TNEWS --learning_rates 3e-5 5e-5 --batch_sizes 16 "),
+    (" --device gpu ", " --device cpu "),
     (" --published ", " --published --tasks TNEWS "),
     ("compare.py rbt6 ", "compare.py ernie-3.0-base-zh "),
     ("check_gpu.sh ", "check_gpu.sh --only machine determinism "),
@@ -42,8 +52,9 @@ INSTEAD = (
 
 
 def blocks(name: str) -> list[tuple[str, str]]:
-    """Language and text of each block of code of a file."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", (TOP / name).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    """Language and text of each block of code of a page that is a program."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", PAGES[name], re.DOTALL | re.MULTILINE)
+    return [(language, text) for language, text in found if language in ("python", "shell")]
 
 
 def without_comments(text: str) -> str:
@@ -86,40 +97,53 @@ def run(place, warm_python):
 
 
 def test_every_block_runs(place, run):
-    ran = []
-    for name in ("README.md", TEXTS[0], TASK[0]):  # the guides use what the README has trained
+    ran: dict[str, str] = {}
+    for name in IN_ORDER:
         for language, text in blocks(name):
-            if not text.startswith((*NOT_RUN, GRID)):
-                ran.append(run(language, text))
-    assert len(ran) >= 16
+            if not text.startswith((*NOT_RUN, *OF_A_SEARCH)) and text not in ran:
+                ran[text] = run(language, text)
+    assert len(ran) >= 20
     assert len(list((place / "models").glob("*/result.json"))) == 11  # MOOD too
     assert (place / "submit.zip").is_file() and (place / "benchmark/benchmark.md").is_file()
     assert len((place / "answers.jsonl").read_text(encoding="utf-8").splitlines()) == 2
-    assert (place / "answers.csv").is_file() and '"inputs": {"comment": ' in ran[-1]
+    assert (place / "answers.csv").is_file() and any('"inputs": {"comment": ' in output for output in ran.values())
 
 
 @pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")
 def test_the_grid_search_runs(place, run):
-    (block,) = (text for _, text in blocks("README.md") if text.startswith(GRID))
+    (block,) = (text for _, text in blocks(SEARCH))
     output = run("shell", block)
     assert "2 finished, 0 failed" in output
     assert list(place.rglob("report.html"))
-    first, *_ = (text for _, text in blocks(TASK[0]))
-    (block,) = (text for _, text in blocks(TASK[0]) if text.startswith(GRID))
+    first, *_ = (text for _, text in blocks(TASK))
+    (block,) = (text for _, text in blocks(TASK) if text.startswith(OF_A_SEARCH))
     assert re.search(r"^model .* MOOD$", run("shell", first + block), re.MULTILINE)
 
 
-def test_what_is_not_run_stands_in_the_readme():
-    assert {words for _, text in blocks("README.md") for words in NOT_RUN if text.startswith(words)} == set(NOT_RUN)
-    text = "".join(text for _, text in blocks("README.md"))
-    assert all(words in text for words, _ in INSTEAD)
+@pytest.mark.parametrize("name", [name for name in CHINESE if name not in (SEARCH, TASK)])
+def test_commands_of_a_search_are_those_that_are_run(name):
+    (searched,) = (text for _, text in blocks(SEARCH))
+    known = {" ".join(line.split()) for line in without_comments(searched).splitlines()}
+    shown = [text for _, text in blocks(name) if text.startswith(OF_A_SEARCH)]
+    lines = [" ".join(line.split()) for text in shown for line in without_comments(text).splitlines()]
+    assert [line for line in lines if line not in known] == []
 
 
-def test_both_readmes_have_the_same_commands_sections_tables_and_pictures():
-    chinese, english = ((TOP / name).read_text(encoding="utf-8") for name in READMES)
-    assert [(language, without_comments(text)) for language, text in blocks(READMES[0])] == [
-        (language, without_comments(text)) for language, text in blocks(READMES[1])
-    ]
+def test_what_is_not_run_or_replaced_stands_in_a_page():
+    texts = [text for name in PAGES if not name.endswith("_en.md") for _, text in blocks(name)]
+    assert {words for text in texts for words in NOT_RUN if text.startswith(words)} == set(NOT_RUN)
+    assert [words for words, _ in INSTEAD if words not in "".join(texts)] == []
+    looked_after = {*IN_ORDER, *OTHERS, SEARCH, ARCHITECTURE[0]}
+    others = [text for name in CHINESE if name not in looked_after for _, text in blocks(name)]
+    assert [text for text in others if not text.startswith((*NOT_RUN, *OF_A_SEARCH))] == []
+
+
+@pytest.mark.parametrize("name", CHINESE)
+def test_both_languages_of_a_page_have_the_same_commands_sections_tables_and_pictures(name):
+    names = (name, check_links.twin(name))
+    chinese, english = (PAGES[name] for name in names)
+    first, second = ([(language, without_comments(text)) for language, text in blocks(name)] for name in names)
+    assert first == second
     for pattern in (r"^##+ ", r"^\|", r"^- ", r"^!\["):
         assert len(re.findall(pattern, chinese, re.MULTILINE)) == len(re.findall(pattern, english, re.MULTILINE)), (
             pattern
@@ -127,21 +151,12 @@ def test_both_readmes_have_the_same_commands_sections_tables_and_pictures():
     assert re.findall(r"!\[.*?\]\((.*?)\)", chinese) == re.findall(r"!\[.*?\]\((.*?)\)", english)
 
 
-@pytest.mark.parametrize("names", [INFERENCE, TEXTS, TASK, INSTALL], ids=lambda names: names[0])
-def test_both_languages_of_a_guide_show_the_same_code_and_tables(names):
-    chinese, english = map(blocks, names)
-    texts = [(TOP / name).read_text(encoding="utf-8") for name in names]
-    for pattern in (r"^##+ ", r"^\|"):
-        assert len({len(re.findall(pattern, text, re.MULTILINE)) for text in texts}) == 1, pattern
-    assert [(language, without_comments(text)) for language, text in chinese] == [
-        (language, without_comments(text)) for language, text in english
-    ]
-
-
 def test_both_guides_to_a_new_architecture_show_the_code_as_it_is():
     """What they show of Python, whole or a row of a table, stands in the modules that they are about."""
     modules = "".join(path.read_text(encoding="utf-8") for path in (TOP / "clue_utils/models").rglob("*.py"))
-    chinese, english = map(blocks, GUIDES)
+    chinese, english = (
+        re.findall(r"^```(\w+)\n(.*?)^```$", PAGES[name], re.DOTALL | re.MULTILINE) for name in ARCHITECTURE
+    )
     assert chinese == english and len(chinese) >= 7
     assert [text for language, text in chinese if language != "shell" and text not in modules] == []
     # These import what lies in scripts/, which nothing puts on the path by itself.
@@ -150,12 +165,12 @@ def test_both_guides_to_a_new_architecture_show_the_code_as_it_is():
     assert [line for line in commands if not line.startswith("PYTHONPATH=scripts python scripts/dev/")] == []
 
 
-@pytest.mark.parametrize(
-    "name", [*READMES, *GUIDES, *INFERENCE, *TEXTS, *TASK, *INSTALL, "CONTRIBUTING.md", "SECURITY.md"]
-)
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "CHANGELOG.md"])
 def test_files_and_flags_that_are_named_exist(name):
-    text = (TOP / name).read_text(encoding="utf-8")
+    text = PAGES[name]
     text = re.sub("<!-- flags -->.*<!-- /flags -->", "", text, flags=re.DOTALL)  # made from the parsers
+    if "migration" in name:  # names of others, in the first column and between it and ours
+        text = re.sub(r"^\|[^|]*\|", "", text, flags=re.MULTILINE)
     paths = set(re.findall(r"(?<![\w/.])((?:classification|clue_utils|mrc|scripts|tests|docs)/[\w./-]+\.\w+)", text))
     assert [path for path in paths if not (TOP / path).exists()] == []
     sources = [
@@ -166,10 +181,59 @@ def test_files_and_flags_that_are_named_exist(name):
     others = {"--no-deps", "--no-build-isolation", "--extra-index-url", "--yes", "--logdir", "--gpus", "--nnodes"}
     others |= {"--master", "--nproc_per_node", "--per_device_train_batch_size", "--metric_for_best_model"}
     others |= {"--load_best_model_at_end", "--save_total_limit", "--strict", "--disable-pip"}
-    others |= {"--build-arg", "--entrypoint", "--ipc", "--rm", "--user"}  # of docker
+    others |= {"--fail", "--location", "--remote-name"}  # curl's
+    others |= {"--build-arg", "--entrypoint", "--ipc", "--rm", "--user"}  # docker's
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", text)) - others
     assert [flag for flag in sorted(flags) if flag not in known] == []
 
 
 def test_tables_are_what_the_registry_and_the_parsers_say():
     readme_tables.main(["--check"])
+
+
+@pytest.mark.parametrize(("page", "word"), [("docs/flags.md", "（默认："), ("docs/flags_en.md", r"\(default: ")])
+def test_the_table_of_flags_tells_each_default_that_help_tells(page, word):
+    rows = dict(re.findall(r"^\| `--(\w+)` \| (.*) \|$", PAGES[page], re.MULTILINE))
+    flags = {name: flag for kind in readme_tables.kinds().values() for name, flag in kind.flags().items()}
+    assert rows.keys() == flags.keys()
+    told = {name for name, flag in flags.items() if "(default: " in flag.text}
+    assert {name for name in told if not re.search(word, rows[name])} == set() and len(told) > 25
+
+
+def test_every_flag_has_its_chinese_and_none_is_left_over():
+    said = {flag for kind in readme_tables.kinds().values() for flag in kind.flags().values()}
+    texts = {flag.help for flag in said} | {text for text in readme_tables.GROUPS.values() if text}
+    texts |= {name for name in readme_tables.GROUPS}
+    texts |= {flag.default.words for flag in said if isinstance(flag.default, readme_tables.Lookup)}
+    assert texts == set(readme_tables.FLAGS)
+
+
+def test_no_link_is_dead():
+    assert check_links.problems(PAGES) == []
+    assert len(PAGES) == len(check_links.pages()) >= 40
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[here](docs/nowhere.md)", "docs/a.md: docs/nowhere.md: no such file"),
+        ("[here](#no-such-heading)", "docs/a.md: #no-such-heading: no such heading"),
+        ("[here](b.md#gone)", "docs/a.md: b.md#gone: no such heading"),
+        ("[here](b_en.md)", "docs/a.md: b_en.md: a page in the other language"),
+        ("[here](b.md#two-words), [web](https://example.com/#x)\n```shell\n[not](a-link)\n```", None),
+    ],
+)
+def test_the_check_of_links_finds_what_is_dead(tmp_path, line, problem):
+    (tmp_path / "docs").mkdir()
+    pages = {"docs/a.md": f"# A\n\n[English](a_en.md)\n\n{line}\n", "docs/b.md": "# B\n\n## Two `words`\n"}
+    pages |= {"docs/a_en.md": "# A\n", "docs/b_en.md": "# B\n"}
+    for name, text in pages.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    found = check_links.problems(check_links.pages(tmp_path), tmp_path, front=[*pages])
+    assert found == ([problem] if problem else [])
+
+
+def test_the_chinese_readme_is_read_in_five_minutes():
+    """A page of 2,500 characters beside tables and code."""
+    text = re.sub(r"^```.*?^```$|^\|.*?$", "", PAGES["README.md"], flags=re.DOTALL | re.MULTILINE)
+    assert len(re.findall(r"[\u4e00-\u9fff]", text)) <= 2500

@@ -1,4 +1,4 @@
-"""What Paddle's launcher makes of the commands of the README and of a trial, wherever they are run."""
+"""What Paddle's launcher makes of the commands that the pages show and of a trial, wherever they are run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from clue_utils import environment
 from clue_utils.grid import trial
 from clue_utils.grid.search_space import Trial
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+SHOWN, ERRORS = (
+    (Path(__file__).parents[1] / "docs" / name).read_text(encoding="utf-8") for name in ("distributed.md", "errors.md")
+)
 # The launcher's words and the script, of each command.
-COMMANDS = re.findall(r"^python (-m paddle\.distributed\.launch .*?)mrc/run_c3\.py", README, re.MULTILINE)
+COMMANDS = re.findall(r"^python (-m paddle\.distributed\.launch .*?)mrc/run_c3\.py", SHOWN, re.MULTILINE)
 ONE_MACHINE, TWO_MACHINES, NO_GPU = (words.replace('"', "").split() for words in COMMANDS)
 # Stands for the script; the launcher runs it as it is.
 PROGRAM = """\
@@ -84,6 +86,6 @@ def test_the_launch_of_a_trial_starts_a_process_on_each_of_its_gpus(launch, monk
         (NO_GPU, "-1", "IndexError: list index out of range"),
     ],
 )
-def test_the_tracebacks_of_the_launcher_stand_in_the_readme(launch, words, visible, error):
+def test_the_tracebacks_of_the_launcher_stand_in_the_table_of_errors(launch, words, visible, error):
     processes, said = launch(words, CUDA_VISIBLE_DEVICES=visible)
-    assert processes == [] and said.splitlines()[-1] == error and f"`{error}`" in README
+    assert processes == [] and said.splitlines()[-1] == error and f"`{error}`" in ERRORS

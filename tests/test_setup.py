@@ -280,11 +280,11 @@ def test_the_gpu_lock_tells_which_build_is_for_which_card():
     assert set(indexes) == {version for some in cards.CARDS for version in some.builds}
 
 
-def test_the_readme_tells_the_same_in_brief():
-    text = (TOP / "README_en.md").read_text(encoding="utf-8")
-    told = re.search(r": (.*) for V100, P100 and GTX 10; (.*) for RTX 50 and B200; (.*) for others; the whole", text)
-    assert told
-    old, new, others = (tuple(builds.split(" or ")) for builds in told.groups())
+@pytest.mark.parametrize(("name", "either"), [("setup_en.md", " or "), ("setup.md", " 或 ")])
+def test_the_page_on_installing_tells_the_same_in_brief(name, either):
+    text = (TOP / "docs" / name).read_text(encoding="utf-8")
+    told = re.findall(rf"^\| .* \| ([0-9.]+(?:{either}[0-9.]+)?) \|$", text, re.MULTILINE)
+    old, new, others = (tuple(builds.split(either)) for builds in told)
     for some in cards.CARDS:
         expected = old if re.search("V100|P100", some.names) else new if "B200" in some.names else others
         assert some.builds[: len(expected)] == expected

@@ -213,7 +213,7 @@ class _Shown:
         now = self.read()
         task = self._ended[-1].partition("/")[0]
         leader = now.best().get(task)
-        best = f"best of {task} {100 * (leader.score or 0.0):.2f}" if leader else ""
+        best = f"best of {task} {cli.percent(leader.score or 0.0)}" if leader else ""
         rest = screen.left_text(now) if len(self._ended) < len(self._search.trials) else ""
         number = f"[{len(self._ended)}/{len(self._search.trials)}]"
         self.screen.say("; ".join(filter(None, (f"{number} {screen.clock()} {line}", best, rest))))
