@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from clue_utils.errors import Ending, Stopped, ending_of, shorten, show
+from clue_utils.language import say
 from clue_utils.ranks import is_first, rank, world_size
 
 logger = logging.getLogger(__name__)
@@ -253,7 +254,7 @@ class Number:
             value = self.convert(text)
             if self.accepts(value):
                 return value
-        raise argparse.ArgumentTypeError(f"{show(text)} is not {self.meaning}")
+        raise argparse.ArgumentTypeError(say("{text} is not {meaning}", text=show(text), meaning=self.meaning))
 
 
 positive_int = Number(int, lambda n: n >= 1, "an integer of at least 1")
@@ -272,4 +273,4 @@ def boolean(text: str) -> bool:
     try:
         return values[text.lower()]
     except KeyError:
-        raise argparse.ArgumentTypeError(f"{show(text)} is neither true nor false") from None
+        raise argparse.ArgumentTypeError(say("{text} is neither true nor false", text=show(text))) from None

@@ -23,6 +23,7 @@ from pathlib import Path
 from clue_utils.cli import configure_logging
 from clue_utils.data.examples import cache_dir
 from clue_utils.errors import UserError, first_line, shorten
+from clue_utils.language import say
 from clue_utils.ranks import processes_on_this_machine, world_size
 from clue_utils.settings import Settings
 from clue_utils.tasks import Task
@@ -151,7 +152,13 @@ def home_for_libraries() -> Iterator[bool]:
     unknown = "" if home.is_absolute() else "not known"
     models_problem = (given is None and unknown) or _make(models, _PADDLENLP_FOLDERS)
     if given is not None and models_problem:
-        raise UserError(f"PPNLP_HOME={given}: cannot be written ({models_problem}); let it name another folder")
+        raise UserError(
+            say(
+                "PPNLP_HOME={given}: cannot be written ({models_problem}); let it name another folder",
+                given=given,
+                models_problem=models_problem,
+            )
+        )
     problem = models_problem or unknown or _make(home, _OTHER_FOLDERS)
     settings = home / ".visualdl/conf/config.json"
     if not problem and not settings.is_file() and not os.access(settings.parent, os.W_OK):
@@ -162,8 +169,14 @@ def home_for_libraries() -> Iterator[bool]:
     place = cache_dir() / "home"
     if refused := _make(place, _OTHER_FOLDERS):
         raise UserError(
-            f"neither the home folder {home} ({problem}) nor {place} ({refused}) can be written: "
-            "set CLUE_CACHE_DIR to a folder that can"
+            say(
+                "neither the home folder {home} ({problem}) nor {place} ({refused}) can be written: set "
+                "CLUE_CACHE_DIR to a folder that can",
+                home=home,
+                problem=problem,
+                place=place,
+                refused=refused,
+            )
         )
     logger.info("the home folder %s cannot be written (%s): PaddleNLP and VisualDL are given %s", home, problem, place)
     os.environ["HOME"] = str(place)
@@ -205,7 +218,13 @@ def import_libraries() -> None:
         raise
     except Exception as error:  # broken wheels raise more than ImportError
         reason = shorten(first_line(error), 160) or type(error).__name__
-        raise UserError(f"PaddlePaddle or PaddleNLP cannot be imported ({reason}); {_LOCKED_SET}") from error
+        raise UserError(
+            say(
+                "PaddlePaddle or PaddleNLP cannot be imported ({reason}); {locked_set}",
+                reason=reason,
+                locked_set=_LOCKED_SET,
+            )
+        ) from error
     importlib.import_module("paddlenlp.utils.log").logger.set_level("ERROR")
 
 
@@ -226,8 +245,13 @@ def require_paddle2onnx() -> None:
         found = "none"
     if found == "none" or int(found.split(".")[0]) < _PADDLE2ONNX:
         raise UserError(
-            f"--export_onnx needs paddle2onnx {_PADDLE2ONNX}, which Python 3.10 to 3.12 can have (installed: {found}); "
-            f"{_LOCKED_SET}"
+            say(
+                "--export_onnx needs paddle2onnx {paddle2onnx}, which Python 3.10 to 3.12 can have (installed: "
+                "{found}); {locked_set}",
+                paddle2onnx=_PADDLE2ONNX,
+                found=found,
+                locked_set=_LOCKED_SET,
+            )
         )
 
 

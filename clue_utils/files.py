@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from clue_utils import ranks
 from clue_utils.errors import UserError
+from clue_utils.language import say
 
 logger = logging.getLogger(__name__)
 _LOCK_FILE = ".lock"
@@ -60,7 +61,7 @@ def scratch(target: Path) -> Iterator[Path]:
 def require_no_device(path: str | os.PathLike[str]) -> None:
     """Raise UserError for /dev/null and the like, whose place no file is to take."""
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise UserError(f"{path}: a device or pipe in place of a file; name another")
+        raise UserError(say("{path}: a device or pipe in place of a file; name another", path=path))
 
 
 def put(written: Path, target: Path) -> None:

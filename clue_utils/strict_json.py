@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from typing import Any
 
+from clue_utils.language import say
+
 JsonObject = dict[str, Any]
 
 
@@ -39,20 +41,20 @@ def parse(content: bytes, what: str = "JSON that can be read", allow_nan: bool =
 
     def take(constant: str) -> float:
         if not allow_nan:
-            raise NotJson(f"not JSON ({constant} is not a JSON number)")
+            raise NotJson(say("not JSON ({constant} is not a JSON number)", constant=constant))
         return float(constant)
 
     try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=build, parse_constant=take), repeated
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise NotJson(f"not UTF-8 ({error.reason}); save the file in UTF-8", line) from None
+        raise NotJson(say("not UTF-8 ({reason}); save the file in UTF-8", reason=error.reason), line) from None
     except json.JSONDecodeError as error:
         # The column of a line break at the end would be in the line after it.
         line = min(error.lineno, content.rstrip().count(b"\n") + 1)
         message = error.msg + ("" if error.msg.endswith(" at") else ",")
-        raise NotJson(f"not JSON ({message} column {error.colno})", line) from None
+        raise NotJson(say("not JSON ({message} column {colno})", message=message, colno=error.colno), line) from None
     except RecursionError:
-        raise NotJson(f"not {what} (nested too deeply)") from None
+        raise NotJson(say("not {what} (nested too deeply)", what=what)) from None
     except ValueError:  # Python takes no number of thousands of digits
-        raise NotJson(f"not {what} (a number with too many digits)") from None
+        raise NotJson(say("not {what} (a number with too many digits)", what=what)) from None

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clue_utils.errors import UserError, show
+from clue_utils.language import say
 
 # One example, by the fields that its task has, see ``Task.fields``.
 Example = dict[str, Any]
@@ -487,4 +488,6 @@ def get_task(name: str) -> Task:
     try:
         return KNOWN[name.strip().upper()]
     except KeyError:
-        raise UserError(f"unknown task {show(name)}: choose one of {', '.join(KNOWN)}") from None
+        raise UserError(
+            say("unknown task {name}: choose one of {known}", name=show(name), known=", ".join(KNOWN))
+        ) from None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clue_utils import cli
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.leaderboard import check_zip, file_names, manifest
 
 
@@ -34,7 +35,14 @@ def main(argv: list[str] | None = None) -> None:
         print(line)
     if findings.problems:
         number = len(findings.problems)
-        raise UserError(f"{args.zip}: {number} problem{'s' if number > 1 else ''}, listed above; do not submit it")
+        raise UserError(
+            say(
+                "{zip}: {number} problem{what}, listed above; do not submit it",
+                zip=args.zip,
+                number=number,
+                what="s" if number > 1 else "",
+            )
+        )
     print(f"{'task':<13}{'test set':<10}{'predictions':>11}  {'file':<25}compared with")
     for name, (task, split) in file_names.known_files().items():
         if name in findings.counts:

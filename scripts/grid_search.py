@@ -19,6 +19,7 @@ from pathlib import Path
 from clue_utils import cli
 from clue_utils.errors import UserError
 from clue_utils.grid import estimate, keep, schedule, search_space, trial
+from clue_utils.language import say
 from clue_utils.report import collect, render, tables, verdict
 
 USAGE = "bash scripts/grid_search.sh MODEL [FLAG...] [-- FLAG OF EVERY TRIAL...]"
@@ -35,7 +36,7 @@ example: bash scripts/grid_search.sh ernie-3.0-base-zh --gpus 0,1,2,3 --tasks TN
 
 def gpu_ids(text: str) -> list[str]:
     if not re.fullmatch(r"[A-Za-z0-9/-]+(,[A-Za-z0-9/-]+)*", text):
-        raise argparse.ArgumentTypeError(f"{text}: write ids such as 0,1,2,3")
+        raise argparse.ArgumentTypeError(say("{text}: write ids such as 0,1,2,3", text=text))
     return text.split(",")
 
 
@@ -74,19 +75,19 @@ def main(argv: list[str] | None = None) -> None:
     args, rest = parser.parse_with_words(words)
     if not rest:
         before = next((f"before {word}" for word in words if word.startswith("-")), "given")
-        parser.error(f"no model {before}: {USAGE.partition(' [--')[0]}")
+        parser.error(say("no model {before}: {usage}", before=before, usage=USAGE.partition(" [--")[0]))
     if len(rest) > 1:
-        parser.error(f"{rest[1]} is no flag's value: give one model")
+        parser.error(say("{rest} is no flag's value: give one model", rest=rest[1]))
     if args.gpus and args.cpu_slots:
-        raise UserError("--gpus or --cpu_slots, not both")
+        raise UserError(say("--gpus or --cpu_slots, not both"))
     if args.hosts and not os.access(args.hosts, os.R_OK):
-        raise UserError(f"--hosts {args.hosts}: no such file")
+        raise UserError(say("--hosts {hosts}: no such file", hosts=args.hosts))
     if args.hosts and not (args.gpus or args.cpu_slots):
-        raise UserError("--hosts: say with --gpus or --cpu_slots what each of them has")
+        raise UserError(say("--hosts: say with --gpus or --cpu_slots what each of them has"))
     if args.published and args.prune:
-        raise UserError("--published or --prune, not both: a run that ends early has no score to compare")
+        raise UserError(say("--published or --prune, not both: a run that ends early has no score to compare"))
     if args.estimate and trial.is_dry_run():
-        raise UserError("--estimate runs a trial of each task for a moment: unset DRY_RUN")
+        raise UserError(say("--estimate runs a trial of each task for a moment: unset DRY_RUN"))
     args.shuffle |= args.prune
     trials = search_space.chosen_trials(args, flags, rest[0])
     if args.dry_run:

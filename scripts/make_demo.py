@@ -16,6 +16,7 @@ from clue_utils import cli
 from clue_utils.cli import Parser, non_negative_int, positive_int
 from clue_utils.errors import UserError
 from clue_utils.files import digest_of, put, scratch
+from clue_utils.language import say
 from clue_utils.tasks import TASKS, Task
 from demo.model import make_model
 from demo.records import make_data, sizes_for
@@ -60,7 +61,9 @@ def make_demo(output: Path, seed: int = 0, records: int | None = None) -> bool:
     if earlier is None:
         for path in (output / part for part in PARTS):
             if path.exists():
-                raise UserError(f"{path} was not made by this script: move it away or choose another --output")
+                raise UserError(
+                    say("{path} was not made by this script: move it away or choose another --output", path=path)
+                )
     elif earlier == {"parameters": parameters, "files": _digests(output)}:
         return False
     output.mkdir(parents=True, exist_ok=True)
@@ -87,7 +90,9 @@ def _read_manifest(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{path} cannot be read as JSON: remove it, or choose another --output") from None
+        raise UserError(
+            say("{path} cannot be read as JSON: remove it, or choose another --output", path=path)
+        ) from None
 
 
 def _digests(output: Path) -> dict[str, str]:

@@ -19,6 +19,7 @@ from clue_utils import cli
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
 from clue_utils.grid.outcomes import Outcome, read_trials, winner
+from clue_utils.language import say
 from clue_utils.record import Record
 from clue_utils.report.collect import setting_of
 from clue_utils.tasks import TASKS, Task, get_task
@@ -46,15 +47,17 @@ def named_folders(words: Sequence[str]) -> dict[str, list[Path]]:
     for word in words:
         name, _, folders = word.partition("=")
         if not (name and folders):
-            raise UserError(f"{word} is not TASK=FOLDER (--help lists the arguments)")
+            raise UserError(say("{word} is not TASK=FOLDER (--help lists the arguments)", word=word))
         task = get_task(name)
         if task.name in chosen:
-            raise UserError(f"{task.name} is named twice: join its folders with commas")
+            raise UserError(say("{name} is named twice: join its folders with commas", name=task.name))
         # A folder whose name holds a comma is one folder.
         chosen[task.name] = [Path(part) for part in ([folders] if Path(folders).is_dir() else folders.split(","))]
         for folder in chosen[task.name]:
             if not folder.is_dir():
-                raise UserError(f"{name}={folders}: no such folder: {str(folder)!r}")
+                raise UserError(
+                    say("{name}={folders}: no such folder: {folder!r}", name=name, folders=folders, folder=str(folder))
+                )
     return chosen
 
 
@@ -144,11 +147,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     args, rest = parser.parse_with_words(words)
     if not rest:
-        raise UserError("MODEL_DIR is missing (--help lists the arguments)")
+        raise UserError(say("MODEL_DIR is missing (--help lists the arguments)"))
     # The folder first, so that its own name may hold an equals sign.
     model_dir = Path(rest[0])
     if not model_dir.is_dir():
-        raise UserError(f"{model_dir}: no such folder (--help lists the arguments)")
+        raise UserError(say("{model_dir}: no such folder (--help lists the arguments)", model_dir=model_dir))
     chosen = named_folders(rest[1:])
     members = {
         task.name: chosen.get(task.name) or best_folders(model_dir / task.name, task, args.ensemble)
@@ -164,7 +167,9 @@ def main(argv: list[str] | None = None) -> None:
         else:
             left_out.append(name)
     if not predicted:
-        raise UserError(f"no checkpoint of any task in {model_dir} (--help lists the arguments)")
+        raise UserError(
+            say("no checkpoint of any task in {model_dir} (--help lists the arguments)", model_dir=model_dir)
+        )
     print()
     zip_predictions.main([*predicted, "--output", args.output])
     print()

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clue_utils import cli, files
+from clue_utils import cli, files, language
 from clue_utils.compare import matrix
 from clue_utils.errors import UserError
 from clue_utils.grid import outcomes, progress, screen, search_space, trial
-from clue_utils.report import collect, language, page, render, tables, verdict
-from clue_utils.report.language import say
+from clue_utils.language import say
+from clue_utils.report import collect, page, render, tables, verdict
 
 PAGE = "report.html"
 
@@ -33,7 +33,7 @@ def watch(models: Sequence[str], results: Path) -> None:
         UserError: not one model, or one without a search.
     """
     if len(models) != 1:
-        raise UserError("--watch: give one model")
+        raise UserError(say("--watch: give one model"))
     folder = next(
         (place for place in collect.places(models[0], results) if (place / outcomes.PLAN_FILE).is_file()), None
     )
@@ -41,7 +41,13 @@ def watch(models: Sequence[str], results: Path) -> None:
         looked = " and ".join(
             outcomes.clean(place / outcomes.PLAN_FILE) for place in collect.places(models[0], results)
         )
-        raise UserError(f"--watch: no search of {outcomes.clean(models[0])!r} (looked for {looked}): start it first")
+        raise UserError(
+            say(
+                "--watch: no search of {models!r} (looked for {looked}): start it first",
+                models=outcomes.clean(models[0]),
+                looked=looked,
+            )
+        )
     screen.watch(folder.resolve().name, progress.Reader(folder).read)
 
 

@@ -15,6 +15,7 @@ import uvicorn
 
 from clue_utils import cli, environment
 from clue_utils.errors import Stopped, UserError, one_line, shorten, show
+from clue_utils.language import say
 from clue_utils.serving.app import Limits, create_app
 from clue_utils.serving.batching import Batcher, Model
 from clue_utils.settings import PRECISIONS
@@ -75,7 +76,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quiet", action="store_true", help="no line for each request")
     args = parser.parse_args(argv)
     if args.max_inputs > args.max_waiting:
-        raise UserError(f"--max_inputs {args.max_inputs}: more than --max_waiting {args.max_waiting}; raise that")
+        raise UserError(
+            say(
+                "--max_inputs {max_inputs}: more than --max_waiting {max_waiting}; raise that",
+                max_inputs=args.max_inputs,
+                max_waiting=args.max_waiting,
+            )
+        )
     folders = _name_models(args.models)
     cli.configure_logging("info")
     # Held from now on: rather refused at once than when the models are loaded.
@@ -120,13 +127,20 @@ def _name_models(words: Sequence[str]) -> dict[str, str]:
         if not is_named or Path(word).is_dir():
             given, folder = "", word
         if not Path(folder).is_dir():
-            raise UserError(f"{folder or word}: no such folder; name the output folder of a run")
+            raise UserError(say("{folder}: no such folder; name the output folder of a run", folder=folder or word))
         name = given or Path(folder).resolve().name
         if name in folders:
-            raise UserError(f"{folders[name]} and {folder} would both be {show(name)}: name one as NAME={folder}")
+            raise UserError(
+                say(
+                    "{folders} and {folder} would both be {name}: name one as NAME={folder}",
+                    folders=folders[name],
+                    folder=folder,
+                    name=show(name),
+                )
+            )
         folders[name] = folder
     if not folders:
-        raise UserError("no model: name the output folder of a run, such as models/tnews (--help shows examples)")
+        raise UserError(say("no model: name the output folder of a run, such as models/tnews (--help shows examples)"))
     return folders
 
 
@@ -136,14 +150,21 @@ def _bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise UserError(f"--host {shorten(host)}: {getattr(error, 'strerror', None) or error}") from None
+        raise UserError(
+            say("--host {host}: {value}", host=shorten(host), value=getattr(error, "strerror", None) or error)
+        ) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
         raise UserError(
-            f"--host {shorten(host)} --port {port}: {one_line(error.strerror or str(error))}; choose another --port"
+            say(
+                "--host {host} --port {port}: {strerror}; choose another --port",
+                host=shorten(host),
+                port=port,
+                strerror=one_line(error.strerror or str(error)),
+            )
         ) from None
     return listener
 

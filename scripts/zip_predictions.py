@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clue_utils import cli
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.leaderboard import manifest, write
 
 
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     cli.configure_logging("error")  # the output is about the zip, not about the data
     for path in args.folders:
         if not path.exists():
-            raise UserError(f"{path}: no such folder")
+            raise UserError(say("{path}: no such folder", path=path))
     folders = [path for path in args.folders if path.is_dir()]  # results/* names files beside them, too
     counts = write.zip_predictions(folders, args.output, args.data_dir, args.with_diagnostics)
     for name, count in counts.items():

@@ -17,6 +17,7 @@ from clue_utils.compare.answers import Answers, read_answers
 from clue_utils.compare.statistics import Difference
 from clue_utils.errors import UserError
 from clue_utils.grid.outcomes import Outcome, clean, know_own_tasks, read_trials, winner
+from clue_utils.language import say
 from clue_utils.record import Record
 from clue_utils.report.collect import find_model, places
 from clue_utils.tasks import KNOWN, TASKS, Task
@@ -171,9 +172,18 @@ def read_side(name: str, results_dir: Path, task_names: Sequence[str] = (), by_p
     runs = {task: chosen for task in KNOWN if (chosen := choose(KNOWN[task], found.get(task, [])))}
     what = "run with published settings" if by_published else "run"
     if lacking := [task for task in task_names if task not in runs]:
-        raise UserError(f"{clean(folder)} holds no finished {what} of {', '.join(lacking)}: leave it out of --tasks")
+        raise UserError(
+            say(
+                "{folder} holds no finished {what} of {lacking}: leave it out of --tasks",
+                folder=clean(folder),
+                what=what,
+                lacking=", ".join(lacking),
+            )
+        )
     if not runs:
-        raise UserError(f"{clean(folder)} holds no finished {what} with a development score")
+        raise UserError(
+            say("{folder} holds no finished {what} with a development score", folder=clean(folder), what=what)
+        )
     return Side(clean(folder.resolve().name), folder, runs)
 
 
@@ -182,7 +192,7 @@ def _by_task(records: Sequence[Record]) -> dict[str, list[Outcome]]:
     for record in records:
         task = KNOWN.get(record.task or "")
         if task is None:
-            raise record.refusal(f"its task is {record.task}")
+            raise record.refusal(say("its task is {task}", task=record.task))
         one = Outcome(task, clean(record.folder.name), record.status, record.folder, record=record)
         found.setdefault(task.name, []).append(one)
     return found
@@ -197,7 +207,13 @@ def _best(task: Task, outcomes: Sequence[Outcome]) -> Runs | None:
         return _with_seeds(task, best.record, finished, len(set(map(_setting, finished))))
     evaluated = [one.record for one in outcomes if one.record.is_finished and one.record.fields.get("evaluation")]
     if len(evaluated) > 1:
-        raise UserError(f"{evaluated[0].folder.parent} holds several evaluations of {task.name}: name one's folder")
+        raise UserError(
+            say(
+                "{parent} holds several evaluations of {name}: name one's folder",
+                parent=evaluated[0].folder.parent,
+                name=task.name,
+            )
+        )
     return Runs(task, tuple(evaluated)) if evaluated else None
 
 
@@ -243,7 +259,15 @@ def require_same_data(first: Answers, second: Answers, task: Task) -> None:
         return
     if first.data_sha256 != second.data_sha256:
         sums = [str(one.data_sha256)[:12] for one in (first, second)]
-        raise UserError(f"{where} (checksums {sums[0]} and {sums[1]}): {remedy}")
+        raise UserError(
+            say(
+                "{where} (checksums {sums} and {sums2}): {remedy}",
+                where=where,
+                sums=sums[0],
+                sums2=sums[1],
+                remedy=remedy,
+            )
+        )
     lengths = f"{len(first.ids):,} and {len(second.ids):,} records"
     at = next((f"record {i + 1} is {a} and {b}" for i, (a, b) in enumerate(zip(first.ids, second.ids)) if a != b), "")  # noqa: B905
     raise UserError(f"{where} ({at or lengths}): {remedy}")
@@ -262,7 +286,7 @@ def compare_sides(first: Side, second: Side, with_f1: bool = True, num_draws: in
     common = [name for name in KNOWN if name in first.runs and name in second.runs]
     if not common:
         has = [f"{side.name} has {', '.join(side.runs)}" for side in (first, second)]
-        raise UserError(f"no task in common: {'; '.join(has)}")
+        raise UserError(say("no task in common: {has}", has="; ".join(has)))
     found = []
     for name in common:
         sides = first.runs[name], second.runs[name]
@@ -301,7 +325,7 @@ def compare_all(sides: Sequence[Side]) -> list[Pair]:
         UserError: as of :func:`compare_sides`, or fewer than two sides.
     """
     if len(sides) < 2:
-        raise UserError("nothing to compare: name at least two folders or models")
+        raise UserError(say("nothing to compare: name at least two folders or models"))
     return [compare_sides(first, second) for first, second in itertools.combinations(sides, 2)]
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from clue_utils.errors import UserError, shorten
 from clue_utils.files import digest_of, locked, put, scratch
+from clue_utils.language import say
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -66,8 +67,14 @@ def fetch(task: Task, cache_dir: Path) -> Path:
     except OSError as error:
         remedy = "free some space" if error.errno == errno.ENOSPC else "make it writable"
         raise UserError(
-            f"{task.name}: cannot keep the data in {cache_dir} ({error.strerror or error}): {remedy}, "
-            "or name another folder in CLUE_CACHE_DIR"
+            say(
+                "{name}: cannot keep the data in {cache_dir} ({strerror}): {remedy}, or name another folder in "
+                "CLUE_CACHE_DIR",
+                name=task.name,
+                cache_dir=cache_dir,
+                strerror=error.strerror or error,
+                remedy=remedy,
+            )
         ) from None
     with contextlib.suppress(OSError):  # a cache that others have filled need not be writable
         archive.unlink(missing_ok=True)
@@ -87,8 +94,14 @@ def _download(task: Task, archive: Path) -> None:
             problems.append(f"{url} ({error})")
     first_file = next(iter(task.splits.values())).files[0][0]
     raise UserError(
-        f"{task.name}: cannot download {', '.join(problems)}. Run again to go on, or place the data by hand as "
-        f"DIR/{task.folder}/{first_file} and so on, and pass --data_dir DIR or set CLUE_DATA_DIR"
+        say(
+            "{name}: cannot download {problems}. Run again to go on, or place the data by hand as "
+            "DIR/{folder}/{first_file} and so on, and pass --data_dir DIR or set CLUE_DATA_DIR",
+            name=task.name,
+            problems=", ".join(problems),
+            folder=task.folder,
+            first_file=first_file,
+        )
     )
 
 
@@ -140,7 +153,7 @@ def _transfer(url: str, task: Task, archive: Path) -> bool:
                 size += len(chunk)
                 if size > _MAX_ARCHIVE:
                     archive.unlink()
-                    raise _Refused("more bytes than the archive can have")
+                    raise _Refused(say("more bytes than the archive can have"))
                 sink.write(chunk)
                 progress.update(len(chunk))
     if total is not None and size < total:
@@ -168,7 +181,9 @@ def _open(url: str, archive: Path, begin: int) -> Any:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            raise _Refused(f"its certificate is not valid: {shorten(reason.verify_message)}") from None
+            raise _Refused(
+                say("its certificate is not valid: {verify_message}", verify_message=shorten(reason.verify_message))
+            ) from None
         raise _Interrupted(shorten(reason) or type(reason).__name__) from None
 
 
@@ -190,7 +205,7 @@ class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
 def _require_https(url: str) -> None:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _PLAIN_HOSTS):
-        raise _Refused(f"{shorten(url)} is not an https address")
+        raise _Refused(say("{url} is not an https address", url=shorten(url)))
 
 
 def _unpack(archive: Path, target: Path) -> None:

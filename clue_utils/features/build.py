@@ -25,6 +25,7 @@ from clue_utils.errors import USER_ERRNOS, UserError
 from clue_utils.features.method import Method
 from clue_utils.features.store import Feature, Features
 from clue_utils.files import digest_of, locked, put, scratch
+from clue_utils.language import say
 from clue_utils.tasks import Example
 
 logger = logging.getLogger(__name__)
@@ -122,8 +123,12 @@ def build_features(
         if error.errno not in USER_ERRNOS:
             raise
         raise UserError(
-            f"{cache_dir}: cannot keep features there ({error.strerror}): free some space, make it "
-            "writable, or name another folder in CLUE_CACHE_DIR"
+            say(
+                "{cache_dir}: cannot keep features there ({strerror}): free some space, make it writable, or name "
+                "another folder in CLUE_CACHE_DIR",
+                cache_dir=cache_dir,
+                strerror=error.strerror,
+            )
         ) from None
     features = Features(path)
     logger.info("%s %s: %d features %s %s", examples.task.name, examples.split, len(features), how, path)
@@ -217,7 +222,7 @@ def _encode_chunks(examples: Examples, encode: Encode, num_proc: int) -> Iterato
                 yield from chunks
     except BrokenProcessPool:
         raise UserError(
-            "a process that builds features was killed, perhaps for want of memory: pass --num_proc 1 to use less"
+            say("a process that builds features was killed, perhaps for want of memory: pass --num_proc 1 to use less")
         ) from None
     finally:
         _job = None

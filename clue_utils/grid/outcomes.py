@@ -21,6 +21,7 @@ from clue_utils import task_file
 from clue_utils.errors import UserError
 from clue_utils.files import locked, write_text_atomically
 from clue_utils.grid import search_space
+from clue_utils.language import say
 from clue_utils.record import RESULT_FILE, WEIGHTS_FILE, Record
 from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import KNOWN, OWN, TASKS, Task
@@ -128,7 +129,7 @@ def read_run(record: Record) -> Outcome:
     """
     task = KNOWN.get(record.task or "")
     if task is None:
-        raise record.refusal(f"its task is {record.task}")
+        raise record.refusal(say("its task is {task}", task=record.task))
     remark = clean(record.remark)[:_LONGEST_REASON]
     trial = _trial_of(task, record)
     return Outcome(task, clean(record.folder.name), record.status, record.folder, trial, remark, record)
@@ -141,11 +142,13 @@ def _trial_of(task: Task, record: Record) -> search_space.Trial:
         UserError: the record is not one of a trial of this task.
     """
     if record.task != task.name or record.metric not in (None, task.metric):
-        raise record.refusal(f"its task is {record.task}, its metric {record.metric}")
+        raise record.refusal(say("its task is {task}, its metric {metric}", task=record.task, metric=record.metric))
     if record.learnt_dev:
-        raise UserError(f"{record.folder} was trained on the development set too: it has no score to compare")
+        raise UserError(
+            say("{folder} was trained on the development set too: it has no score to compare", folder=record.folder)
+        )
     if record.is_finished and record.score is None:
-        raise record.refusal("it is finished and has no score")
+        raise record.refusal(say("it is finished and has no score"))
     rate, batch_size, dropout, seed = map(record.number, ("learning_rate", "batch_size", "dropout", "seed"))
     gpus = record.num_processes
     return search_space.Trial(task.name, float(rate), int(batch_size) * gpus, float(dropout), int(seed), gpus)
@@ -206,7 +209,13 @@ def read_plan(model_folder: Path) -> tuple[str, ...]:
     except FileNotFoundError:
         return ()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove it, and the next grid search writes it anew") from None
+        raise UserError(
+            say(
+                "{path} is damaged ({error}): remove it, and the next grid search writes it anew",
+                path=path,
+                error=error,
+            )
+        ) from None
     return tuple(dict.fromkeys(folders))
 
 

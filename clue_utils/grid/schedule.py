@@ -23,6 +23,7 @@ from clue_utils import cli, environment
 from clue_utils.errors import SECONDS_TO_END, UserError
 from clue_utils.grid import outcomes, progress, screen, search_space, trial
 from clue_utils.grid.search_space import Trial
+from clue_utils.language import say
 from clue_utils.record import Record
 from clue_utils.tasks import KNOWN
 
@@ -109,10 +110,10 @@ def _environment() -> dict[str, str]:
 def require_parallel() -> None:
     """Raise UserError, which names the remedy, where GNU parallel is not installed."""
     if not shutil.which("parallel"):
-        raise UserError(f"GNU parallel is not installed; {_INSTALL}")
+        raise UserError(say("GNU parallel is not installed; {install}", install=_INSTALL))
     version = subprocess.run(["parallel", "--will-cite", "--version"], capture_output=True, text=True).stdout
     if not version.startswith("GNU parallel"):
-        raise UserError(f"the program parallel is another one (moreutils?); {_INSTALL}")
+        raise UserError(say("the program parallel is another one (moreutils?); {install}", install=_INSTALL))
 
 
 def _logins(hosts: Path) -> list[str]:
@@ -143,7 +144,14 @@ def require_hosts(hosts: Path, gpus: Sequence[str]) -> None:
     if bad:
         lacks = "cannot be reached, or lacks this folder, the project or its Python"
         reason = next(filter(None, (trial.reason_of(text) for _, text in bad)), lacks)
-        raise UserError(f"--hosts {hosts}: {reason}: {', '.join(login for login, _ in bad)}")
+        raise UserError(
+            say(
+                "--hosts {hosts}: {reason}: {bad}",
+                hosts=hosts,
+                reason=reason,
+                bad=", ".join((login for login, _ in bad)),
+            )
+        )
 
 
 def run(search: Search) -> int:

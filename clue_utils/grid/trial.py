@@ -27,6 +27,7 @@ from clue_utils.errors import SECONDS_TO_END, UserError
 from clue_utils.files import Busy, locked_folder
 from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
+from clue_utils.language import say
 from clue_utils.record import Record, trained_with, write_failure, write_start
 from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import KNOWN, Task
@@ -85,16 +86,18 @@ def visible_gpus() -> tuple[str, ...]:
     """
     device, named = os.environ.get("DEVICE", ""), os.environ.get("CUDA_VISIBLE_DEVICES")
     if device == "xpu":
-        raise UserError("DEVICE=xpu: a grid search knows GPUs and the CPU only; train by the tasks' scripts on an XPU")
+        raise UserError(
+            say("DEVICE=xpu: a grid search knows GPUs and the CPU only; train by the tasks' scripts on an XPU")
+        )
     if device not in ("", "cpu", "gpu"):
-        raise UserError(f"DEVICE={device}: choose gpu or cpu")
+        raise UserError(say("DEVICE={device}: choose gpu or cpu", device=device))
     if device == "cpu":
         return ()
     gpus = (
         _gpus_of_the_machine() if named is None else tuple(i for i in named.split(",") if i not in environment.NO_GPU)
     )
     if device == "gpu" and not gpus:
-        raise UserError("DEVICE=gpu, but no GPU is visible")
+        raise UserError(say("DEVICE=gpu, but no GPU is visible"))
     return gpus
 
 
@@ -149,7 +152,14 @@ def require_use(gpus: Sequence[str], remedy: str = "DEVICE=cpu") -> None:
     )
     if done.returncode:
         reason = reason_of(done.stderr) or f"{USE_GPU.name} ends with status {done.returncode}"
-        raise UserError(f"GPUs {','.join(gpus)} cannot be used: {reason}; or take the CPU: {remedy}")
+        raise UserError(
+            say(
+                "GPUs {gpus} cannot be used: {reason}; or take the CPU: {remedy}",
+                gpus=",".join(gpus),
+                reason=reason,
+                remedy=remedy,
+            )
+        )
 
 
 def reason_of(said: str) -> str:
@@ -243,8 +253,14 @@ def ending(plan: Plan) -> str:
     for name, (there, here) in settings.differences(earlier.fields, now.description(), {*named, *one_sided}).items():
         flag = "model_name_or_path" if name == "model" else name
         raise UserError(
-            f"{plan.folder} holds a finished run with --{flag} {there}, not {here}: "
-            "choose another folder with --results, or remove this one"
+            say(
+                "{folder} holds a finished run with --{flag} {there}, not {here}: choose another folder with "
+                "--results, or remove this one",
+                folder=plan.folder,
+                flag=flag,
+                there=there,
+                here=here,
+            )
         )
     pruned = f", pruned at step {earlier.fields['pruned']['step']}" if earlier.status == "pruned" else ""
     return f"{earlier.metric} {earlier.score:.4f}{pruned}"

@@ -13,6 +13,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from clue_utils.errors import UserError, shorten
+from clue_utils.language import say
 from clue_utils.leaderboard.check_file import Findings, check_prediction, read_prediction
 from clue_utils.leaderboard.file_names import expected_ids, known_files
 from clue_utils.tasks import DIAGNOSTICS, TASKS
@@ -42,7 +43,7 @@ def check_zip(path: Path, data_dir: str | os.PathLike[str] | None = None) -> Fin
     if not path.is_file():
         raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     if data_dir is not None and not Path(data_dir).is_dir():
-        raise UserError(f"--data_dir {data_dir}: not a folder")
+        raise UserError(say("--data_dir {data_dir}: not a folder", data_dir=data_dir))
     findings = Findings()
     if path.stat().st_size > MAX_ZIP_BYTES:
         findings.problems.append(

@@ -20,6 +20,7 @@ from typing import Any
 
 from clue_utils.errors import UserError
 from clue_utils.files import digest_of, write_text_atomically
+from clue_utils.language import say
 from clue_utils.leaderboard.file_names import known_files
 from clue_utils.record import WEIGHTS_FILE, Record
 from clue_utils.strict_json import JsonObject, NotJson, parse
@@ -105,9 +106,15 @@ def read(output: Path) -> JsonObject | None:
         if not all(isinstance(one, dict) for one in files.values()):
             raise ValueError("no files")
     except (OSError, NotJson, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path.name} is damaged ({error})") from None
+        raise UserError(say("{name} is damaged ({error})", name=path.name, error=error)) from None
     if manifest.get("sha256") != digest_of(output):
-        raise UserError(f"{path.name} tells of another zip: {output.name} was made or changed in another way since")
+        raise UserError(
+            say(
+                "{name} tells of another zip: {output_name} was made or changed in another way since",
+                name=path.name,
+                output_name=output.name,
+            )
+        )
     return dict(manifest)
 
 

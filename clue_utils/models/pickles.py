@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from clue_utils.errors import UserError, shorten, show
+from clue_utils.language import say
 from clue_utils.models.vocabulary import read_bytes
 
 StateDict = dict[str, np.ndarray]
@@ -93,7 +94,7 @@ def read_words(path: Path) -> list[str]:
     content = io.BytesIO(read_bytes(path))
     words = _guarded(path, lambda *_: _Words(content, _WORD_NAMES).load(), "a dictionary of words")
     if not isinstance(words, (dict, set, frozenset, list, tuple)) or not all(type(word) is str for word in words):
-        raise UserError(f"{path}: holds something else than words")
+        raise UserError(say("{path}: holds something else than words", path=path))
     return sorted(words)
 
 
@@ -106,13 +107,21 @@ def _guarded(path: Path, read: Callable[[IO[bytes], _Budget], Any], what: str = 
     except OSError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(f"{path}: damaged or not {what} ({type(error).__name__}: {shorten(error)})") from error
+        raise UserError(
+            say(
+                "{path}: damaged or not {what} ({name}: {error})",
+                path=path,
+                what=what,
+                name=type(error).__name__,
+                error=shorten(error),
+            )
+        ) from error
 
 
 def _table(path: Path, read: Callable[[IO[bytes], _Budget], Any]) -> Any:
     table = _guarded(path, read)
     if not isinstance(table, dict):
-        raise UserError(f"{path}: holds a {type(table).__name__}, not a table of weights")
+        raise UserError(say("{path}: holds a {name}, not a table of weights", path=path, name=type(table).__name__))
     return table
 
 
@@ -120,7 +129,7 @@ def _require_arrays(path: Path, values: dict[str, Any]) -> StateDict:
     arrays = {}
     for name, value in values.items():
         if not isinstance(value, _Array):
-            raise UserError(f"{path}: {show(name)} is not an array of numbers")
+            raise UserError(say("{path}: {name} is not an array of numbers", path=path, name=show(name)))
         array = value.array
         if array.dtype == _BFLOAT16:
             array = (array["bfloat16"].astype("<u4") << 16).view("<f4")

@@ -18,6 +18,7 @@ from paddlenlp.utils.download import resolve_file_path
 
 from clue_utils import published
 from clue_utils.errors import UserError, shorten
+from clue_utils.language import say
 from clue_utils.models.config import Config, read_config
 from clue_utils.models.families import BY_TYPE, FAMILIES, Family
 from clue_utils.models.weights import INDEX, WEIGHTS_FILES, Weights, has_weights, list_parts, open_weights
@@ -94,7 +95,9 @@ def _download_known(name: str, family: Family) -> Source:
         config = Config(name, settings | {"model_type": family.model_type})
     address = family.base_class.pretrained_resource_files_map["model_state"].get(name)
     if address is None:
-        raise UserError(f"{name}: PaddleNLP has settings of this name, but no weights; name another model")
+        raise UserError(
+            say("{name}: PaddleNLP has settings of this name, but no weights; name another model", name=name)
+        )
     if family.complete:
         tokenizer = getattr(transformers, f"{family.name}Tokenizer")
         fetch(name, [tokenizer.pretrained_resource_files_map["tokenizer_config_file"][name]])
@@ -172,9 +175,9 @@ def readable_errors(name: str) -> Iterator[None]:
     """
     shown = shorten(name, 200) or "''"
     if os.path.exists(name) and not os.path.isdir(name):
-        raise UserError(f"{shown}: a file; name the folder that it is in, with all files of the model")
+        raise UserError(say("{shown}: a file; name the folder that it is in, with all files of the model", shown=shown))
     if not os.path.isdir(name) and not _NAME.fullmatch(name):
-        raise UserError(f"{shown}: no such folder{_meant(name)}")
+        raise UserError(say("{shown}: no such folder{meant}", shown=shown, meant=_meant(name)))
     try:
         yield
     except (UserError, PermissionError):
@@ -184,6 +187,11 @@ def readable_errors(name: str) -> Iterator[None]:
             error = error.__context__  # the first, which says what happened
         reason = shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", 120)
         raise UserError(
-            f"{shown}: neither a folder nor a model that could be downloaded ({reason}); "
-            f"check the name and the network, or name a folder with the model's files{_meant(name)}"
+            say(
+                "{shown}: neither a folder nor a model that could be downloaded ({reason}); check the name and the "
+                "network, or name a folder with the model's files{meant}",
+                shown=shown,
+                reason=reason,
+                meant=_meant(name),
+            )
         ) from error

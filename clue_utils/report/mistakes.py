@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clue_utils import dev_predictions
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.record import Record
 from clue_utils.report.tables import Row, Table, percent
 from clue_utils.strict_json import JsonObject
@@ -70,22 +71,36 @@ def read_all(folders: Sequence[str | os.PathLike[str]]) -> list[Answers]:
     for other in found[1:]:
         if other.task is not first.task:
             raise UserError(
-                f"{first.name} is of {first.task.name}, {other.name} of {other.task.name}: name folders of one task"
+                say(
+                    "{name} is of {first_task_name}, {other_name} of {other_task_name}: name folders of one task",
+                    name=first.name,
+                    first_task_name=first.task.name,
+                    other_name=other.name,
+                    other_task_name=other.task.name,
+                )
             )
         if [(line["id"], line["gold"]) for line in other.lines] != [(line["id"], line["gold"]) for line in first.lines]:
             raise UserError(
-                f"{other.name} was evaluated on other records than {first.name}: evaluate both with the same --data_dir"
+                say(
+                    "{name} was evaluated on other records than {first_name}: evaluate both with the same --data_dir",
+                    name=other.name,
+                    first_name=first.name,
+                )
             )
     return found
 
 
 def _read(folder: str | os.PathLike[str]) -> Answers:
     if not os.path.isdir(folder):
-        raise UserError(f"{folder}: no such folder")
+        raise UserError(say("{folder}: no such folder", folder=folder))
     lines, record = dev_predictions.read(folder), Record.read(folder)
     if lines is None or record is None:
         raise UserError(
-            f"{folder}: no {dev_predictions.FILE_NAME}: name the output folder of a run, and evaluate it with --do_eval"
+            say(
+                "{folder}: no {file_name}: name the output folder of a run, and evaluate it with --do_eval",
+                folder=folder,
+                file_name=dev_predictions.FILE_NAME,
+            )
         )
     return Answers(str(folder), KNOWN[record.task or ""], record, lines)
 

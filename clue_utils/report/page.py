@@ -15,12 +15,12 @@ from typing import Any, TypeGuard
 
 import jinja2
 
-from clue_utils import tasks
+from clue_utils import language, tasks
 from clue_utils.grid.outcomes import STATUSES, Outcome
+from clue_utils.language import say
 from clue_utils.record import Record
-from clue_utils.report import language, tables, verdict
+from clue_utils.report import tables, verdict
 from clue_utils.report.collect import ModelReport, by_setting, setting_of, setting_text
-from clue_utils.report.language import say
 from clue_utils.report.tables import NOTHING, Table, duration, percent
 from clue_utils.report.uncertainty import interval
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clue_utils.grid.outcomes import clean
+from clue_utils.language import say
 from clue_utils.report import tables, verdict
 from clue_utils.report.collect import ModelReport
-from clue_utils.report.language import say
 from clue_utils.report.tables import Row, Table
 from clue_utils.report.uncertainty import interval
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from clue_utils import published, tasks
 from clue_utils.grid.outcomes import STATUSES, Outcome, clean
+from clue_utils.language import say
 from clue_utils.record import RESULT_FILE, WEIGHTS_FILE
 from clue_utils.report.collect import ModelReport, setting_text
-from clue_utils.report.language import say
 
 NOTHING = "–"
 RULE_MARK = "†"

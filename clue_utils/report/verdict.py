@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from clue_utils import published, tasks
 from clue_utils.grid.outcomes import Outcome
+from clue_utils.language import say
 from clue_utils.report.collect import ModelReport, setting_text
-from clue_utils.report.language import say
 from clue_utils.report.tables import NOTHING, RULE_MARK, Row, Table, percent, signed
 from clue_utils.report.uncertainty import LEVEL, interval
 

@@ -19,6 +19,7 @@ from clue_utils import cli, environment, ranks
 from clue_utils.errors import UserError, show
 from clue_utils.features.method import Method
 from clue_utils.files import atomically
+from clue_utils.language import say
 from clue_utils.predictor import Predictor
 from clue_utils.settings import Settings
 from clue_utils.strict_json import JsonObject
@@ -122,8 +123,11 @@ def _as_csv() -> Callable[[JsonObject], str]:
             writer.writeheader()
         elif "id" in cells and "id" not in writer.fieldnames:
             raise UserError(
-                f"record with id {show(cells['id'])}: the first record has none, and so the CSV file no place for it: "
-                "give all records an id, or --predict_output a .jsonl file"
+                say(
+                    "record with id {id}: the first record has none, and so the CSV file no place for it: give all "
+                    "records an id, or --predict_output a .jsonl file",
+                    id=show(cells["id"]),
+                )
             )
         writer.writerow(cells)
         return text.getvalue()

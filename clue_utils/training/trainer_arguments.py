@@ -15,6 +15,7 @@ from paddlenlp.trainer import PdArgumentParser, TrainingArguments
 
 from clue_utils import cli, settings
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.settings import Settings
 from clue_utils.tasks import TASKS, Task
 
@@ -164,21 +165,36 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
     )
     flags = parser.parse_args(argv)
     if not flags.unified_checkpoint:
-        parser.error("--unified_checkpoint false would keep pickles as checkpoints: leave it out")
+        parser.error(say("--unified_checkpoint false would keep pickles as checkpoints: leave it out"))
     for name, reason in REFUSED.items():
         if getattr(flags, name) != _DEFAULTS[name]:
-            parser.error(f"--{name} {getattr(flags, name)}: {reason}; leave it out")
+            parser.error(
+                say("--{name} {value}: {reason}; leave it out", name=name, value=getattr(flags, name), reason=reason)
+            )
     for name, number in NUMBERS.items():
         if getattr(flags, name) is not None:
             try:
                 number(str(getattr(flags, name)))
             except argparse.ArgumentTypeError as error:
-                parser.error(f"argument --{name}: {error}")
+                parser.error(say("argument --{name}: {error}", name=name, error=error))
     for name, words in WORDS.items():
         if getattr(flags, name) not in (None, *words):
-            parser.error(f"--{name} {getattr(flags, name)}: choose one of {', '.join(words)}")
+            parser.error(
+                say(
+                    "--{name} {value}: choose one of {words}",
+                    name=name,
+                    value=getattr(flags, name),
+                    words=", ".join(words),
+                )
+            )
     if len(precisions := [name for name in _PRECISIONS if getattr(flags, name)]) > 1:
-        parser.error(f"--{precisions[0]} and --{precisions[1]} exclude each other: drop one of them")
+        parser.error(
+            say(
+                "--{precisions} and --{precisions2} exclude each other: drop one of them",
+                precisions=precisions[0],
+                precisions2=precisions[1],
+            )
+        )
     return flags
 
 
@@ -237,10 +253,22 @@ def resolve(flags: argparse.Namespace, task: Task, num_gpus: int, trained: Mappi
     trainer |= {name: _DEFAULTS[name] for name in {*NUMBERS, *RECORDED} & _DEFAULTS.keys() if trainer[name] is None}
     trainer["per_device_train_batch_size"] = math.ceil(args.batch_size / args.gradient_accumulation_steps)
     if trainer["lr_scheduler_type"] == "polynomial" and trainer["lr_end"] >= args.learning_rate:
-        raise UserError(f"--lr_end {trainer['lr_end']} must be below --learning_rate {args.learning_rate}")
+        raise UserError(
+            say(
+                "--lr_end {lr_end} must be below --learning_rate {learning_rate}",
+                lr_end=trainer["lr_end"],
+                learning_rate=args.learning_rate,
+            )
+        )
     metric = (flags.metric_for_best_model or "accuracy").removeprefix("eval_")
     if flags.greater_is_better not in (None, METRICS[metric]):
-        raise UserError(f"--greater_is_better {flags.greater_is_better} would keep the worst {metric}: leave it out")
+        raise UserError(
+            say(
+                "--greater_is_better {greater_is_better} would keep the worst {metric}: leave it out",
+                greater_is_better=flags.greater_is_better,
+                metric=metric,
+            )
+        )
     trainer["metric_for_best_model"] = f"eval_{metric}"
     return dataclasses.replace(args, given=given, trainer=trainer | _strategies(flags, args))
 
@@ -267,7 +295,9 @@ def _strategies(flags: argparse.Namespace, args: Settings) -> dict[str, Any]:
     eval_steps = flags.eval_steps or args.save_steps
     for name, strategy, steps in (("save", saves, args.save_steps), ("evaluation", evaluates, eval_steps)):
         if args.do_train and strategy == "steps" and not steps:
-            raise UserError(f"--{name}_strategy steps: the model was trained by epochs, so pass --save_steps too")
+            raise UserError(
+                say("--{name}_strategy steps: the model was trained by epochs, so pass --save_steps too", name=name)
+            )
     reason = ""
     if evaluates == "no" and flags.evaluation_strategy is None:
         reason = "--save_strategy no leaves no checkpoint to evaluate"
@@ -283,8 +313,11 @@ def _strategies(flags: argparse.Namespace, args: Settings) -> dict[str, Any]:
         reason = f"--save_steps {args.save_steps} is not a multiple of --eval_steps {eval_steps}"
     if args.do_train and keeps_best and reason:
         raise UserError(
-            "the best of the checkpoints is kept (--load_best_model_at_end), so each must be evaluated, but "
-            f"{reason}: change that, or pass --load_best_model_at_end false to keep the last"
+            say(
+                "the best of the checkpoints is kept (--load_best_model_at_end), so each must be evaluated, but "
+                "{reason}: change that, or pass --load_best_model_at_end false to keep the last",
+                reason=reason,
+            )
         )
     return {
         "evaluation_strategy": evaluates,

@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 
 import report as script
-from clue_utils import record, tasks
+from clue_utils import language, record, tasks
 from clue_utils.errors import UserError
 from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
-from clue_utils.report import collect, language, page, render, tables
+from clue_utils.report import collect, page, render, tables
 from clue_utils.report.uncertainty import interval
 
 TOP = Path(__file__).resolve().parents[2]
