@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
+from clue_utils.columns import display_width, wrapped
 from clue_utils.errors import Ending, Stopped, ending_of, shorten, show
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.ranks import is_first, rank, world_size
 
 logger = logging.getLogger(__name__)
@@ -77,9 +78,11 @@ def timed() -> Iterator[Callable[[], float]]:
 def duration(seconds: float) -> str:
     """A time for people: "95 s", "12 min", "3 h 5 min"."""
     if seconds < 120:
-        return f"{max(0.0, seconds):.0f} s"
+        return say("{seconds:.0f} s", seconds=max(0.0, seconds))
     minutes = int(seconds) // 60
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 120:
+        return say("{minutes} min", minutes=minutes)
+    return say("{hours} h {minutes} min", hours=minutes // 60, minutes=minutes % 60)
 
 
 class Pulse:
@@ -157,11 +160,31 @@ def split_at_dashes(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
     return words[:end], words[end + 1 :]
 
 
+# argparse has its own words translated when it says them, by gettext's catalogues: they stand in ours.
+argparse._ = say  # type: ignore[attr-defined]
+
+
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Flag and text on one line where the terminal is wide enough."""
+    """Flag and text on one line where the terminal is wide enough.
+
+    Scripts give descriptions, headings and helps in English; here they are said in the present language.
+    """
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=36)
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(heading and say(heading))
+
+    def _format_text(self, text: str) -> str:
+        return super()._format_text(say(text))
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help and say(action.help)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        is_wide = display_width(text) > len(text)
+        return [*wrapped(text, width)] if is_wide else super()._split_lines(text, width)
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
@@ -224,10 +247,12 @@ class Parser(argparse.ArgumentParser):
         known = [name for name in self._option_string_actions if name not in ("-h", "--help")]
         meant = [name for name in _OTHERS_NAMES.get(flag, ()) if name in known]
         close = meant or difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
-        return f"unknown argument {show(word)}" + (f": did you mean {close[0]}?" if close else "")
+        if close:
+            return say("unknown argument {word}: did you mean {flag}?", word=show(word), flag=close[0])
+        return say("unknown argument {word}", word=show(word))
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {shorten(message, 240)} (--help lists the flags)", file=sys.stderr)
+        print(f"error: {shorten(message, 240)} {say('(--help lists the flags)')}", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -254,17 +279,17 @@ class Number:
             value = self.convert(text)
             if self.accepts(value):
                 return value
-        raise argparse.ArgumentTypeError(say("{text} is not {meaning}", text=show(text), meaning=self.meaning))
+        raise argparse.ArgumentTypeError(say("{text} is not {meaning}", text=show(text), meaning=say(self.meaning)))
 
 
-positive_int = Number(int, lambda n: n >= 1, "an integer of at least 1")
-non_negative_int = Number(int, lambda n: n >= 0, "an integer of at least 0")
-positive_float = Number(float, lambda x: x > 0, "a number above 0")
-non_negative_float = Number(float, lambda x: x >= 0, "a number of at least 0")
-share = Number(float, lambda x: 0 < x <= 1, "a number above 0 of at most 1")
-proportion = Number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
-steps_or_all = Number(int, lambda n: n == -1 or n >= 1, "a number of steps of at least 1 (or -1: by epochs)")
-seed = Number(int, lambda n: n >= 0, "an integer from 0 to below 2 ** 63")
+positive_int = Number(int, lambda n: n >= 1, later("an integer of at least 1"))
+non_negative_int = Number(int, lambda n: n >= 0, later("an integer of at least 0"))
+positive_float = Number(float, lambda x: x > 0, later("a number above 0"))
+non_negative_float = Number(float, lambda x: x >= 0, later("a number of at least 0"))
+share = Number(float, lambda x: 0 < x <= 1, later("a number above 0 of at most 1"))
+proportion = Number(float, lambda x: 0 <= x < 1, later("a number from 0 to below 1"))
+steps_or_all = Number(int, lambda n: n == -1 or n >= 1, later("a number of steps of at least 1 (or -1: by epochs)"))
+seed = Number(int, lambda n: n >= 0, later("an integer from 0 to below 2 ** 63"))
 
 
 def boolean(text: str) -> bool:

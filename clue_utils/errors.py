@@ -57,7 +57,7 @@ class Stopped(BaseException):
         self.number = number
 
     def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.number).name}"
+        return say("stopped by {signal}", signal=signal.Signals(self.number).name)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def ending_of(error: BaseException) -> Ending | None:
     if isinstance(error, UserError):
         return Ending(one_line(str(error)), 2, advice=error.advice)
     if is_out_of_memory(error):
-        return Ending(say("out of memory ({reason})", reason=one_line(first_line(error)) or "no details"), 2)
+        return Ending(say("out of memory ({reason})", reason=one_line(first_line(error)) or say("no details")), 2)
     if isinstance(error, OSError) and error.errno in USER_ERRNOS:
         return Ending(one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error)), 2)
     return None

@@ -1,8 +1,8 @@
 """The language in which a person is spoken to: English, as the code says it, or Chinese by one catalogue.
 
-The catalogue is a gettext file, English text -> Chinese, that is read as it is: there is nothing to compile, and English
-does not read it at all. ``scripts/dev/catalogue.py`` keeps it. Log lines and what is written for programs are English
-in both.
+The catalogue is a gettext file, English text -> Chinese, that is read as it is: there is nothing to compile, and where
+English is spoken it is not read at all. ``scripts/dev/catalogue.py`` keeps it. Log lines and what is written for
+programs are English in both.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ def say(text: str, /, **values: object) -> str:
     """
     said = catalogue().get(text, text) if current() == "zh" else text
     return said.format(**values) if values else said
+
+
+def later(text: str) -> str:
+    """Mark a text that :func:`say` is given later, when the language is known."""
+    return text
 
 
 @functools.cache

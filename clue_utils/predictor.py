@@ -105,8 +105,8 @@ class Predictor:
             if value is not None and not settings.flags()[name].accepts(value):
                 raise UserError(
                     say(
-                        "{what} cannot be {value}",
-                        what="batch_size" if name == "eval_batch_size" else name,
+                        "{name} cannot be {value}",
+                        name="batch_size" if name == "eval_batch_size" else name,
                         value=show(value),
                     )
                 )

@@ -427,11 +427,11 @@ def _is_same_checkpoint(folder: Path, earlier: JsonObject, described: JsonObject
     if trained_here:
         raise UserError(
             say(
-                "{folder} holds the training run of {get} from {get2}: choose another --output_dir for {task} with "
-                "{model}",
+                "{folder} holds the training run of {task_there} from {model_there}: choose another --output_dir for "
+                "{task} with {model}",
                 folder=folder,
-                get=shorten(earlier.get("task")),
-                get2=shorten(earlier.get("model")),
+                task_there=shorten(earlier.get("task")),
+                model_there=shorten(earlier.get("model")),
                 task=described["task"],
                 model=model,
             )

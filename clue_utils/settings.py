@@ -75,8 +75,10 @@ class Flag:
     @property
     def text(self) -> str:
         """The help with the default."""
-        default = self.default.words if isinstance(self.default, Lookup) else self.default
-        return f"{self.help} (default: {default})" if default and "(default: " not in self.help else self.help
+        default = say(self.default.words) if isinstance(self.default, Lookup) else self.default
+        if not default or "(default: " in self.help:
+            return say(self.help)
+        return say("{help} (default: {default})", help=say(self.help), default=default)
 
     def options(self) -> dict[str, Any]:
         """What ``argparse`` is told. A flag that is left out is None, whatever its default."""
@@ -468,8 +470,8 @@ class Settings:
             raise UserError(
                 say(
                     "with --train_on_dev the development set is learnt, and a score on it says nothing: drop "
-                    "--{what}, or pass --train_on_dev false",
-                    what="do_eval" if self.do_eval else "prune",
+                    "--{flag}, or pass --train_on_dev false",
+                    flag="do_eval" if self.do_eval else "prune",
                 )
             )
         if self.r_drop and not self.dropout and self.do_train:

@@ -114,7 +114,7 @@ def read(path: str) -> Task:
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise UserError(
-            say("--task_file {path}: cannot be read ({value})", path=path, value=getattr(error, "strerror", error))
+            say("--task_file {path}: cannot be read ({reason})", path=path, reason=getattr(error, "strerror", error))
         ) from None
     if len(content) > _MAX_BYTES:
         raise UserError(

@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         before = next((f"before {word}" for word in words if word.startswith("-")), "given")
         parser.error(say("no model {before}: {usage}", before=before, usage=USAGE.partition(" [--")[0]))
     if len(rest) > 1:
-        parser.error(say("{rest} is no flag's value: give one model", rest=rest[1]))
+        parser.error(say("{word} is no flag's value: give one model", word=rest[1]))
     if args.gpus and args.cpu_slots:
         raise UserError(say("--gpus or --cpu_slots, not both"))
     if args.hosts and not os.access(args.hosts, os.R_OK):

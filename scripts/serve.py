@@ -151,7 +151,7 @@ def _bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
         raise UserError(
-            say("--host {host}: {value}", host=shorten(host), value=getattr(error, "strerror", None) or error)
+            say("--host {host}: {reason}", host=shorten(host), reason=getattr(error, "strerror", None) or error)
         ) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

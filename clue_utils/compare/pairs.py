@@ -261,10 +261,10 @@ def require_same_data(first: Answers, second: Answers, task: Task) -> None:
         sums = [str(one.data_sha256)[:12] for one in (first, second)]
         raise UserError(
             say(
-                "{where} (checksums {sums} and {sums2}): {remedy}",
+                "{where} (checksums {one} and {other}): {remedy}",
                 where=where,
-                sums=sums[0],
-                sums2=sums[1],
+                one=sums[0],
+                other=sums[1],
                 remedy=remedy,
             )
         )

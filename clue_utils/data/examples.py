@@ -181,11 +181,11 @@ def _find_folder(task: Task, root: Path, source: str) -> Path:
             if len(found) > 1:
                 raise UserError(
                     say(
-                        "{source}: {name}'s files are in both {found} and {found2}: name one",
+                        "{source}: {name}'s files are in both {one} and {other}: name one",
                         source=source,
                         name=task.name,
-                        found=found[0],
-                        found2=found[1],
+                        one=found[0],
+                        other=found[1],
                     )
                 )
             if found:

@@ -443,9 +443,9 @@ def _check_cloze(row: Example) -> list[str]:
         raise _FieldError(
             "candidates",
             say(
-                "{num_candidates} idioms are not {num_candidates2}",
+                "{num_candidates} idioms are not {wanted}",
                 num_candidates=len(row["candidates"]),
-                num_candidates2=NUM_CANDIDATES,
+                wanted=NUM_CANDIDATES,
             ),
         )
     own = blanks(row)

@@ -153,9 +153,9 @@ def chosen_trials(args: argparse.Namespace, flags: Sequence[str] = (), model: st
         raise UserError(
             say(
                 "--lora_rank: the learning rates of the grid are far below those of adapters; pass "
-                "--learning_rates, such as {lora_learning_rate:.0e} {lora_learning_rate2:.0e}",
-                lora_learning_rate=published.LORA_LEARNING_RATE,
-                lora_learning_rate2=3 * published.LORA_LEARNING_RATE,
+                "--learning_rates, such as {rate:.0e} {higher:.0e}",
+                rate=published.LORA_LEARNING_RATE,
+                higher=3 * published.LORA_LEARNING_RATE,
             )
         )
     if args.published:

@@ -90,10 +90,10 @@ class FastTokenizer:
             if (id_ := self._tokenizer.token_to_id(token.text)) != token.id:
                 raise Unreadable(
                     say(
-                        "the added token {text!r:.60} has id {id}, but {id2} in the vocabulary",
+                        "the added token {text!r:.60} has id {id}, but {other} in the vocabulary",
                         text=token.text,
                         id=token.id,
-                        id2=id_,
+                        other=id_,
                     )
                 )
 

@@ -567,7 +567,7 @@ def _set_epsilon(source: Source, family: Family, model: paddle.nn.Layer, is_torc
         return
     if type(epsilon) is not float or not 0 < epsilon <= 1e-3:  # Paddle computes with no larger one
         raise source.config.error(
-            say("{what} cannot be {epsilon}", what="layer_norm_eps" if is_torch else _EPSILON, epsilon=show(epsilon))
+            say("{name} cannot be {epsilon}", name="layer_norm_eps" if is_torch else _EPSILON, epsilon=show(epsilon))
         )
     norms = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.LayerNorm)]
     if any(layer._epsilon != epsilon for layer in norms):

@@ -440,11 +440,11 @@ class _Folder:
             if kind.makes_word_pieces and name not in known and settings.get(name, value) != value:
                 raise UserError(
                     say(
-                        "{path}: {name} has no {name2}, here {settings}: take the setting out",
+                        "{path}: {name} has no {setting}, here {value}: take the setting out",
                         path=self._path(SETTINGS),
                         name=kind.name,
-                        name2=name,
-                        settings=settings[name],
+                        setting=name,
+                        value=settings[name],
                     )
                 )
         if self.given.get("do_lower_case") and "do_lower_case" not in known:

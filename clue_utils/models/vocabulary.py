@@ -116,10 +116,10 @@ def read_numbered_vocabulary(path: Path) -> list[str]:
         if tab and not (id_text.isascii() and id_text.isdigit() and len(id_text) < 10):
             raise UserError(
                 say(
-                    "{path}, line {number}: {id_text!r:.20} is not the id of a piece; {same_model}",
+                    "{path}, line {number}: {id!r:.20} is not the id of a piece; {same_model}",
                     path=path,
                     number=number + 1,
-                    id_text=id_text,
+                    id=id_text,
                     same_model=_SAME_MODEL,
                 )
             )

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from clue_utils.columns import display_width, wrapped
 from clue_utils.grid.outcomes import clean
 from clue_utils.report import mistakes, page
 from clue_utils.report.mistakes import Answers, Mistake
-from clue_utils.report.render import as_text, display_width
+from clue_utils.report.render import as_text
 from clue_utils.report.tables import Row, Table, percent
 
 COLUMNS = 80
@@ -50,11 +51,16 @@ def _listed(title: str, found: Sequence[Mistake], share: str) -> str:
     lines = [*wrapped(title, COLUMNS)]
     for number, mistake in enumerate(found, 1):
         remark = f"; {mistake.remark}" if mistake.remark else ""
-        lines += ["", *wrapped(f"{number}. id {mistake.id}: {share} {percent(mistake.share)} %{remark}", COLUMNS)]
+        lines += ["", *_wrapped(f"{number}. id {mistake.id}: {share} {percent(mistake.share)} %{remark}", COLUMNS)]
         told = (("gold", mistake.gold), ("answer", mistake.answer), *mistake.texts)
         for name, text in told:
-            lines += _few([*wrapped(f"{name}: {text}", COLUMNS - 3)])
+            lines += _few([*_wrapped(f"{name}: {text}", COLUMNS - 3)])
     return "\n".join(lines if found else [*lines, "none"]) + "\n"
+
+
+def _wrapped(text: str, columns: int) -> Iterator[str]:
+    """Lines of a text of the data."""
+    return wrapped(clean(" ".join(text.split())), columns)
 
 
 def _few(lines: list[str]) -> Iterator[str]:
@@ -66,23 +72,6 @@ def _without_end(line: str) -> str:
     while display_width(line) > COLUMNS - 4:
         line = line[:-1]
     return line
-
-
-def wrapped(text: str, columns: int) -> Iterator[str]:
-    """Lines of at most so many columns of a terminal; between words where there are any, else anywhere."""
-    line = ""
-    for letter in clean(" ".join(text.split())):
-        if display_width(line + letter) > columns:
-            head, blank, tail = line.rpartition(" ")
-            if letter == " " or not blank or display_width(tail) > columns // 3 or not tail.isascii():
-                head, tail = line, ""
-            yield head
-            line = tail
-            if letter == " ":
-                continue
-        line += letter
-    if line:
-        yield line
 
 
 def to_html(runs: Sequence[Answers], most: int, now: datetime.datetime | None = None) -> str:

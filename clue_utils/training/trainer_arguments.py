@@ -190,9 +190,9 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
     if len(precisions := [name for name in _PRECISIONS if getattr(flags, name)]) > 1:
         parser.error(
             say(
-                "--{precisions} and --{precisions2} exclude each other: drop one of them",
-                precisions=precisions[0],
-                precisions2=precisions[1],
+                "--{one} and --{other} exclude each other: drop one of them",
+                one=precisions[0],
+                other=precisions[1],
             )
         )
     return flags

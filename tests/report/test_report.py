@@ -22,6 +22,7 @@ import pytest
 
 import report as script
 from clue_utils import language, record, tasks
+from clue_utils.columns import display_width
 from clue_utils.errors import UserError
 from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
@@ -618,7 +619,7 @@ def test_long_and_wide_names_fit_the_terminal(tmp_path: Path) -> None:
     put(tmp_path / ("预训练模型" * 10), trial_of("TNEWS"), 0.5)
     table = tables.score_table([read(tmp_path / ("预训练模型" * 10))])
     _, header, row, *_ = render.as_text(table).split("\n")
-    assert render.display_width(header) == render.display_width(row) and "…" in row
+    assert display_width(header) == display_width(row) and "…" in row
 
 
 def test_shell_script_and_light_import(tmp_path: Path) -> None:
