@@ -33,12 +33,12 @@ import numpy as np
 from clue_utils import tasks
 from clue_utils.errors import UserError, shorten
 from clue_utils.files import atomically
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.record import PREDICTIONS_FILE, Record
 from clue_utils.strict_json import JsonObject, NotJson, parse
 
 FILE_NAME = PREDICTIONS_FILE
-_REMEDY = "run the script again with --do_eval"
+_REMEDY = later("run the script again with --do_eval")
 _LINE = {"inputs": dict, "is_cut": bool, "is_right": bool}
 _FIELDS: dict[str, dict[str, Any]] = {
     "classification": {"gold": str, "answer": str, "probabilities": dict},
@@ -81,14 +81,18 @@ def read(folder: str | os.PathLike[str]) -> list[JsonObject] | None:
     task = tasks.KNOWN.get(record.task or "") if record else None
     if record is None or task is None:
         raise UserError(
-            say("{path}: no result.json beside it says which task it is of; {remedy}", path=path, remedy=_REMEDY)
+            say("{path}: no result.json beside it says which task it is of; {remedy}", path=path, remedy=say(_REMEDY))
         )
     content = path.read_bytes()
     told = record.dev_predictions
     best_step = record.fields.get("best_step")
     if told.get("sha256") != hashlib.sha256(content).hexdigest() or told.get("step") != best_step:
         raise UserError(
-            say("{path}: not the answers of the model that result.json tells of; {remedy}", path=path, remedy=_REMEDY)
+            say(
+                "{path}: not the answers of the model that result.json tells of; {remedy}",
+                path=path,
+                remedy=say(_REMEDY),
+            )
         )
     lines = []
     for number, text in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):

@@ -120,11 +120,12 @@ def _num_cards(kind: str) -> int:
 def _why_no_card(kind: str) -> str:
     """Why there is no card to compute on, and the remedy."""
     if _is_built_for(kind):
-        return f"no card is visible; check {'CUDA' if kind == 'gpu' else 'XPU'}_VISIBLE_DEVICES"
-    remedy = "bash scripts/setup_env.sh --cuda installs one with it"
+        variable = f"{'CUDA' if kind == 'gpu' else 'XPU'}_VISIBLE_DEVICES"
+        return say("no card is visible; check {variable}", variable=variable)
+    remedy = say("bash scripts/setup_env.sh --cuda installs one with it")
     if kind == "xpu":
-        remedy = "install paddlepaddle-xpu, from Paddle's own index, in the place of paddlepaddle"
-    return f"the installed PaddlePaddle is built without {kind} support; {remedy}"
+        remedy = say("install paddlepaddle-xpu, from Paddle's own index, in the place of paddlepaddle")
+    return say("the installed PaddlePaddle is built without {kind} support; {remedy}", kind=kind, remedy=remedy)
 
 
 def _require_machine_code(index: int) -> None:
@@ -137,8 +138,10 @@ def _require_machine_code(index: int) -> None:
     if cards.runs_on(built_for, capability):
         return
     installed = str(paddle.version.cuda())
-    builds = " or ".join(build for build in cards.builds_for(capability) if build != installed)
-    remedy = f"install the one for CUDA {builds} as README.md says" if builds else "it needs another build"
+    builds = say(" or ").join(build for build in cards.builds_for(capability) if build != installed)
+    remedy = say("it needs another build")
+    if builds:
+        remedy = say("install the one for CUDA {builds} as README.md says", builds=builds)
     raise UserError(
         say(
             "--device gpu: {card} has compute capability {version}, but the installed PaddlePaddle (CUDA "
@@ -209,7 +212,7 @@ def require_precision(precision: str) -> None:
             say("--precision tf32: {tf32_override}=0 turns it off; unset that", tf32_override=_TF32_OVERRIDE)
         )
     if not _computes_with(precision):
-        others = " or ".join(name for name in PRECISIONS if _computes_with(name))
+        others = say(" or ").join(name for name in PRECISIONS if _computes_with(name))
         raise UserError(
             say(
                 "--precision {precision}: {device} cannot compute with it; pass {others}",

@@ -23,13 +23,13 @@ from pathlib import Path
 from clue_utils.cli import configure_logging
 from clue_utils.data.examples import cache_dir
 from clue_utils.errors import UserError, first_line, shorten
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.ranks import processes_on_this_machine, world_size
 from clue_utils.settings import Settings
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
-_LOCKED_SET = "install the locked set: pip install --no-deps -r requirements.txt"
+_LOCKED_SET = later("install the locked set: pip install --no-deps -r requirements.txt")
 # The first major version of paddle2onnx that reads what Paddle 3 writes.
 _PADDLE2ONNX = 2
 # The distribution of PaddlePaddle that can use NVIDIA GPUs.
@@ -149,7 +149,7 @@ def home_for_libraries() -> Iterator[bool]:
     """
     home, before, given = Path(os.path.expanduser("~")), os.environ.get("HOME"), os.environ.get("PPNLP_HOME")
     models = home / ".paddlenlp" if given is None else Path(given)
-    unknown = "" if home.is_absolute() else "not known"
+    unknown = "" if home.is_absolute() else say("not known")
     models_problem = (given is None and unknown) or _make(models, _PADDLENLP_FOLDERS)
     if given is not None and models_problem:
         raise UserError(
@@ -222,7 +222,7 @@ def import_libraries() -> None:
             say(
                 "PaddlePaddle or PaddleNLP cannot be imported ({reason}); {locked_set}",
                 reason=reason,
-                locked_set=_LOCKED_SET,
+                locked_set=say(_LOCKED_SET),
             )
         ) from error
     importlib.import_module("paddlenlp.utils.log").logger.set_level("ERROR")
@@ -242,15 +242,15 @@ def require_paddle2onnx() -> None:
     try:
         found = version("paddle2onnx")
     except PackageNotFoundError:
-        found = "none"
-    if found == "none" or int(found.split(".")[0]) < _PADDLE2ONNX:
+        found = ""
+    if not found or int(found.split(".")[0]) < _PADDLE2ONNX:
         raise UserError(
             say(
                 "--export_onnx needs paddle2onnx {paddle2onnx}, which Python 3.10 to 3.12 can have (installed: "
                 "{found}); {locked_set}",
                 paddle2onnx=_PADDLE2ONNX,
-                found=found,
-                locked_set=_LOCKED_SET,
+                found=found or say("none"),
+                locked_set=say(_LOCKED_SET),
             )
         )
 

@@ -200,7 +200,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         return
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    refusal = f"{folder}: another run is writing there; wait for it or choose another --output_dir"
+    refusal = say("{folder}: another run is writing there; wait for it or choose another --output_dir", folder=folder)
     with locked(folder / _LOCK_FILE, refusal=refusal):
         try:
             for leftover in folder.glob(".*.tmp"):

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from clue_utils import environment, ranks, task_file, tasks
 from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
 from clue_utils.files import digest_of, write_text_atomically
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.settings import Settings, differences
 from clue_utils.strict_json import JsonObject, NotJson, parse
 
@@ -277,23 +277,25 @@ def _status(fields: Fields, stage: str | None) -> tuple[str, str]:
         return "pruned", ", ".join(f"{k} {v}" for k, v in pruned.items()) if isinstance(pruned, dict) else str(pruned)
     if stage in ("failed", "stopped"):
         flags = " ".join(f"--{name} {value}" for name, value in _object(fields, "advice").items())
-        return stage, (_text(fields, "reason") or "no reason given") + (f" (advice: {flags})" if flags else "")
+        reason = _text(fields, "reason") or say("no reason given")
+        return stage, say("{reason} (advice: {flags})", reason=reason, flags=flags) if flags else reason
     if stage not in ("running", "trained", None):
         raise _Impossible(say("status is {stage}", stage=shorten(stage, 40)))
     process, progress, seen = _object(fields, "process"), _object(fields, "progress"), _text(fields, "last_seen")
-    where = f" on {_text(process, 'host')}" if process else ""
-    step = "before the first step"
+    where = say(" on {host}", host=_text(process, "host")) if process else ""
+    step = say("before the first step")
     if progress:
-        step = f"step {_number(progress, 'step'):.0f} of {_number(progress, 'num_steps'):.0f}"
+        numbers = {name: _number(progress, name) for name in ("step", "num_steps")}
+        step = say("step {step:.0f} of {num_steps:.0f}", **numbers)
     if seen is None:
-        return "killed", "no sign of life; the same command goes on"
+        return "killed", say("no sign of life; the same command goes on")
     try:
         silence = max(0.0, (datetime.now(timezone.utc) - datetime.fromisoformat(seen)).total_seconds())
     except (ValueError, TypeError):
         raise _Impossible(say("last_seen is {seen}", seen=shorten(seen, 40))) from None
     if _is_alive(process, silence):
-        return "running", f"{step}, seen {silence:.0f} s ago{where}"
-    return "killed", f"{step}, last seen {seen}{where}; the same command goes on"
+        return "running", say("{step}, seen {silence:.0f} s ago{where}", step=step, silence=silence, where=where)
+    return "killed", say("{step}, last seen {seen}{where}; the same command goes on", step=step, seen=seen, where=where)
 
 
 def _is_trained(fields: Fields) -> bool:
@@ -395,22 +397,23 @@ def _require_same_run(
     folder: Path,
     earlier: JsonObject,
     described: JsonObject,
-    remedy: str = "choose another --output_dir, or start anew with --overwrite_output_dir",
+    remedy: str = later("choose another --output_dir, or start anew with --overwrite_output_dir"),
 ) -> None:
     """Refuse to go on with a run that was started with other settings, be it with more or fewer of them."""
     different = [
-        f"{name} {shorten(there)} there, {shorten(now)} now"
+        say("{name} {there} there, {now} now", name=name, there=shorten(there), now=shorten(now))
         for name, (there, now) in differences(earlier, described).items()
     ]
     if different:
-        more = [f"{len(different) - _MOST_SHOWN} more"] if len(different) > _MOST_SHOWN else []
-        shown = "; ".join(different[:_MOST_SHOWN] + more)
+        number = len(different) - _MOST_SHOWN
+        more = [say("{number} more", number=number)] if number > 0 else []
+        shown = say("; ").join(different[:_MOST_SHOWN] + more)
         raise UserError(
             say(
                 "{folder} holds a run with other settings ({shown}): {remedy}",
                 folder=folder,
                 shown=shorten(shown, 160),
-                remedy=remedy,
+                remedy=say(remedy),
             )
         )
 
@@ -543,7 +546,9 @@ class Run:
         """
         recorded = fields.get("settings", self._settings)
         if checkpoint:
-            _require_same_run(checkpoint, recorded, self._settings, "give the same, or drop --resume_from_checkpoint")
+            _require_same_run(
+                checkpoint, recorded, self._settings, later("give the same, or drop --resume_from_checkpoint")
+            )
         else:
             _require_same_run(self.folder, recorded, self._settings)
         if step and fields.get("base_sha256") != self._base_sha256:

@@ -51,15 +51,15 @@ def read_answers(record: Record) -> Answers:
         )
     task, path = KNOWN[str(record.task)], record.folder / dev_predictions.FILE_NAME
     words = " ".join(["python", task.script, *task.words])
-    remedy = f"{words} --do_eval --model_name_or_path {record.folder} --output_dir {record.folder} writes it"
+    command = f"{words} --do_eval --model_name_or_path {record.folder} --output_dir {record.folder}"
     lines = dev_predictions.read(record.folder)
     if lines is None:
         raise UserError(
             say(
-                "{folder} holds no {file_name}: {remedy}",
+                "{folder} holds no {file_name}: {command} writes it",
                 folder=record.folder,
                 file_name=dev_predictions.FILE_NAME,
-                remedy=remedy,
+                command=command,
             )
         )
     try:
@@ -68,11 +68,11 @@ def read_answers(record: Record) -> Answers:
     except (KeyError, TypeError, ValueError) as error:  # a file of another task
         raise UserError(
             say(
-                "{path} is no file of {name}'s answers ({error}): {remedy} anew",
+                "{path} is no file of {name}'s answers ({error}): {command} writes it anew",
                 path=path,
                 name=task.name,
                 error=error,
-                remedy=remedy,
+                command=command,
             )
         ) from None
     weights: npt.NDArray[np.float64] = np.ones(len(lines))
@@ -84,16 +84,16 @@ def read_answers(record: Record) -> Answers:
         score = float(of_records.sum() / weights.sum())
         known = [scores[metric] for scores in recorded if metric in scores]
         if not any(abs(score - one) < _ROUNDING for one in known):
-            said = " and ".join(f"{one:.6f}" for one in known) or "nothing"
+            said = say(" and ").join(f"{one:.6f}" for one in known) or say("nothing")
             raise UserError(
                 say(
                     "{path} is not of the weights or the data that result.json tells of ({metric} {score:.6f} by "
-                    "its lines, {said} there): {remedy} anew",
+                    "its lines, {said} there): {command} writes it anew",
                     path=path,
                     metric=metric,
                     score=score,
                     said=said,
-                    remedy=remedy,
+                    command=command,
                 )
             )
     # Of the answers themselves where it is told: a training's record keeps the data that it was scored on.

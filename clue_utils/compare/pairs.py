@@ -170,7 +170,7 @@ def read_side(name: str, results_dir: Path, task_names: Sequence[str] = (), by_p
     found = {task: outcomes for task, outcomes in found.items() if not task_names or task in task_names}
     choose = _published if by_published else _best
     runs = {task: chosen for task in KNOWN if (chosen := choose(KNOWN[task], found.get(task, [])))}
-    what = "run with published settings" if by_published else "run"
+    what = say("run with published settings") if by_published else say("run")
     if lacking := [task for task in task_names if task not in runs]:
         raise UserError(
             say(
@@ -253,24 +253,26 @@ def require_same_data(first: Answers, second: Answers, task: Task) -> None:
     Raises:
         UserError: the data's checksums or the records' ids differ.
     """
-    where = f"{task.name}: {first.folder} and {second.folder} were not scored on the same development data"
-    remedy = "evaluate both with the same --data_dir (--do_eval)"
     if first.ids == second.ids and first.data_sha256 == second.data_sha256 and (first.weights == second.weights).all():
         return
     if first.data_sha256 != second.data_sha256:
         sums = [str(one.data_sha256)[:12] for one in (first, second)]
-        raise UserError(
-            say(
-                "{where} (checksums {one} and {other}): {remedy}",
-                where=where,
-                one=sums[0],
-                other=sums[1],
-                remedy=remedy,
-            )
+        how = say("checksums {first} and {second}", first=sums[0], second=sums[1])
+    elif different := [(i, a, b) for i, (a, b) in enumerate(zip(first.ids, second.ids), 1) if a != b]:  # noqa: B905
+        number, one, other = different[0]
+        how = say("record {number} is {first} and {second}", number=number, first=one, second=other)
+    else:
+        how = say("{first:,} and {second:,} records", first=len(first.ids), second=len(second.ids))
+    raise UserError(
+        say(
+            "{name}: {one} and {other} were not scored on the same development data ({how}): evaluate both with the "
+            "same --data_dir (--do_eval)",
+            name=task.name,
+            one=first.folder,
+            other=second.folder,
+            how=how,
         )
-    lengths = f"{len(first.ids):,} and {len(second.ids):,} records"
-    at = next((f"record {i + 1} is {a} and {b}" for i, (a, b) in enumerate(zip(first.ids, second.ids)) if a != b), "")  # noqa: B905
-    raise UserError(f"{where} ({at or lengths}): {remedy}")
+    )
 
 
 def compare_sides(first: Side, second: Side, with_f1: bool = True, num_draws: int = statistics.NUM_DRAWS) -> Pair:
@@ -285,8 +287,8 @@ def compare_sides(first: Side, second: Side, with_f1: bool = True, num_draws: in
     """
     common = [name for name in KNOWN if name in first.runs and name in second.runs]
     if not common:
-        has = [f"{side.name} has {', '.join(side.runs)}" for side in (first, second)]
-        raise UserError(say("no task in common: {has}", has="; ".join(has)))
+        has = [say("{name} has {tasks}", name=side.name, tasks=", ".join(side.runs)) for side in (first, second)]
+        raise UserError(say("no task in common: {has}", has=say("; ").join(has)))
     found = []
     for name in common:
         sides = first.runs[name], second.runs[name]

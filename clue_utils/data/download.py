@@ -65,7 +65,7 @@ def fetch(task: Task, cache_dir: Path) -> Path:
                     _download(task, archive)
                     _unpack(archive, target)
     except OSError as error:
-        remedy = "free some space" if error.errno == errno.ENOSPC else "make it writable"
+        remedy = say("free some space") if error.errno == errno.ENOSPC else say("make it writable")
         raise UserError(
             say(
                 "{name}: cannot keep the data in {cache_dir} ({strerror}): {remedy}, or name another folder in "
@@ -114,8 +114,11 @@ def _download_from(url: str, task: Task, archive: Path) -> None:
             if digests & {*task.archive.digests}:
                 return
             archive.unlink()
-            known, got = " or ".join(task.archive.digests), " ".join(sorted(digests))
-            problem = f"the file, removed now, is no known release: expected {known}, got {got}"
+            problem = say(
+                "the file, removed now, is no known release: expected {known}, got {got}",
+                known=say(" or ").join(task.archive.digests),
+                got=" ".join(sorted(digests)),
+            )
             # What was joined from several replies may be of several releases.
             raise _Interrupted(problem) if resumed else _Refused(problem)
         except _Interrupted as error:
@@ -137,7 +140,7 @@ def _transfer(url: str, task: Task, archive: Path) -> bool:
         resumed: bool = response.status == http.client.PARTIAL_CONTENT
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
             archive.unlink()
-            raise _Interrupted("the server sent another range than the one asked for")
+            raise _Interrupted(say("the server sent another range than the one asked for"))
         size = begin if resumed else 0
         total = None if response.length is None else size + response.length
         logger.info(
@@ -157,7 +160,7 @@ def _transfer(url: str, task: Task, archive: Path) -> bool:
                 sink.write(chunk)
                 progress.update(len(chunk))
     if total is not None and size < total:
-        raise _Interrupted(f"the connection ended after {size:,} of {total:,} bytes")
+        raise _Interrupted(say("the connection ended after {size:,} of {total:,} bytes", size=size, total=total))
     return resumed
 
 
@@ -169,7 +172,7 @@ def _open(url: str, archive: Path, begin: int) -> Any:
         return urllib.request.build_opener(_HttpsRedirects).open(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        problem = f"the server answers {error.code} {shorten(error.reason)}"
+        problem = say("the server answers {code} {reason}", code=error.code, reason=shorten(error.reason))
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             archive.unlink(missing_ok=True)
             raise _Interrupted(problem) from None

@@ -111,7 +111,11 @@ def load_examples(
         sha256 = hashlib.sha256(f"{sha256} {limit}".encode()).hexdigest()
     names = ", ".join(map(str, files))
     if not rows:
-        raise UserError(f"{names}: no example" + (f' with a gold label other than "{NO_LABEL}"' if num_dropped else ""))
+        if num_dropped:
+            raise UserError(
+                say('{names}: no example with a gold label other than "{label}"', names=names, label=NO_LABEL)
+            )
+        raise UserError(say("{names}: no example", names=names))
     logger.info(
         "%s %s: %d examples%s from %s; %s",
         task.name,

@@ -17,7 +17,7 @@ from typing import Any
 from clue_utils import strict_json
 from clue_utils.data.packed_rows import PackedRows
 from clue_utils.errors import UserError, shorten, show
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.tasks import BLANK, MAX_CHOICES, NO_LABEL, NUM_CANDIDATES, Example, Task
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class _FieldError(Exception):
     """Something wrong with an example; whoever knows its place turns this into a UserError."""
 
     def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"field '{name}': {problem}" if name else problem)
+        super().__init__(say("field '{name}': {problem}", name=name, problem=problem) if name else problem)
 
 
 class Reader:
@@ -59,7 +59,7 @@ class Reader:
                     say(
                         "{path}: {what} in place of a file",
                         path=path,
-                        what="a folder" if path.is_dir() else "a device or pipe",
+                        what=say("a folder") if path.is_dir() else say("a device or pipe"),
                     )
                 )
             with path.open("rb") as stream:
@@ -100,7 +100,7 @@ class Reader:
 def _parse(path: Path, number: int, content: bytes) -> Any:
     """Parse the JSON text that begins in line ``number``."""
     try:
-        value, repeated = strict_json.parse(content, "an example")
+        value, repeated = strict_json.parse(content, say("an example"))
     except strict_json.NotJson as error:
         raise UserError(f"{path}:{number + (error.line or 1) - 1}: {error}") from None
     if repeated:
@@ -110,7 +110,7 @@ def _parse(path: Path, number: int, content: bytes) -> Any:
     return value
 
 
-_KINDS = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
+_KINDS = {str: later("a string"), int: later("an integer"), list: later("a list"), dict: later("an object")}
 
 
 def _check(value: Any, schema: Any, name: str) -> Any:
@@ -118,7 +118,7 @@ def _check(value: Any, schema: Any, name: str) -> Any:
     kind: type = schema if isinstance(schema, type) else dict if isinstance(schema, Mapping) else list
     fits = type(value) is kind  # a bool is no int
     if not fits:
-        raise _FieldError(name, say("{value} is not {kinds}", value=show(value), kinds=_KINDS[kind]))
+        raise _FieldError(name, say("{value} is not {kind}", value=show(value), kind=say(_KINDS[kind])))
     if isinstance(schema, Mapping):
         return {key: _get(value, key, inner, f"{name}.{key}" if name else key) for key, inner in schema.items()}
     if isinstance(schema, list):
@@ -378,9 +378,9 @@ def _require_squad_style(document: Any) -> None:
         return
     found = show(document)
     if type(document) is list:
-        found = "a list"
+        found = say("a list")
         if document and type(document[0]) is dict and "context_text" in document[0]:
-            found = "the form of CMRC 2018's first release, a list with context_text and query_text"
+            found = say("the form of CMRC 2018's first release, a list with context_text and query_text")
     raise _FieldError(
         "", say('expected {{"data": [{{"paragraphs": ...}}]}}, the squad style, but this is {found}', found=found)
     )
@@ -473,7 +473,9 @@ def _get_list(example: Any, key: str) -> list[Any]:
 
 def _at(path: Path, place: str, error: _FieldError) -> UserError:
     """For a file that is one document: the line is not known, the place in it is."""
-    return UserError(f"{path}: {f'at {place}: ' if place else ''}{error}")
+    if not place:
+        return UserError(f"{path}: {error}")
+    return UserError(say("{path}: at {place}: {error}", path=path, place=place, error=error))
 
 
 # Kind of task -> reader of its files.

@@ -175,7 +175,9 @@ def _measure(search: schedule.Search, plan: trial.Plan, folder: Path) -> Measure
         seconds = time.monotonic() - begin
     if status:
         found = Record.read(of_sample.folder)
-        reason = found.remark if found and found.remark else said.getvalue().strip() or f"status {status}"
+        reason = (
+            found.remark if found and found.remark else said.getvalue().strip() or say("status {status}", status=status)
+        )
         raise UserError(say("{name}: the trial that is measured failed: {reason}", name=task.name, reason=reason))
     return read_measured(of_sample.folder, plan.trial.batch_size, seconds, shares, cache)
 

@@ -114,7 +114,11 @@ def _read_outcome(task: Task, folder: Path, damages: list[str]) -> Outcome | Non
             return Outcome(task, label, record.status, folder, trial, clean(record.remark)[:_LONGEST_REASON], record)
         if not (folder / search_space.LOG_FILE).is_file():
             return None
-        reason = f"no {RESULT_FILE}: it ended before it began; see {search_space.LOG_FILE}"
+        reason = say(
+            "no {result_file}: it ended before it began; see {log_file}",
+            result_file=RESULT_FILE,
+            log_file=search_space.LOG_FILE,
+        )
     except (UserError, OSError) as error:
         damages.append(clean(error))
         reason = clean(str(error).replace(f"{folder}{os.sep}", ""))
