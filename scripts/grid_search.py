@@ -47,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         --gpus or the slots of --cpu_slots, bash as login shell, and this folder, which all share, the project and its
         Python under the same paths"""
     retries = "run a trial that fails up to N times more, on another of the hosts if there are (default: 0)"
-    results = f"folder of all models (default: RESULTS_DIR, else {search_space.RESULTS_DIR})"
+    results = say("the folder of all models (default: RESULTS_DIR, else {folder})", folder=search_space.RESULTS_DIR)
     prune = """end trials that are clearly behind the finished ones of their task (median rule), which run in a random
         order then; report.sh names them. The published table is of the full grid"""
     listing = "list the trials: task, learning rate, batch size, dropout, seed, GPUs"
@@ -74,8 +74,10 @@ def main(argv: list[str] | None = None) -> None:
     search_space.add_flags(parser)
     args, rest = parser.parse_with_words(words)
     if not rest:
-        before = next((f"before {word}" for word in words if word.startswith("-")), "given")
-        parser.error(say("no model {before}: {usage}", before=before, usage=USAGE.partition(" [--")[0]))
+        usage = USAGE.partition(" [--")[0]
+        if flag := next((word for word in words if word.startswith("-")), None):
+            parser.error(say("no model before {flag}: {usage}", flag=flag, usage=usage))
+        parser.error(say("no model given: {usage}", usage=usage))
     if len(rest) > 1:
         parser.error(say("{word} is no flag's value: give one model", word=rest[1]))
     if args.gpus and args.cpu_slots:
@@ -105,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.hosts:
         schedule.require_hosts(args.hosts, gpus)
     elif gpus and not trial.is_dry_run():
-        trial.require_use(gpus, "DEVICE=cpu, or --cpu_slots N")
+        trial.require_use(gpus, say("DEVICE=cpu, or --cpu_slots N"))
     search = schedule.Search(rest[0], trials, flags, gpus, args.cpu_slots or 2, args.hosts, args.retries, args.keep)
     if args.estimate:
         show_estimate(search)
@@ -118,9 +120,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def show_estimate(search: schedule.Search) -> None:
     """Print what a search will cost, by task and in all."""
-    print(f"measuring a trial of each task of {search.model} on a sample of its data", flush=True)
+    print(say("measuring a trial of each task of {model} on a sample of its data", model=search.model), flush=True)
     found = estimate.estimate(search, lambda line: print(line, flush=True))
-    unit = "GPU hours" if search.gpus else "CPU slot hours"
+    unit = say("GPU hours") if search.gpus else say("CPU slot hours")
     rows = []
     for name, measured in found.measured.items():
         of_task = [(one, cost) for one, cost in found.costs.items() if one.task == name]
@@ -133,21 +135,36 @@ def show_estimate(search: schedule.Search) -> None:
             *(str(len(costs)), f"{sum(cost.hours for cost in costs):.2f}"),
         )
         rows.append(tables.Row(name, cells))
-    header = ("task", "batch", "s a step", "steps", "s an evaluation", "evaluations", "hours a trial", "trials", unit)
-    print("", render.as_text(tables.Table("Estimate", header, tuple(rows))), sep="\n")
+    header = (
+        *(say("task"), say("batch"), say("s a step"), say("steps"), say("s an evaluation"), say("evaluations")),
+        *(say("hours a trial"), say("trials"), unit),
+    )
+    print("", render.as_text(tables.Table(say("Estimate"), header, tuple(rows))), sep="\n")
     hours = sum(cost.hours for cost in found.costs.values())
-    where = f"on GPUs {','.join(search.gpus)}" if search.gpus else f"in {search.cpu_slots} slots of the CPU"
-    where += f" of each of {schedule.num_hosts(search.hosts)} hosts" if search.hosts else ""
-    finished = f", beside {found.num_finished} that are finished" if found.num_finished else ""
-    print(f"trials: {len(found.costs)}{finished}")
+    where = say("in {slots} slots of the CPU", slots=search.cpu_slots)
+    if search.gpus:
+        where = say("on GPUs {gpus}", gpus=",".join(search.gpus))
+    if search.hosts:
+        where = say("{where} of each of {number} hosts", where=where, number=schedule.num_hosts(search.hosts))
+    finished = say(", beside {number} that are finished", number=found.num_finished) if found.num_finished else ""
+    print(say("trials: {num_costs}{finished}", num_costs=len(found.costs), finished=finished))
     print(f"{unit}: {hours:.2f}")
-    print(f"time: {found.seconds / 3600:.2f} hours {where}")
-    print(f"disk: {_gigabytes(found.disk)} at the end, {_gigabytes(found.disk_of_best)} with --keep best; ", end="")
-    print(f"up to {_gigabytes(found.peak)} more for checkpoints of trials at work")
+    print(say("time: {seconds:.2f} hours {where}", seconds=found.seconds / 3600, where=where))
     print(
-        "Steps and evaluations are of the smallest batch, which was measured. Expect the time to be right within about "
-        "a third: larger batches are faster on a GPU, a machine that others use is slower, trials side by side on the "
-        "CPU slow each other, and what --prune saves and the first encoding of the data takes are not counted."
+        say(
+            "disk: {size} at the end, {least} with --keep best; up to {more} more for checkpoints of trials at work",
+            size=_gigabytes(found.disk),
+            least=_gigabytes(found.disk_of_best),
+            more=_gigabytes(found.peak),
+        )
+    )
+    print(
+        say(
+            "Steps and evaluations are of the smallest batch, which was measured. Expect the time to be right "
+            "within about a third: larger batches are faster on a GPU, a machine that others use is slower, trials "
+            "side by side on the CPU slow each other, and what --prune saves and the first encoding of the data "
+            "takes are not counted."
+        )
     )
 
 

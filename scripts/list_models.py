@@ -110,7 +110,10 @@ def main(argv: list[str] | None = None) -> None:
     unnamed = {*BY_TYPE} - {model.family.model_type for model in models} if not args.word else set()
     others = [name for name in BY_TYPE if name in unnamed and args.architecture in (None, name)]
     if others:
-        print(f"\nNo Chinese model has a name here, but a folder of one is read: {', '.join(others)}")
+        print(
+            "\n"
+            + say("No Chinese model has a name here, but a folder of one is read: {others}", others=", ".join(others))
+        )
 
 
 if __name__ == "__main__":

@@ -113,9 +113,16 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     if make_demo(args.output, args.seed, args.records):
-        print(f"made {args.output / 'data'} ({len(TASKS)} tasks) and {args.output / 'model'}")
+        print(
+            say(
+                "made {data} ({num_tasks} tasks) and {model}",
+                data=args.output / "data",
+                num_tasks=len(TASKS),
+                model=args.output / "model",
+            )
+        )
     else:
-        print(f"{args.output} is complete: left as it is")
+        print(say("{output} is complete: left as it is", output=args.output))
 
 
 if __name__ == "__main__":

@@ -77,15 +77,26 @@ def best_folders(folder: Path, task: Task, ensemble: int | str = 1) -> list[Path
         return [folder]
     trials, damages = read_trials(folder, task)
     for damage in damages:
-        print(f"{task.name}: passed over: {damage}", file=sys.stderr)
+        print(say("{name}: passed over: {damage}", name=task.name, damage=damage), file=sys.stderr)
     asked = members_of(trials, ensemble)
     found = members_of([outcome for outcome in trials if outcome.has_checkpoint], ensemble)
     for outcome in asked:
         if not outcome.has_checkpoint and outcome.path:
-            place = "the best" if asked == [outcome] else "a member"
-            print(f"{task.name}: {describe(outcome.path)} is {place} but kept no checkpoint", file=sys.stderr)
+            names = {"name": task.name, "checkpoint": describe(outcome.path)}
+            said = say("{name}: {checkpoint} is a member but kept no checkpoint", **names)
+            if asked == [outcome]:
+                said = say("{name}: {checkpoint} is the best but kept no checkpoint", **names)
+            print(said, file=sys.stderr)
     if ensemble != SEEDS and 0 < len(found) < int(ensemble):
-        print(f"{task.name}: {len(found)} of {ensemble} members, no other trial kept its weights", file=sys.stderr)
+        print(
+            say(
+                "{name}: {num_found} of {ensemble} members, no other trial kept its weights",
+                name=task.name,
+                num_found=len(found),
+                ensemble=ensemble,
+            ),
+            file=sys.stderr,
+        )
     return [outcome.path for outcome in found if outcome.path]
 
 
@@ -102,7 +113,7 @@ def members_of(trials: Sequence[Outcome], ensemble: int | str) -> list[Outcome]:
 def describe(folder: Path) -> str:
     """A checkpoint's folder and its score."""
     found = Record.read(folder) or Record()
-    none = "trained on the development set too" if found.learnt_dev else "no score recorded"
+    none = say("trained on the development set too") if found.learnt_dev else say("no score recorded")
     return f"{folder} ({none if found.score is None else f'{found.metric} {found.score:.4f}'})"
 
 
@@ -123,7 +134,17 @@ def predict(task: Task, members: Sequence[Path], output: Path, flags: Sequence[s
         scores = [found.score for member in members if (found := Record.read(member))]
         alone = " ".join("?" if score is None else f"{score:.4f}" for score in scores)
         score = (Record.read(output) or Record()).evaluation[task.metric]
-        print(f"{task.name}: {task.metric} {score:.4f} of the {len(members)} together, {alone} of each", flush=True)
+        print(
+            say(
+                "{name}: {metric} {score:.4f} of the {num_members} together, {alone} of each",
+                name=task.name,
+                metric=task.metric,
+                score=score,
+                num_members=len(members),
+                alone=alone,
+            ),
+            flush=True,
+        )
 
 
 def learnt_dev(folder: Path) -> bool:
@@ -159,8 +180,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     predicted, left_out = [], []
     for name, folders in members.items():
-        left = f"no trained checkpoint in {model_dir / name}: left out"
-        print(f"{name}: {' and '.join(map(describe, folders)) or left}", flush=True)
+        left = say("no trained checkpoint in {folder}: left out", folder=model_dir / name)
+        print(f"{name}: {say(' and ').join(map(describe, folders)) or left}", flush=True)
         if folders:
             predicted.append(str(model_dir / "predictions" / name))
             predict(TASKS[name], folders, Path(predicted[-1]), flags)
@@ -179,8 +200,14 @@ def main(argv: list[str] | None = None) -> None:
     data_dir = data.parse_known_args(flags)[0].data_dir
     check_submission.main([args.output, *(["--data_dir", data_dir] if data_dir else [])])
     if left_out:
-        print(f"\nLeft out: {' '.join(left_out)}. Under a model name that the leaderboard has already, ", end="")
-        print("a task left out loses its score.")
+        print(
+            "\n"
+            + say(
+                "Left out: {left_out}. Under a model name that the leaderboard has already, a task left out loses its "
+                "score.",
+                left_out=" ".join(left_out),
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from clue_utils import cli
+from clue_utils.columns import left, right
 from clue_utils.grid import trial
+from clue_utils.language import later, say
 from clue_utils.leaderboard import write
 from clue_utils.record import Record
 from clue_utils.tasks import TASKS, Task
@@ -20,15 +22,15 @@ from make_demo import training_flags
 AT_ONCE = 2  # tasks side by side, one thread each
 DEMO = Path("demo")
 OUTPUT = DEMO / "output"
-ENDING = """
-Made in {} s, all in demo/: the checkpoints and predictions in output/<task>/, the logs in output/<task>.log,
+ENDING = later("""
+Made in {seconds} s, all in demo/: the checkpoints and predictions in output/<task>/, the logs in output/<task>.log,
 the predictions zipped for the leaderboard in submit.zip. The data is made up, so the scores say only that it works.
 
 What to type next:
   TNEWS, for real     .venv/bin/python classification/run_clue_classifier.py --model_name_or_path ernie-3.0-base-zh \\
                         --task_name TNEWS --output_dir tnews --do_train --do_eval --do_predict
   run the tests       bash scripts/test.sh
-  read on             less README.md"""
+  read on             less README.md""")
 
 
 def run_task(place: str, task: Task) -> float:
@@ -37,7 +39,7 @@ def run_task(place: str, task: Task) -> float:
     Raises:
         SystemExit: the script failed; the end of its log is shown.
     """
-    print(f"{place}: train, evaluate, predict", flush=True)
+    print(say("{place}: train, evaluate, predict", place=place), flush=True)
     flags = ["--data_dir", DEMO / "data", "--overwrite_output_dir", "--device", "cpu", *training_flags(task)]
     words = trial.script_words(
         task, DEMO / "model", OUTPUT / task.name, *flags, "--do_train", "--do_eval", "--do_predict"
@@ -47,14 +49,14 @@ def run_task(place: str, task: Task) -> float:
     if status:
         raise SystemExit(1)
     result = Record.read(OUTPUT / task.name) or Record()
-    print(f"{place}: {result.metric} {result.score:.2f}, {seconds():.0f} s", flush=True)
+    print(f"{place}: {result.metric} {result.score:.2f}, {say('{seconds:.0f} s', seconds=seconds())}", flush=True)
     return seconds()
 
 
 def main(argv: list[str] | None = None) -> None:
     cli.Parser(description=__doc__).parse_args(argv)
     begin = time.monotonic()
-    print("\nMaking the demo model and data", flush=True)
+    print("\n" + say("Making the demo model and data"), flush=True)
     subprocess.run([trial.interpreter(), trial.TOP / "scripts/make_demo.py", "--output", DEMO], check=True)
     OUTPUT.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -68,19 +70,20 @@ def main(argv: list[str] | None = None) -> None:
         except BaseException as error:
             pool.shutdown(cancel_futures=True)  # no further task is begun
             if isinstance(error, KeyboardInterrupt):
-                print("interrupted: bash scripts/quickstart.sh begins again", file=sys.stderr)
+                print(say("interrupted: bash scripts/quickstart.sh begins again"), file=sys.stderr)
                 sys.exit(128 + signal.SIGINT)
             raise
     cli.configure_logging("error")
     counts = write.zip_predictions([OUTPUT / name for name in TASKS], DEMO / "submit.zip")
-    print(f"\n{len(counts)} files in {DEMO / 'submit.zip'}\n")
-    print(f"{'task':<13}{'metric':<10}{'score':>5}{'seconds':>9}  predictions")
+    print(f"\n{say('{num_counts} files in {path}', num_counts=len(counts), path=DEMO / 'submit.zip')}\n")
+    heads = left(say("task"), 13), left(say("metric"), 10), right(say("score"), 5), right(say("seconds"), 9)
+    print(f"{''.join(heads)}  {say('predictions')}")
     for name, task in TASKS.items():
         result = Record.read(OUTPUT / name) or Record()
         files = " ".join(file for file in task.submissions.values() if (OUTPUT / name / file).is_file())
         scores = f"{result.metric:<10}{result.score:>5.2f}{runs[name].result():>9.0f}"
         print(f"{name:<13}{scores}  {files}")
-    print(ENDING.format(int(time.monotonic() - begin)))
+    print(say(ENDING, seconds=int(time.monotonic() - begin)))
 
 
 if __name__ == "__main__":

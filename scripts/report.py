@@ -38,7 +38,7 @@ def watch(models: Sequence[str], results: Path) -> None:
         (place for place in collect.places(models[0], results) if (place / outcomes.PLAN_FILE).is_file()), None
     )
     if folder is None:
-        looked = " and ".join(
+        looked = say(" and ").join(
             outcomes.clean(place / outcomes.PLAN_FILE) for place in collect.places(models[0], results)
         )
         raise UserError(
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--results",
         type=Path,
         metavar="DIR",
-        help=f"the folder of all models (default: RESULTS_DIR, else {search_space.RESULTS_DIR})",
+        help=say("the folder of all models (default: RESULTS_DIR, else {folder})", folder=search_space.RESULTS_DIR),
     )
     parser.add_argument(
         "--output",
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--language",
         choices=language.LANGUAGES,
-        help=f"of tables and page (default: {language.VARIABLE}, else that of the locale)",
+        help=say("of tables and page (default: {variable}, else that of the locale)", variable=language.VARIABLE),
     )
     parser.add_argument(
         "--watch",
@@ -103,7 +103,7 @@ def _report(given: Sequence[str], results_dir: Path, output: Path | None, choice
     output = output or reports[0].report_folder
     for model in reports:
         for warning in model.damages + model.doubts:
-            print(f"warning: {warning}", file=sys.stderr)
+            print(say("warning: {warning}", warning=warning), file=sys.stderr)
 
     for table in (tables.score_table(reports), tables.setting_table(reports), tables.model_table(reports)):
         print(render.as_text(table))

@@ -105,9 +105,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             cli.configure_logging("warning")
         has_ended = _serve(batcher, listener, Limits(args.max_inputs, args.max_bytes), args.seconds_to_stop)
     if left := batcher.num_given_up:
-        print(f"error: stopped, {left} inputs were not answered", file=sys.stderr, flush=True)
+        print(f"error: {say('stopped, {left} inputs were not answered', left=left)}", file=sys.stderr, flush=True)
     else:
-        print(f"stopped; {batcher.num_answered} inputs answered", flush=True)
+        print(say("stopped; {num_answered} inputs answered", num_answered=batcher.num_answered), flush=True)
     if not has_ended:
         sys.stdout.flush()
         os._exit(bool(left))  # the thread is at work in Paddle, which a normal end would pull from under it

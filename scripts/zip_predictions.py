@@ -31,8 +31,15 @@ def main(argv: list[str] | None = None) -> None:
     folders = [path for path in args.folders if path.is_dir()]  # results/* names files beside them, too
     counts = write.zip_predictions(folders, args.output, args.data_dir, args.with_diagnostics)
     for name, count in counts.items():
-        print(f"{name}: {count} predictions")
-    print(f"{len(counts)} files in {args.output}, what made them in {manifest.path_of(args.output)}")
+        print(say("{name}: {count} predictions", name=name, count=count))
+    print(
+        say(
+            "{num_counts} files in {output}, what made them in {manifest}",
+            num_counts=len(counts),
+            output=args.output,
+            manifest=manifest.path_of(args.output),
+        )
+    )
 
 
 if __name__ == "__main__":
