@@ -19,18 +19,20 @@ class NotJson(Exception):
         self.line = line
 
 
-def parse(content: bytes, what: str = "JSON that can be read", allow_nan: bool = False) -> tuple[Any, list[str]]:
+def parse(content: bytes, what: str | None = None, allow_nan: bool = False) -> tuple[Any, list[str]]:
     """The value of a JSON text in UTF-8, and each key that one of its objects holds twice (where the last counts).
 
     Half of a surrogate pair, written as an escape, is taken; a byte order mark is not.
 
     Args:
-        what: what a text that nests too deeply or holds a number of thousands of digits is not.
+        what: what a text that nests too deeply or holds a number of thousands of digits is not; None: JSON that can be
+            read.
         allow_nan: take NaN and infinities, which Python and with it many files of models write.
 
     Raises:
         NotJson: it is none, or beyond what Python takes.
     """
+    what = what or say("JSON that can be read")
     repeated: list[str] = []
 
     def build(pairs: list[tuple[str, Any]]) -> JsonObject:

@@ -135,8 +135,8 @@ def read(path: str) -> Task:
     except strict_json.NotJson as error:
         raise UserError(f"{path}:{error.line or 1}: {error}") from None
     except _Wrong as error:
-        where = f"key '{error.key}': " if error.key else ""
-        raise UserError(f"{path}:{_line(content, error)}: {where}{error}") from None
+        said = say("key '{key}': {problem}", key=error.key, problem=error) if error.key else error
+        raise UserError(f"{path}:{_line(content, error)}: {said}") from None
 
 
 def _line(content: bytes, error: _Wrong) -> int:
@@ -151,7 +151,7 @@ def _task(values: Any, source: str) -> Task:
     if type(values) is not dict:
         raise _Wrong("", say("{values} is not an object with name, kind and so on", values=show(values)))
     _require_known(values, _KEYS)
-    name, kind = (_get(values, key, str, "a text") for key in ("name", "kind"))
+    name, kind = (_get(values, key, str, say("a text")) for key in ("name", "kind"))
     if not _NAME.fullmatch(name):
         raise _Wrong(
             "name", say("{name} is not made of at most 40 letters, digits, _ and -, a letter first", name=show(name))
@@ -203,13 +203,14 @@ def _get(values: JsonObject, key: str, kind: type, what: str) -> Any:
 
 def _nearest(word: str, words: Any) -> str:
     close = difflib.get_close_matches(word, [*words], n=1)
-    return f": did you mean {close[0]}?" if close else ""
+    return say(": did you mean {name}?", name=close[0]) if close else ""
 
 
 def _require_known(values: JsonObject, keys: Sequence[str]) -> None:
     for key in values:
         if key not in keys:
-            raise _Wrong(key, say("unknown{meant}", meant=_nearest(key, keys) or ": choose among " + ", ".join(keys)))
+            choice = say(": choose among {names}", names=", ".join(keys))
+            raise _Wrong(key, say("unknown{meant}", meant=_nearest(key, keys) or choice))
 
 
 def _fields(value: Any) -> tuple[str, ...]:
@@ -222,7 +223,7 @@ def _fields(value: Any) -> tuple[str, ...]:
             say(
                 "{value}: two different fields that hold texts, not {not_fields}",
                 value=show(value),
-                not_fields=" or ".join(_NOT_FIELDS),
+                not_fields=say(" or ").join(_NOT_FIELDS),
             ),
         )
     return tuple(fields)
@@ -297,14 +298,16 @@ def _hyper_parameters(kind: str, values: JsonObject) -> JsonObject:
     for name, number in _NUMBERS.items():
         if name in given:
             if not number.accepts(given[name]):
-                raise _Wrong(name, say("{given} is not {meaning}", given=show(given[name]), meaning=number.meaning))
+                raise _Wrong(
+                    name, say("{given} is not {meaning}", given=show(given[name]), meaning=say(number.meaning))
+                )
             found["evaluation_steps" if name == "save_steps" else name] = given[name]
     for name, number in _GRIDS.items():
         if name in given:
             grid = given[name] if type(given[name]) is list else [given[name]]
             for value in grid:
                 if not number.accepts(value):
-                    raise _Wrong(name, say("{value} is not {meaning}", value=show(value), meaning=number.meaning))
+                    raise _Wrong(name, say("{value} is not {meaning}", value=show(value), meaning=say(number.meaning)))
             if not grid or len({*grid}) < len(grid):
                 raise _Wrong(name, say("{grid} is not a list of different numbers", grid=show(grid)))
             found[name] = tuple(number.convert(value) for value in grid)
@@ -316,7 +319,7 @@ def _hyper_parameters(kind: str, values: JsonObject) -> JsonObject:
                 say(
                     "{metric} is not {metrics}, as of a {kind} task",
                     metric=show(given["metric"]),
-                    metrics=" or ".join(metrics),
+                    metrics=say(" or ").join(metrics),
                     kind=kind,
                 ),
             )
@@ -358,14 +361,14 @@ def know(described: Any, where: object) -> Task:
     try:
         task = _task(described, _OF_RECORD)
     except _Wrong as error:
-        raise ValueError(f"the definition of its task: {error.key}: {error}") from None
+        raise ValueError(say("the definition of its task: {key}: {problem}", key=error.key, problem=error)) from None
     known = OWN.get(task.name)
     if known is None:
         return OWN.setdefault(task.name, task)
     for name in ("kind", "texts", "labels", "names", "metric"):
         there, now = getattr(task, name), getattr(known, name)
         if there != now and not (name in ("labels", "names") and not known.labels):
-            other = "elsewhere" if known.source == _OF_RECORD else f"in {known.source}"
+            other = say("elsewhere") if known.source == _OF_RECORD else say("in {file}", file=known.source)
             raise UserError(
                 say(
                     "{where}: {name} of its task {task_name}: {there}, but {now} {other}: choose another folder, "

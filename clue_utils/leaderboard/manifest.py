@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clue_utils.columns import left
 from clue_utils.errors import UserError
 from clue_utils.files import digest_of, write_text_atomically
 from clue_utils.language import say
@@ -126,12 +127,14 @@ def rows(manifest: JsonObject) -> list[str]:
 def _score_and_members(entry: Mapping[str, Any]) -> str:
     members = [one for one in entry.get("checkpoints") or [] if isinstance(one, dict)]
     if not members:
-        return "of unknown origin: no record beside it tells of it"
+        return say("of unknown origin: no record beside it tells of it")
     score, metric = entry.get("score"), entry.get("metric")
-    shown = f"{metric} {score:.4f}" if isinstance(score, (int, float)) else "no score"
+    shown = f"{metric} {score:.4f}" if isinstance(score, (int, float)) else say("no score")
     names = ", ".join(f"{one.get('path')}{_remark(one)}" for one in members)
-    return f"{shown:<16}{f'mean of {len(members)}: ' if members[1:] else ''}{names}"
+    if members[1:]:
+        names = say("mean of {number}: {names}", number=len(members), names=names)
+    return left(shown, 16) + names
 
 
 def _remark(member: Mapping[str, Any]) -> str:
-    return " (trained on the development set too)" if member.get("trained_on_dev") else ""
+    return say(" (trained on the development set too)") if member.get("trained_on_dev") else ""

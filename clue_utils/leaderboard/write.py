@@ -115,7 +115,7 @@ def zip_predictions(
             say(
                 "--with_diagnostics: no {missing} in {folders}: CMNLI's --do_predict writes it where the data has "
                 "{folder}/",
-                missing=" or ".join(sorted(missing)),
+                missing=say(" or ").join(sorted(missing)),
                 folders=", ".join(map(str, folders)),
                 folder=DIAGNOSTICS.folder,
             )
@@ -145,5 +145,6 @@ def _check_files(found: dict[str, Path], data_dir: str | os.PathLike[str] | None
         check_prediction(name, content, str(path), findings, ids)
     if findings.problems:
         more = len(findings.problems) - 1
-        raise UserError(findings.problems[0] + (f" (and {more:,} more problems)" if more else ""))
+        first = findings.problems[0]
+        raise UserError(say("{first} (and {more:,} more problems)", first=first, more=more) if more else first)
     return findings.counts

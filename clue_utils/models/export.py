@@ -138,7 +138,7 @@ def write_model(
 
 
 def _refusal(model: paddle.nn.Layer, reason: str, flag: str = "--do_export") -> UserError:
-    remedy = "; without the flag Paddle Inference's files are written" if flag == "--export_onnx" else ""
+    remedy = say("; without the flag Paddle Inference's files are written") if flag == "--export_onnx" else ""
     return UserError(
         say(
             "{flag}: a {model_type} cannot be exported ({reason}){remedy}",

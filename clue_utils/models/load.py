@@ -329,7 +329,7 @@ def _check_sizes(source: Source, family: Family, settings: Mapping[str, Any]) ->
             say(
                 "num_hidden_layers is {claimed}, but the weights have {layers} layers",
                 claimed=claimed,
-                layers=max(layers) + 1 if layers else "no",
+                layers=max(layers) + 1 if layers else say("no"),
             )
         )
     hidden, inner = settings.get("hidden_size", 1), settings.get("intermediate_size") or 1
@@ -372,7 +372,7 @@ def _check_encoder(
     missing = sorted(shapes.keys() - origins.keys())
     needed = [name for name in missing if not may_be_missing(name)]
     if needed:
-        known = "PyTorch or Paddle" if family.torch_prefix else "Paddle, whose form alone is read"
+        known = say("PyTorch or Paddle") if family.torch_prefix else say("Paddle, whose form alone is read")
         raise UserError(
             say(
                 "{files}: {num_needed} of the encoder's {num_shapes} parameters are not in it (such as {needed}; "
@@ -534,7 +534,13 @@ def _class_order(source: Source, task: Task, training: bool) -> tuple[list[int] 
             return None, True
         logger.info("%s: its classes are put in the order of %s: %s", source.name, task.name, ", ".join(task.labels))
         return order, True
-    said = f"{source.name}: its classes are {show(names)}, those of {task.name} {show(task.labels)}"
+    said = say(
+        "{model}: its classes are {names}, those of {name} {labels}",
+        model=source.name,
+        names=show(names),
+        name=task.name,
+        labels=show(task.labels),
+    )
     if training:
         logger.warning("%s: the head is drawn at random", said)
         return None, False

@@ -103,10 +103,8 @@ def _convert(path: Path) -> None:
         )
     logger.debug("paddle2onnx: %s", done.stdout)
     if done.returncode:
-        lines = done.stdout.strip().splitlines() or [f"status {done.returncode}"]
-        raise ConversionError(
-            say("paddle2onnx: {findall}", findall=shorten((_ERROR.findall(done.stdout) or lines)[-1], 160))
-        )
+        lines = done.stdout.strip().splitlines() or [say("status {status}", status=done.returncode)]
+        raise ConversionError(f"paddle2onnx: {shorten((_ERROR.findall(done.stdout) or lines)[-1], 160)}")
 
 
 def can_run() -> bool:
@@ -129,4 +127,4 @@ def run(path: Path, batch: Batch) -> list[np.ndarray]:
         session = onnxruntime.InferenceSession(f"{path}.onnx", options, providers=["CPUExecutionProvider"])
         return list(session.run(None, batch))
     except Exception as error:  # each status of ONNX Runtime has a class of its own, below none but this
-        raise ConversionError(say("ONNX Runtime: {reason}", reason=shorten(first_line(error), 160))) from error
+        raise ConversionError(f"ONNX Runtime: {shorten(first_line(error), 160)}") from error

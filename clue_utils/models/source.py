@@ -18,7 +18,7 @@ from paddlenlp.utils.download import resolve_file_path
 
 from clue_utils import published
 from clue_utils.errors import UserError, shorten
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.models.config import Config, read_config
 from clue_utils.models.families import BY_TYPE, FAMILIES, Family
 from clue_utils.models.weights import INDEX, WEIGHTS_FILES, Weights, has_weights, list_parts, open_weights
@@ -29,11 +29,11 @@ _NAME = re.compile(r"\w[\w.+-]*(/[\w.+-]+)?", re.ASCII)
 
 # Why architectures of PaddleNLP that know Chinese are no encoders here, by the package that they lie in.
 _NO_ENCODERS = {
-    "artist": " (it paints pictures of texts)",
-    "ernie_layout": " (it reads pages, with the place of every word)",
-    "layoutxlm": " (it reads pages, with the place of every word)",
-    "ernie_code": " (it writes texts and programs)",
-    "xlm": " (its tokenizer needs a package beyond the requirements)",
+    "artist": later(" (it paints pictures of texts)"),
+    "ernie_layout": later(" (it reads pages, with the place of every word)"),
+    "layoutxlm": later(" (it reads pages, with the place of every word)"),
+    "ernie_code": later(" (it writes texts and programs)"),
+    "xlm": later(" (its tokenizer needs a package beyond the requirements)"),
 }
 
 
@@ -82,8 +82,13 @@ def refuse_unsupported(name: str) -> None:
             package = each.__module__.split(".")[-2]
             if package in _NO_ENCODERS or each.config_class.model_type not in BY_TYPE:
                 raise UserError(
-                    f"{name}: PaddleNLP's {package} is not supported{_NO_ENCODERS.get(package, '')}; supported are "
-                    + ", ".join(BY_TYPE)
+                    say(
+                        "{name}: PaddleNLP's {package} is not supported{reason}; supported are {types}",
+                        name=name,
+                        package=package,
+                        reason=say(_NO_ENCODERS[package]) if package in _NO_ENCODERS else "",
+                        types=", ".join(BY_TYPE),
+                    )
                 )
 
 
@@ -120,7 +125,7 @@ def fetch(name: str, files: list[str]) -> str:
     """The path of the first of the files that the model has, in PaddleNLP's cache."""
     path: str | None = resolve_file_path(name, files, "")
     if path is None:
-        raise FileNotFoundError(f"it has none of {', '.join(files)}")
+        raise FileNotFoundError(say("it has none of {files}", files=", ".join(files)))
     return path
 
 
@@ -163,7 +168,7 @@ def _meant(name: str) -> str:
     """The known name that a misspelt one is nearest to, as a question; "" where none is near."""
     # A typing mistake of two letters leaves some nine tenths of a name; "my-bert-base" is another one.
     near = difflib.get_close_matches(name, sorted(known_names() - {name}), n=1, cutoff=0.85) if len(name) < 200 else []
-    return f": did you mean {near[0]}?" if near else ""
+    return say(": did you mean {name}?", name=near[0]) if near else ""
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from paddlenlp.transformers.auto.tokenizer import TOKENIZER_MAPPING_NAMES
 from paddlenlp.utils.download import resolve_file_path
 
 from clue_utils.errors import UserError
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.models.fast_tokenizer import SPECIAL_TOKENS, FastTokenizer, Unreadable, qwen2
 from clue_utils.models.pickles import read_words
 from clue_utils.models.source import fetch, readable_errors, unshadowed
@@ -81,18 +81,18 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         "do_lower_case do_basic_tokenize tokenize_chinese_chars use_jieba split_special_tokens remove_space "
         "keep_accents split_by_punct need_token_type_id add_two_sep_token_inter".split(),
-        (_is_flag, "true or false"),
+        (_is_flag, later("true or false")),
     ),
-    "strip_accents": (_is_flag, "true, false or null"),
-    "cls_num": (lambda value: type(value) is int and 1 <= value <= 16, "a number of tokens from 1 to 16"),
-    "cls_token_template": (_is_template, "a token with {} for its number"),
-    "src_lang": (_is_language, "a language such as zh_CN"),
-    "never_split": (_is_texts, "a list of tokens"),
-    "use_bpe_encoder": (lambda value: value is False, "false: byte pairs are not supported"),
-    "model_max_length": (lambda value: type(value) in (int, float) and value >= 1, "a number of tokens"),
-    "truncation_side": (lambda value: value in ("left", "right"), '"left" or "right"'),
-    "padding_side": (lambda value: value in ("left", "right"), '"left" or "right"'),
-    "model_input_names": (lambda value: _is_texts(value) and "input_ids" in value, "a list with input_ids"),
+    "strip_accents": (_is_flag, later("true, false or null")),
+    "cls_num": (lambda value: type(value) is int and 1 <= value <= 16, later("a number of tokens from 1 to 16")),
+    "cls_token_template": (_is_template, later("a token with {} for its number")),
+    "src_lang": (_is_language, later("a language such as zh_CN")),
+    "never_split": (_is_texts, later("a list of tokens")),
+    "use_bpe_encoder": (lambda value: value is False, later("false: byte pairs are not supported")),
+    "model_max_length": (lambda value: type(value) in (int, float) and value >= 1, later("a number of tokens")),
+    "truncation_side": (lambda value: value in ("left", "right"), later('"left" or "right"')),
+    "padding_side": (lambda value: value in ("left", "right"), later('"left" or "right"')),
+    "model_input_names": (lambda value: _is_texts(value) and "input_ids" in value, later("a list with input_ids")),
 }
 # Settings that change ids where a class does not know them, and the value that is no change.
 _NEUTRAL = {"do_basic_tokenize": True, "tokenize_chinese_chars": True}
@@ -158,16 +158,19 @@ def _download(name: str) -> Path:
     others = sorted({file for kind in candidates for file in kind.files.values()})
     found += fetched(others)
     if not found:
-        raise FileNotFoundError(f"it has none of {', '.join([*files, *others])}")
+        raise FileNotFoundError(say("it has none of {value}", value=", ".join([*files, *others])))
     return found[0].parent
 
 
 def _unsupported(name: str) -> str:
     name = name if name.isprintable() else ascii(name)
     others = ", ".join(kind.name.removesuffix("Tokenizer") for kind in KINDS if not kind.makes_word_pieces)
-    return (
-        f"its tokenizer is {name:.60}, which is not supported; supported are any {FAST}, BERT's word pieces, and those "
-        f"of {others}"
+    return say(
+        "its tokenizer is {name:.60}, which is not supported; supported are any {fast}, BERT's word pieces, and those "
+        "of {others}",
+        name=name,
+        fast=FAST,
+        others=others,
     )
 
 
@@ -250,7 +253,7 @@ class _Folder:
                 if common_name(said) in map(common_name, TOKENIZER_MAPPING_NAMES):
                     if self._has(FAST):
                         return ()
-                    raise UserError(f"{self.folder}: {_unsupported(f'that of {said}')}")
+                    raise UserError(f"{self.folder}: {_unsupported(say('that of {type}', type=said))}")
         return CANDIDATES["bert"]  # whatever the encoder: it is what makes word pieces
 
     def _names(self) -> Iterator[Any]:
@@ -277,10 +280,12 @@ class _Folder:
                 )
         ways = [{*kind.files.values()} for kind in candidates]
         least = [kind for kind, way in zip(candidates, ways, strict=True) if not any(other < way for other in ways)]
-        wanted = " or ".join(" and ".join(kind.files.values()) for kind in least)
+        wanted = say(" or ").join(say(" and ").join(kind.files.values()) for kind in least)
         files = {*self.folder.glob("*.model"), *self.folder.glob("vocab.json")}
         others = ", ".join(sorted(file.name for file in files))[:80]
-        hint = f" ({others}: of another tokenizer than {candidates[0].name})" if others else ""
+        hint = ""
+        if others:
+            hint = say(" ({files}: of another tokenizer than {name})", files=others, name=candidates[0].name)
         return UserError(
             say(
                 "{folder}: no {wanted}{hint}, nor a {fast}: copy it from the model that the weights are of",
@@ -628,7 +633,7 @@ def _checked(said: JsonObject, path: Path) -> JsonObject:
                     path=path,
                     name=name,
                     value=value,
-                    expected=expected,
+                    expected=say(expected),
                 )
             )
         settings[name] = value
@@ -651,9 +656,11 @@ def _special_token(path: Path, name: str, value: Any) -> Any:
 
 def _other_id(token: Added, id_: int | None) -> str:
     found = "none" if id_ is None else id_
-    return (
-        f"the added token {token.text!r:.60} has id {token.id}, but {found} in the vocabulary: "
-        "use the files of one model"
+    return say(
+        "the added token {text!r:.60} has id {id}, but {other} in the vocabulary: use the files of one model",
+        text=token.text,
+        id=token.id,
+        other=found,
     )
 
 

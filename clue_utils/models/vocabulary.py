@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from clue_utils import strict_json
 from clue_utils.errors import UserError
 from clue_utils.features.tokenization import WORD_BEGIN
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.strict_json import JsonObject
 
 # Far above what any model has (a vocabulary of 250,000 pieces takes some 5 MB); what is larger is no vocabulary.
 _MAX_BYTES = 64 << 20
 _MAX_PIECES = 2_000_000
 _MAX_PIECE_CHARS = 1_000
-_SAME_MODEL = "copy the file anew from the model that the weights are of"
+_SAME_MODEL = later("copy the file anew from the model that the weights are of")
 
 
 class Added(NamedTuple):
@@ -48,15 +48,19 @@ def read_object(path: Path) -> JsonObject:
         # those who wrote and tried the model.
         value, _ = strict_json.parse(read_bytes(path).removeprefix(codecs.BOM_UTF8), allow_nan=True)
     except strict_json.NotJson as error:
-        line = f", line {error.line}" if error.line and error.line > 1 else ""
-        raise UserError(f"{path}{line}: {error}; {_SAME_MODEL}") from None
+        where = str(path)
+        if error.line and error.line > 1:
+            where = say("{path}, line {number}", path=path, number=error.line)
+        raise UserError(
+            say("{path}: {error}; {same_model}", path=where, error=error, same_model=say(_SAME_MODEL))
+        ) from None
     if not isinstance(value, dict):
         raise UserError(
             say(
                 "{path}: holds a {name}, expected an object; {same_model}",
                 path=path,
                 name=type(value).__name__,
-                same_model=_SAME_MODEL,
+                same_model=say(_SAME_MODEL),
             )
         )
     return value
@@ -78,7 +82,12 @@ def read_vocabulary(path: Path, word_pieces: bool) -> list[str]:
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            say("{path}, line {number}: not UTF-8 text; {same_model}", path=path, number=number, same_model=_SAME_MODEL)
+            say(
+                "{path}, line {number}: not UTF-8 text; {same_model}",
+                path=path,
+                number=number,
+                same_model=say(_SAME_MODEL),
+            )
         ) from None
     if text.count("\n") > _MAX_PIECES:
         raise UserError(
@@ -86,16 +95,16 @@ def read_vocabulary(path: Path, word_pieces: bool) -> list[str]:
                 "{path}: more than {max_pieces:,} lines, which no vocabulary has; {same_model}",
                 path=path,
                 max_pieces=_MAX_PIECES,
-                same_model=_SAME_MODEL,
+                same_model=say(_SAME_MODEL),
             )
         )
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
     if not any(lines):
-        raise UserError(say("{path}: empty; {same_model}", path=path, same_model=_SAME_MODEL))
+        raise UserError(say("{path}: empty; {same_model}", path=path, same_model=say(_SAME_MODEL)))
     for number, line in enumerate(lines, 1):
-        _check_piece(line, f"{path}, line {number}")
+        _check_piece(line, say("{path}, line {number}", path=path, number=number))
     if not word_pieces:
         return lines
     exact = set(lines)
@@ -120,13 +129,17 @@ def read_numbered_vocabulary(path: Path) -> list[str]:
                     path=path,
                     number=number + 1,
                     id=id_text,
-                    same_model=_SAME_MODEL,
+                    same_model=say(_SAME_MODEL),
                 )
             )
         by_id[int(id_text) if tab else number] = piece if tab else line
     if max(by_id) >= len(by_id):
         raise UserError(
-            say("{path}: two lines have one id, or ids are left out; {same_model}", path=path, same_model=_SAME_MODEL)
+            say(
+                "{path}: two lines have one id, or ids are left out; {same_model}",
+                path=path,
+                same_model=say(_SAME_MODEL),
+            )
         )
     return [by_id[id_] for id_ in range(len(by_id))]
 
@@ -149,7 +162,7 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
                     path=path,
                     number=number,
                     line=line,
-                    same_model=_SAME_MODEL,
+                    same_model=say(_SAME_MODEL),
                 )
             )
         pairs.append((first, second))
@@ -173,12 +186,12 @@ def read_ids(path: Path) -> dict[str, int]:
                     path=path,
                     id=id_,
                     piece=piece,
-                    same_model=_SAME_MODEL,
+                    same_model=say(_SAME_MODEL),
                 )
             )
     if len({*ids.values()}) < len(ids) or not ids:
         raise UserError(
-            say("{path}: empty, or one id is that of two pieces; {same_model}", path=path, same_model=_SAME_MODEL)
+            say("{path}: empty, or one id is that of two pieces; {same_model}", path=path, same_model=say(_SAME_MODEL))
         )
     return ids
 
@@ -207,7 +220,7 @@ def read_bert_pieces(path: Path, content: JsonObject) -> TokenizerJson:
     model, normalizer = content["model"], content["normalizer"]
     if not isinstance(model.get("vocab"), dict):
         raise UserError(
-            say("{path}: no model.vocab that maps pieces to ids; {same_model}", path=path, same_model=_SAME_MODEL)
+            say("{path}: no model.vocab that maps pieces to ids; {same_model}", path=path, same_model=say(_SAME_MODEL))
         )
     added = [_added(path, token) for token in _list(path, content, "added_tokens")]
     by_id: dict[int, str] = {}
@@ -221,14 +234,14 @@ def read_bert_pieces(path: Path, content: JsonObject) -> TokenizerJson:
                     path=path,
                     id=id_,
                     piece=piece,
-                    same_model=_SAME_MODEL,
+                    same_model=say(_SAME_MODEL),
                 )
             )
     # Tokens were added behind the vocabulary or into a gap of it; those behind stay added tokens.
     size = 1 + max(model["vocab"].values(), default=-1)
     if not size or any(id_ not in by_id for id_ in range(size)):
         raise UserError(
-            say("{path}: model.vocab leaves out ids or is empty; {same_model}", path=path, same_model=_SAME_MODEL)
+            say("{path}: model.vocab leaves out ids or is empty; {same_model}", path=path, same_model=say(_SAME_MODEL))
         )
     names = {"lowercase": "do_lower_case", "strip_accents": "strip_accents"}
     names["handle_chinese_chars"] = "tokenize_chinese_chars"
@@ -266,7 +279,7 @@ def _added(path: Path, token: Any) -> Added:
         raise UserError(
             say("{path}: {token!r:.80} is not an added token, which has a content and an id", path=path, token=token)
         )
-    _check_piece(text, f"{path}, added token {id_}")
+    _check_piece(text, say("{path}, added token {id}", path=path, id=id_))
     return Added(id_, text, special is True)
 
 
@@ -277,16 +290,16 @@ def read_bytes(path: Path) -> bytes:
         UserError: there is no such file, or it is larger than any of its kind.
     """
     if path.is_dir():
-        raise UserError(say("{path}: a folder, expected a file; {same_model}", path=path, same_model=_SAME_MODEL))
+        raise UserError(say("{path}: a folder, expected a file; {same_model}", path=path, same_model=say(_SAME_MODEL)))
     if not path.is_file():
-        raise UserError(say("{path}: no such file; {same_model}", path=path, same_model=_SAME_MODEL))
+        raise UserError(say("{path}: no such file; {same_model}", path=path, same_model=say(_SAME_MODEL)))
     if path.stat().st_size > _MAX_BYTES:
         raise UserError(
             say(
                 "{path}: larger than {max_bytes} MB, which no such file is; {same_model}",
                 path=path,
                 max_bytes=_MAX_BYTES >> 20,
-                same_model=_SAME_MODEL,
+                same_model=say(_SAME_MODEL),
             )
         )
     try:
@@ -302,7 +315,7 @@ def _check_piece(piece: str, where: str) -> None:
                 "{where}: {num_piece:,} characters, more than a piece of a word has; {same_model}",
                 where=where,
                 num_piece=len(piece),
-                same_model=_SAME_MODEL,
+                same_model=say(_SAME_MODEL),
             )
         )
     if any(char in piece for char in "\0\n\r") or not piece.isprintable() and _has_surrogate(piece):
@@ -310,7 +323,7 @@ def _check_piece(piece: str, where: str) -> None:
             say(
                 "{where}: holds a character that no piece has (NUL, line end, half a pair); {same_model}",
                 where=where,
-                same_model=_SAME_MODEL,
+                same_model=say(_SAME_MODEL),
             )
         )
 

@@ -175,7 +175,7 @@ def open_weights(folder: Path) -> Weights:
                     "checkpoint ({weights_files})",
                     folder=folder / name,
                     framework=framework,
-                    weights_files=" or ".join(WEIGHTS_FILES),
+                    weights_files=say(" or ").join(WEIGHTS_FILES),
                 )
             )
         raise UserError(

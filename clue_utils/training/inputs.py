@@ -76,7 +76,7 @@ def _with_names(task: Task, texts: list[Any], place: str) -> Example:
             )
         )
     if len(texts) != len(names):
-        found = "1 text" if len(texts) == 1 else f"{len(texts)} texts"
+        found = say("1 text") if len(texts) == 1 else say("{number} texts", number=len(texts))
         raise UserError(
             say(
                 "{place}: {found} where {name} has {num_names} ({names})",
@@ -95,7 +95,7 @@ def _with_names(task: Task, texts: list[Any], place: str) -> Example:
 
 
 def _fields_of(task: Task) -> str:
-    return f"an object with the fields {', '.join(task.fields)}"
+    return say("an object with the fields {fields}", fields=", ".join(task.fields))
 
 
 def read_records(task: Task, name: str) -> Iterator[Placed]:
@@ -221,7 +221,7 @@ def _csv_records(task: Task, lines: Iterable[tuple[str, str]], shown: str) -> It
 def _check_header(task: Task, header: list[str], place: str) -> None:
     missing = [name for name in task.fields if name not in header]
     if missing or len({*header}) < len(header):
-        problem = f"no {', '.join(missing)}" if missing else "a name occurs twice"
+        problem = say("no {names}", names=", ".join(missing)) if missing else say("a name occurs twice")
         raise UserError(
             say(
                 "{place}: {problem} in the header; it names the fields {fields}",

@@ -341,7 +341,9 @@ def _require_finite(loss: float, step: int, run: Run) -> None:
     if math.isfinite(loss):
         return
     best = run.fields["best_step"]
-    kept = f"the best checkpoint, of step {best}, is kept" if best else "no checkpoint has been kept yet"
+    kept = say("no checkpoint has been kept yet")
+    if best:
+        kept = say("the best checkpoint, of step {step}, is kept", step=best)
     raise UserError(
         say(
             "the loss is {loss} at step {step}: lower --learning_rate or raise --warmup_proportion; {kept}",

@@ -165,8 +165,9 @@ class ClueTrainer(Trainer):
             super()._check_loss_valid(loss)
         except ValueError as error:
             step = self.state.global_step + 1
-            line = f"the loss is not finite at step {step}: lower --learning_rate or raise --warmup_ratio"
-            raise UserError(line) from error
+            raise UserError(
+                say("the loss is not finite at step {step}: lower --learning_rate or raise --warmup_ratio", step=step)
+            ) from error
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"

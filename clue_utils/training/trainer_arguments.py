@@ -147,7 +147,7 @@ class Parser(cli.Parser, PdArgumentParser):
     def _explain(self, word: str) -> str:
         name = word.split("=")[0].removeprefix("--")
         if name in _PLAIN_ONLY:
-            return f"--{name}: not with the Trainer: run {TASKS['TNEWS'].script}"
+            return say("--{name}: not with the Trainer: run {script}", name=name, script=TASKS["TNEWS"].script)
         return super()._explain(word)
 
 
@@ -169,7 +169,12 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
     for name, reason in REFUSED.items():
         if getattr(flags, name) != _DEFAULTS[name]:
             parser.error(
-                say("--{name} {value}: {reason}; leave it out", name=name, value=getattr(flags, name), reason=reason)
+                say(
+                    "--{name} {value}: {reason}; leave it out",
+                    name=name,
+                    value=getattr(flags, name),
+                    reason=say(reason),
+                )
             )
     for name, number in NUMBERS.items():
         if getattr(flags, name) is not None:
@@ -300,17 +305,21 @@ def _strategies(flags: argparse.Namespace, args: Settings) -> dict[str, Any]:
             )
     reason = ""
     if evaluates == "no" and flags.evaluation_strategy is None:
-        reason = "--save_strategy no leaves no checkpoint to evaluate"
+        reason = say("--save_strategy no leaves no checkpoint to evaluate")
     elif evaluates == "no":
-        reason = "--evaluation_strategy no evaluates none"
+        reason = say("--evaluation_strategy no evaluates none")
     elif saves == "no":
-        reason = "--save_strategy no writes none"
+        reason = say("--save_strategy no writes none")
     elif evaluates != saves:
         one = f"--evaluation_strategy {evaluates}" if flags.evaluation_strategy else f"--eval_steps {eval_steps}"
         other = f"--save_strategy {saves}" if flags.save_strategy else f"--save_steps {args.save_steps}"
-        reason = f"{one} and {other} differ"
+        reason = say("{one} and {other} differ", one=one, other=other)
     elif saves == "steps" and args.save_steps % eval_steps:
-        reason = f"--save_steps {args.save_steps} is not a multiple of --eval_steps {eval_steps}"
+        reason = say(
+            "--save_steps {save_steps} is not a multiple of --eval_steps {eval_steps}",
+            save_steps=args.save_steps,
+            eval_steps=eval_steps,
+        )
     if args.do_train and keeps_best and reason:
         raise UserError(
             say(
