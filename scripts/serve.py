@@ -15,7 +15,7 @@ import uvicorn
 
 from clue_utils import cli, environment
 from clue_utils.errors import Stopped, UserError, one_line, shorten, show
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.serving.app import Limits, create_app
 from clue_utils.serving.batching import Batcher, Model
 from clue_utils.settings import PRECISIONS
@@ -29,7 +29,7 @@ examples:
   python scripts/serve.py news=models/tnews reading=models/cmrc2018 --quiet
 """
 HOST, PORT = "127.0.0.1", 8000
-_PORT = cli.Number(int, lambda n: 0 <= n < 1 << 16, "a port, from 0 to 65535")
+_PORT = cli.Number(int, lambda n: 0 <= n < 1 << 16, later("a port, from 0 to 65535"))
 # Seconds for those who wait at the end, and for a batch at work whose clients have gone: less, together, than
 # the thirty after which Kubernetes ends a process.
 _SECONDS_TO_ANSWER, _SECONDS_TO_END = 20, 5
@@ -44,19 +44,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="MODEL",
         help="the output folder of a run, or NAME=FOLDER; its name is the folder's otherwise",
     )
-    parser.add_argument("--host", default=HOST, help=f"address to listen at (default: {HOST}, this machine alone)")
+    parser.add_argument("--host", default=HOST, help="address to listen at (default: %(default)s, this machine alone)")
     parser.add_argument(
-        "--port", type=_PORT, default=PORT, help=f"0: any that is free, which is printed (default: {PORT})"
+        "--port", type=_PORT, default=PORT, help="0: any that is free, which is printed (default: %(default)s)"
     )
     parser.add_argument("--batch_size", type=cli.positive_int, default=64, help="inputs of a batch (default: 64)")
     parser.add_argument(
-        "--max_inputs", type=cli.positive_int, default=limits.inputs, help=f"of a request (default: {limits.inputs})"
+        "--max_inputs", type=cli.positive_int, default=limits.inputs, help="of a request (default: %(default)s)"
     )
     parser.add_argument(
         "--max_bytes",
         type=cli.positive_int,
         default=limits.body_bytes,
-        help=f"of a request's body (default: {limits.body_bytes})",
+        help="of a request's body (default: %(default)s)",
     )
     parser.add_argument(
         "--max_waiting",
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--seconds_to_stop",
         type=cli.positive_int,
         default=_SECONDS_TO_ANSWER,
-        help=f"what waits at the end is answered within so many, or refused (default: {_SECONDS_TO_ANSWER})",
+        help="what waits at the end is answered within so many, or refused (default: %(default)s)",
     )
     parser.add_argument("--device", choices=("gpu", "xpu", "cpu"), help="(default: a GPU where there is one)")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="(default: fp32)")

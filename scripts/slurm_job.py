@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args([*words, *(["--cards", cards] if cards else [])])
     trials = search_space.chosen_trials(args, flags, model)
     if int(number) >= len(trials):
-        print(f"no trial {number} among {len(trials)}")
+        print(say("no trial {number} among {count}", number=number, count=len(trials)))
         return
     # GPUs are those of the allocation; where there is none, the variable is unset and the node's must not be taken.
     if "CUDA_VISIBLE_DEVICES" not in os.environ:

@@ -219,7 +219,7 @@ def _find_files(folder: Path, task: Task, split: str) -> tuple[Path, ...]:
     for names, absent in zip(alternatives, missing, strict=True):
         if not absent:
             return tuple(folder / name for name in names)
-    accepted = " or ".join(" with ".join(names) for names in alternatives)
+    accepted = say(" or ").join(say(" with ").join(names) for names in alternatives)
     raise UserError(
         say(
             "{folder}: no {missing}: the {split} split of {name} needs {accepted}",

@@ -21,13 +21,16 @@ from clue_utils import task_file
 from clue_utils.errors import UserError
 from clue_utils.files import locked, write_text_atomically
 from clue_utils.grid import search_space
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.record import RESULT_FILE, WEIGHTS_FILE, Record
 from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import KNOWN, OWN, TASKS, Task
 
 # What became of a trial: as of ``Record.status``; "missing" is in the grid's plan and has no folder.
-STATUSES = ("finished", "pruned", "running", "killed", "stopped", "failed", "missing")
+STATUSES = (
+    *(later("finished"), later("pruned"), later("running"), later("killed"), later("stopped"), later("failed")),
+    later("missing"),
+)
 # The trials that were asked for of a model, in its folder.
 PLAN_FILE = "plan.json"
 _RUN_NAME = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)_([0-9]+)_([0-9.]+)_([0-9]+)")
@@ -209,7 +212,7 @@ def read_plan(model_folder: Path) -> tuple[str, ...]:
         for described in plan.get("tasks", {}).values():
             task_file.know(described, path)
         if not all(trial_of_folder(folder) for folder in folders):
-            raise ValueError("a name that no trial has")
+            raise ValueError(say("a name that no trial has"))
     except FileNotFoundError:
         return ()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

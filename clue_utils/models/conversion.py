@@ -109,7 +109,7 @@ def _as_torch(model: paddle.nn.Layer, family: Family, weights: Weights) -> dict[
         if renamed.startswith(theirs):
             renamed = ours + renamed.removeprefix(theirs)
         if renamed.startswith(ours) and renamed in by_target:
-            both = f"{shorten(by_target[renamed])} and {shorten(source)}"
+            both = say(" and ").join((shorten(by_target[renamed]), shorten(source)))
             raise UserError(
                 say(
                     "{files}: {both} are the same parameter of the encoder; take one of them out",

@@ -15,7 +15,7 @@ from paddlenlp.trainer import PdArgumentParser, TrainingArguments
 
 from clue_utils import cli, settings
 from clue_utils.errors import UserError
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.settings import Settings
 from clue_utils.tasks import TASKS, Task
 
@@ -55,7 +55,7 @@ _OWN_NUMBERS = {
 # Flags of TrainingArguments that have no effect here, or would break what a run promises, by the reason. They are
 # refused rather than passed over, and not in --help.
 _REFUSED = {
-    "this script trains data-parallel only": """
+    later("this script trains data-parallel only"): """
         sharding sharding_degree sharding_parallel_degree sharding_parallel_mesh_dimension sharding_comm_buffer_size_MB
         sharding_parallel_config save_sharded_model load_sharded_model save_sharding_stage1_model_include_freeze_params
         tensor_parallel_degree tensor_parallel_config pipeline_parallel_degree pipeline_parallel_config
@@ -63,21 +63,21 @@ _REFUSED = {
         sequence_parallel_config fuse_sequence_parallel_allreduce expert_parallel_degree expert_tensor_parallel_degree
         use_expert_parallel expert_max_capacity expert_min_capacity enable_auto_parallel distributed_dataloader
         auto_parallel_resume_form_hybrid_parallel hybrid_parallel_topo_order data_parallel_config""",
-    "evaluation is the plain script's, on the whole development set": """
+    later("evaluation is the plain script's, on the whole development set"): """
         prediction_loss_only eval_accumulation_steps max_evaluate_steps bf16_full_eval fp16_full_eval""",
-    "when to evaluate is --eval_steps alone": "minimum_eval_times",
-    "batches are the plain script's, every example of an epoch": """
+    later("when to evaluate is --eval_steps alone"): "minimum_eval_times",
+    later("batches are the plain script's, every example of an epoch"): """
         dataloader_drop_last skip_data_intervals remove_unused_columns label_names past_index lazy_data_processing
         count_trained_tokens pad_token_id""",
-    "a run that is gone on with would end otherwise than one that was never stopped": """
+    later("a run that is gone on with would end otherwise than one that was never stopped"): """
         ignore_data_skip ignore_load_lr_and_optim ignore_save_lr_and_optim ckpt_quant_stage unified_checkpoint_config
         use_async_save ordered_save_group_size""",
-    "checkpoints are kept in --output_dir, by the first process": """
+    later("checkpoints are kept in --output_dir, by the first process"): """
         output_signal_dir save_on_each_node pdc_download_ckpt pdc_download_timeout""",
-    "the log of a run is visualdl/ in --output_dir": "logging_dir",
-    "only for large language models": "refined_recompute",
-    "only for NPUs": "flatten_param_grads",
-    "pass --device cpu": "no_cuda",
+    later("the log of a run is visualdl/ in --output_dir"): "logging_dir",
+    later("only for large language models"): "refined_recompute",
+    later("only for NPUs"): "flatten_param_grads",
+    later("pass --device cpu"): "no_cuda",
 }
 REFUSED = {name: reason for reason, names in _REFUSED.items() for name in names.split()}
 # Flags of TrainingArguments that result.json does not keep as hyper-parameters, by the reason. Every other one is kept
@@ -106,24 +106,25 @@ class ClueArguments:
     """Flags beside PaddleNLP's TrainingArguments."""
 
     model_name_or_path: str = field(
-        metadata={"help": "a PaddleNLP model name such as ernie-3.0-base-zh, or the folder of a checkpoint"}
+        metadata={"help": later("a PaddleNLP model name such as ernie-3.0-base-zh, or the folder of a checkpoint")}
     )
-    dataset: str = field(metadata={"help": 'the task, such as "clue tnews", in any letter case'})
-    data_dir: Optional[str] = field(default=None, metadata={"help": "folder that holds the official files"})
-    max_seq_length: Optional[int] = field(default=None, metadata={"help": "tokens of a sequence (the task's)"})
-    dropout: Optional[float] = field(default=None, metadata={"help": "of every dropout (the model's best)"})
+    dataset: str = field(metadata={"help": later('the task, such as "clue tnews", in any letter case')})
+    data_dir: Optional[str] = field(default=None, metadata={"help": later("folder that holds the official files")})
+    max_seq_length: Optional[int] = field(default=None, metadata={"help": later("tokens of a sequence (the task's)")})
+    dropout: Optional[float] = field(default=None, metadata={"help": later("of every dropout (the model's best)")})
     lora_rank: Optional[int] = field(
-        default=None, metadata={"help": "train matrices of this rank beside the encoder's (LoRA); 0: the encoder (0)"}
+        default=None,
+        metadata={"help": later("train matrices of this rank beside the encoder's (LoRA); 0: the encoder (0)")},
     )
     predict_file: Optional[str] = field(
-        default=None, metadata={"help": "answer the records of a file of your own, as the plain script does"}
+        default=None, metadata={"help": later("answer the records of a file of your own, as the plain script does")}
     )
     predict_output: Optional[str] = field(
-        default=None, metadata={"help": "file for the answers, JSON lines or .csv; -: standard output (-)"}
+        default=None, metadata={"help": later("file for the answers, JSON lines or .csv; -: standard output (-)")}
     )
-    num_proc: Optional[int] = field(default=None, metadata={"help": "processes that build features"})
-    tf32: bool = field(default=False, metadata={"help": "matrix products in TF32, on GPUs of Ampere or later"})
-    overwrite_cache: bool = field(default=False, metadata={"help": "build cached features again"})
+    num_proc: Optional[int] = field(default=None, metadata={"help": later("processes that build features")})
+    tf32: bool = field(default=False, metadata={"help": later("matrix products in TF32, on GPUs of Ampere or later")})
+    overwrite_cache: bool = field(default=False, metadata={"help": later("build cached features again")})
 
 
 # Flags of the plain script that nothing here stands for.
