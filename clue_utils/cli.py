@@ -252,7 +252,7 @@ class Parser(argparse.ArgumentParser):
         return say("unknown argument {word}", word=show(word))
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {shorten(message, 240)} {say('(--help lists the flags)')}", file=sys.stderr)
+        print(f"error: {say('{message} (--help lists the flags)', message=shorten(message, 240))}", file=sys.stderr)
         raise SystemExit(2)
 
 

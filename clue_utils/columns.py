@@ -46,8 +46,8 @@ def _broken(line: str, letter: str, columns: int) -> tuple[str, str]:
     place = len(line)
     while place and not _may_break(line, place, letter):
         place -= 1
-    if not place or display_width(line[place:]) > max(2, columns // 3):
-        place = len(line)
+    if not place or display_width(line[place:]) > max(2, columns // 2):
+        place = len(line) - (letter in _CLOSING and len(line) > 1)
     return line[:place].rstrip(" "), line[place:]
 
 

@@ -27,8 +27,9 @@ MORE = """\
 MODEL is a name or the folder of a checkpoint. Flags behind -- go to the script of every trial, such as --data_dir.
 GPUs are those of nvidia-smi, under its numbers; there is no search on XPUs.
 
-Environment: PYTHON, as in scripts/run_trial.sh; PYTHON, CLUE_DATA_DIR, CLUE_CACHE_DIR and OMP_NUM_THREADS are passed
-on to the hosts. Exit status: 0 all finished, 1 some failed, 2 a wrong flag, 128 and the signal's number interrupted.
+Environment: PYTHON, as in scripts/run_trial.sh; PYTHON, CLUE_DATA_DIR, CLUE_CACHE_DIR, CLUE_LANG and OMP_NUM_THREADS
+are passed on to the hosts. Exit status: 0 all finished, 1 some failed, 2 a wrong flag, 128 and the signal's number
+interrupted.
 
 example: bash scripts/grid_search.sh ernie-3.0-base-zh --gpus 0,1,2,3 --tasks TNEWS C3 -- --data_dir clue_data
 """

@@ -95,21 +95,12 @@ class _Asked(dict[str, str]):
         return _MARK + default
 
 
-def of_argparse() -> set[str]:
-    """The texts that this Python's argparse looks up."""
-    calls = ast.walk(ast.parse(Path(cli.argparse.__file__).read_text(encoding="utf-8")))
-    return {
-        node.args[0].value
-        for node in calls
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_" and isinstance(node.args[0], ast.Constant)
-    }
-
-
 def updated(said: dict[str, str]) -> str:
     """The catalogue as it should be for these texts."""
     known = language.catalogue()
     # Versions of Python differ in what argparse says.
-    said = {text: place for text, place in said.items() if text not in _kept_for_argparse()} | _kept_for_argparse()
+    of_argparse = _kept_for_argparse()
+    said = {text: place for text, place in said.items() if text not in of_argparse} | of_argparse
     entries = [
         f"#: {place}\nmsgid {_quoted(text)}\nmsgstr {_quoted(known.get(text, ''))}\n" for text, place in said.items()
     ]

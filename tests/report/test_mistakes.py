@@ -11,8 +11,7 @@ import pytest
 
 import errors
 from clue_utils import dev_predictions
-from clue_utils.columns import display_width, wrapped
-from clue_utils.report import mistakes
+from clue_utils.columns import display_width
 from clue_utils.tasks import TASKS
 
 HOSTILE = '<script>alert("1")</script>&\u202e\x1b[31m\n行' + "很长的文本" * 40
@@ -155,12 +154,3 @@ def test_what_cannot_be_shown_is_one_line(run_script, tnews, tmp_path):
         status, said, error = run_script(errors.main, *folders, "--output", tmp_path / "out")
         assert (status, said) == (2, "") and re.fullmatch(rf"error: .*{re.escape(reason)}.*\n", error), error
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("columns", [7, 20, 80])
-def test_lines_are_cut_by_their_width(columns):
-    text = "a word or two 然后是中文，没有空格的 and English again " * 3
-    lines = [*wrapped(text, columns)]
-    assert all(display_width(part) <= columns for part in lines)
-    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert len(TASKS["TNEWS"].names) <= mistakes.MOST_IN_MATRIX
