@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from clue_utils.columns import display_width, wrapped
 from clue_utils.errors import Ending, Stopped, ending_of, shorten, show
-from clue_utils.language import later, say
+from clue_utils.language import later, say, using
 from clue_utils.ranks import is_first, rank, world_size
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,8 @@ class Pulse:
         if now - self._said < PULSE_INTERVAL or sys.stdout.isatty():
             return
         self._said = now
-        left = duration((now - self._begin) * (self._total - self._done) / self._done)
+        with using("en"):  # it is a log line
+            left = duration((now - self._begin) * (self._total - self._done) / self._done)
         words = time.strftime("%H:%M:%S"), self._what, self._done, self._total, self._unit, left
         logger.info("%s %s: %d of %d %s, about %s left", *words)
 

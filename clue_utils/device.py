@@ -42,7 +42,7 @@ def start(requested: str | None, precision: str) -> None:
     threads = f", {os.environ['OMP_NUM_THREADS']} threads" if device == "cpu" else ""
     logger.info("device: %s (%s), %s%s%s", device, how, _arithmetic(precision), threads, processes)
     if requested is None and not _is_built_for("gpu") and environment.has_gpu() and ranks.is_first():
-        logger.warning("there is a GPU, but %s", _why_no_card("gpu"))
+        logger.warning(say("there is a GPU, but {reason}", reason=_why_no_card("gpu")))
 
 
 def set_device(requested: str | None) -> str:

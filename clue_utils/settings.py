@@ -524,10 +524,16 @@ class Settings:
         is_own = self.sources["batch_size"] in ("command line", "checkpoint")
         if self.do_train and not is_own and self.batch_size * num_gpus != best.batch_size:
             logger.warning(
-                "the published batch of %d examples cannot be shared out evenly over %d GPUs: %d on each make %d, so "
-                "scores may differ from published ones; run on %d of the GPUs, or choose a batch size",
-                *(best.batch_size, num_gpus, self.batch_size, self.batch_size * num_gpus),
-                num_processes(best.batch_size, num_gpus),
+                say(
+                    "the published batch of {batch_size} examples cannot be shared out evenly over {num_gpus} GPUs: "
+                    "{share} on each make {total}, so scores may differ from published ones; run on "
+                    "{suitable} of the GPUs, or choose a batch size",
+                    batch_size=best.batch_size,
+                    num_gpus=num_gpus,
+                    share=self.batch_size,
+                    total=self.batch_size * num_gpus,
+                    suitable=num_processes(best.batch_size, num_gpus),
+                )
             )
 
 

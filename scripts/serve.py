@@ -95,9 +95,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         address, port = listener.getsockname()[:2]
         if not address.startswith("127.") and address != "::1":
             logger.warning(
-                "warning: --host %s: whoever reaches this machine can use the models, unencrypted and without a "
-                "password; put a proxy before it",
-                shorten(args.host),
+                say(
+                    "warning: --host {host}: whoever reaches this machine can use the models, unencrypted and without "
+                    "a password; put a proxy before it",
+                    host=shorten(args.host),
+                )
             )
         listener.listen()  # whoever reads the next line may connect
         logger.info("serving at http://%s:%d/, ends by Ctrl-C", f"[{address}]" if ":" in address else address, port)

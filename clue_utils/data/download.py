@@ -59,7 +59,7 @@ def fetch(task: Task, cache_dir: Path) -> Path:
     try:
         if not target.is_dir():
             cache_dir.mkdir(parents=True, exist_ok=True)
-            note = f"{task.name}: waiting for the process that is fetching the data"
+            note = say("{name}: waiting for the process that is fetching the data", name=task.name)
             with locked(cache_dir / f".{task.folder}.lock", note=note):
                 if not target.is_dir():
                     _download(task, archive)
@@ -124,7 +124,7 @@ def _download_from(url: str, task: Task, archive: Path) -> None:
         except _Interrupted as error:
             if delay is None:
                 raise _Refused(str(error)) from None
-            logger.warning("%s: %s, trying again in %g s", url, error, delay)
+            logger.warning(say("{url}: {error}, trying again in {delay:g} s", url=url, error=error, delay=delay))
             time.sleep(delay)
 
 

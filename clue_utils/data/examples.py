@@ -241,7 +241,7 @@ def _describe_release(task: Task, split: str, md5: Mapping[Path, str]) -> str:
     known = {path: task.md5[digest] for path, digest in md5.items() if digest in task.md5}
     for path, name in known.items():
         if name not in own_names:
-            logger.warning("%s: by its checksum this is the official %s", path, name)
+            logger.warning(say("{path}: by its checksum this is the official {name}", path=path, name=name))
     if len(known) == len(md5):
         return "checksum of the known release"
     official = f"the official split has {spec.num_examples:,} examples"

@@ -338,7 +338,14 @@ def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: 
             raise _at(path, place, error) from None
     if num_cut:
         names = ", ".join(map(str, files))
-        logger.warning("%s: %d questions have more than %d choices; the rest is left out", names, num_cut, MAX_CHOICES)
+        logger.warning(
+            say(
+                "{names}: {num_cut} questions have more than {max_choices} choices; the rest is left out",
+                names=names,
+                num_cut=num_cut,
+                max_choices=MAX_CHOICES,
+            )
+        )
 
 
 def _read_span(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:

@@ -112,7 +112,8 @@ def build_features(
     try:
         if path is None:
             cache_dir.mkdir(parents=True, exist_ok=True)
-            note = f"{examples.task.name} {examples.split}: waiting for the process that builds these features"
+            waited = f"{examples.task.name} {examples.split}"
+            note = say("{data}: waiting for the process that builds these features", data=waited)
             with locked(stem.with_name(f"{stem.name}.lock"), note=note):
                 path = None if overwrite else _find(stem)  # another process may have built it meanwhile
                 if path is None:
@@ -145,7 +146,7 @@ def _clear(stem: Path, overwrite: bool) -> None:
     """Remove damaged files, which are in the way of a build."""
     for path in stem.parent.glob(f"{stem.name}.*.arrow"):
         if not overwrite:
-            logger.warning("%s: damaged (its checksum is another one), building it again", path)
+            logger.warning(say("{path}: damaged (its checksum is another one), building it again", path=path))
         path.unlink()
 
 

@@ -71,7 +71,11 @@ def export(
         (written / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
     logger.info("inference model written to %s, logits within %.0e", folder, described["largest_difference"])
     if with_onnx and not onnx_model.can_run():
-        logger.warning("%s.onnx is not compared with the model: onnxruntime is not installed", folder / MODEL_NAME)
+        logger.warning(
+            say(
+                "{folder}.onnx is not compared with the model: onnxruntime is not installed", folder=folder / MODEL_NAME
+            )
+        )
 
 
 def write_model(

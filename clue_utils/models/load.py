@@ -343,7 +343,14 @@ def _check_sizes(source: Source, family: Family, settings: Mapping[str, Any]) ->
             )
         )
     if layers and claimed <= max(layers):
-        logger.warning("%s: of %d layers the first %d are used", source.name, max(layers) + 1, claimed)
+        logger.warning(
+            say(
+                "{name}: of {layers} layers the first {claimed} are used",
+                name=source.name,
+                layers=max(layers) + 1,
+                claimed=claimed,
+            )
+        )
 
 
 # --- filling it ---------------------------------------------------------------------------------------------------
@@ -423,8 +430,12 @@ def _refuse_unread(source: Source, family: Family, read: Collection[str], origin
         left = [stored for stored in left if stored not in of_tasks]
         if "use_task_id" not in source.config.values:
             logger.warning(
-                "%s: %s is left out, since %s does not say use_task_id: true",
-                *(source.name, of_tasks[0], source.config.path),
+                say(
+                    "{name}: {tensor} is left out, since {path} does not say use_task_id: true",
+                    name=source.name,
+                    tensor=of_tasks[0],
+                    path=source.config.path,
+                )
             )
     if family.model_type == "deberta-v2" and source.config.values.get("position_biased_input") is False:
         left = [stored for stored in left if not stored.endswith(".position_embeddings.weight")]
@@ -542,7 +553,7 @@ def _class_order(source: Source, task: Task, training: bool) -> tuple[list[int] 
         labels=show(task.labels),
     )
     if training:
-        logger.warning("%s: the head is drawn at random", said)
+        logger.warning(say("{said}: the head is drawn at random", said=said))
         return None, False
     raise UserError(
         say("{said}: where they mean the same, name them so in id2label of {path}", said=said, path=source.config.path)
@@ -675,8 +686,12 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
     """
     if family.sees_padding:
         logger.warning(
-            "%s: a %s's scores depend on the padding of a batch, and so a little on --eval_batch_size",
-            *(source.name, family.model_type),
+            say(
+                "{name}: a {model_type}'s scores depend on the padding of a batch, and so a little on "
+                "--eval_batch_size",
+                name=source.name,
+                model_type=family.model_type,
+            )
         )
     head = HEADS[task.kind]
     num_rows = model.config.num_choices if head is CHOICES else 2

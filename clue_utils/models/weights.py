@@ -80,7 +80,10 @@ class Weights:
 
     def _read_pickle(self, file: Path) -> None:
         logger.warning(
-            "%s is a pickle: reading arrays from it and nothing else; safetensors load faster and safer", file
+            say(
+                "{file} is a pickle: reading arrays from it and nothing else; safetensors load faster and safer",
+                file=file,
+            )
         )
         read = read_torch_pickle if file.suffix == ".bin" else read_paddle_pickle
         self.format = "pt" if file.suffix == ".bin" else "pd"

@@ -75,9 +75,14 @@ class Chid(Method):
         missing = [name for name, id_ in ((BLANK_MARK, self.mark), ("mask", self.filler)) if id_ == other]
         if missing:
             mark, filler = tokenizer.convert_ids_to_tokens([self.mark, self.filler])
-            others = f", other blanks filled with {filler}" if "mask" in missing else ""
+            others = say(", other blanks filled with {filler}", filler=filler) if "mask" in missing else ""
             logger.warning(
-                "the vocabulary has no %s: blanks are marked with %s%s", " and no ".join(missing), mark, others
+                say(
+                    "the vocabulary has no {missing}: blanks are marked with {mark}{others}",
+                    missing=say(" and no ").join(missing),
+                    mark=mark,
+                    others=others,
+                )
             )
 
     def _stand_in(self) -> Any:

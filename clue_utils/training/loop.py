@@ -24,7 +24,7 @@ from clue_utils import cli, device, ranks
 from clue_utils.errors import UserError, is_out_of_memory
 from clue_utils.features.batches import Collate, batches_per_epoch, length_grouped_batches, shuffled_batches
 from clue_utils.features.store import Features
-from clue_utils.language import say
+from clue_utils.language import say, using
 from clue_utils.models.heads import Head, freeze_unused, to_tensors
 from clue_utils.record import NO_EVALUATION, Run
 from clue_utils.settings import Settings
@@ -429,7 +429,8 @@ class _Meter:
     def _say_time(self, step: int) -> None:
         """Clock and time left in a line of their own, where no terminal shows the bar."""
         self._said = self._begin
-        left = cli.duration(self._pace.seconds_left(step) or 0)
+        with using("en"):  # it is a log line
+            left = cli.duration(self._pace.seconds_left(step) or 0)
         best = [text for text in self._loss_and_best() if text.startswith("best")]
         words = [f"{100 * step / self._pace.num_steps:.0f} %", f"about {left} left", *best]
         logger.info("%s training: %s", time.strftime("%H:%M:%S"), ", ".join(words))

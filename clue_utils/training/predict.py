@@ -186,7 +186,9 @@ def _outputs(
                 )
             )
         limit.fitting = len(piece) // 2 * longest
-        logger.warning("out of memory in evaluation with a batch of shape %s: taking it in halves", shape)
+        logger.warning(
+            say("out of memory in evaluation with a batch of shape {shape}: taking it in halves", shape=shape)
+        )
 
 
 def _output(model: paddle.nn.Layer, head: Head, batch: Batch, precision: str) -> np.ndarray | None:

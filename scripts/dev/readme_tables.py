@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from clue_utils import cli, published, tasks
+from clue_utils import cli, language, published, tasks
 from clue_utils.errors import UserError
 from clue_utils.files import write_text_atomically
 from clue_utils.report.collect import setting_text
@@ -20,7 +20,9 @@ from clue_utils.training.cloze import ChidSettings
 from clue_utils.training.span import Cmrc2018Settings
 
 TOP = Path(__file__).resolve().parents[2]
-READMES = ("README.md", "README_en.md")
+# README -> its language, in which the flags are told, and the heads of their table.
+READMES = {"README.md": "zh", "README_en.md": "en"}
+_HEADS = {"zh": ("参数", "说明"), "en": ("flag", "meaning")}
 
 
 def scores() -> str:
@@ -73,7 +75,7 @@ def flags() -> str:
         [f"`--{name}`", text + ("" if len(owners[name]) == len(kinds()) else f" ({', '.join(owners[name])})")]
         for name, text in texts.items()
     ]
-    return markdown_table(["flag", "meaning"], rows)
+    return markdown_table(_HEADS[language.current()], rows)
 
 
 TABLES = {"scores": scores, "hyper_parameters": hyper_parameters, "flags": flags}
@@ -89,7 +91,8 @@ def updated(text: str, path: Path) -> str:
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not pattern.search(text):
             raise UserError(f"{path}: no place for a table: put <!-- {name} --> and <!-- /{name} --> into it")
-        content = table()
+        with language.using(READMES[path.name]):
+            content = table()
         text = pattern.sub(lambda found, content=content: f"{found[1]}{content}{found[2]}", text)  # type: ignore[misc]
     return text
 
