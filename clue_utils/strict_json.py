@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from clue_utils.language import say
+from clue_utils.language import later, say
 
 JsonObject = dict[str, Any]
 
@@ -19,20 +19,18 @@ class NotJson(Exception):
         self.line = line
 
 
-def parse(content: bytes, what: str | None = None, allow_nan: bool = False) -> tuple[Any, list[str]]:
+def parse(content: bytes, what: str = later("JSON that can be read"), allow_nan: bool = False) -> tuple[Any, list[str]]:
     """The value of a JSON text in UTF-8, and each key that one of its objects holds twice (where the last counts).
 
     Half of a surrogate pair, written as an escape, is taken; a byte order mark is not.
 
     Args:
-        what: what a text that nests too deeply or holds a number of thousands of digits is not; None: JSON that can be
-            read.
+        what: what a text that nests too deeply or holds a number of thousands of digits is not, in English.
         allow_nan: take NaN and infinities, which Python and with it many files of models write.
 
     Raises:
         NotJson: it is none, or beyond what Python takes.
     """
-    what = what or say("JSON that can be read")
     repeated: list[str] = []
 
     def build(pairs: list[tuple[str, Any]]) -> JsonObject:
@@ -57,6 +55,6 @@ def parse(content: bytes, what: str | None = None, allow_nan: bool = False) -> t
         message = error.msg + ("" if error.msg.endswith(" at") else ",")
         raise NotJson(say("not JSON ({message} column {colno})", message=message, colno=error.colno), line) from None
     except RecursionError:
-        raise NotJson(say("not {what} (nested too deeply)", what=what)) from None
+        raise NotJson(say("not {what} (nested too deeply)", what=say(what))) from None
     except ValueError:  # Python takes no number of thousands of digits
-        raise NotJson(say("not {what} (a number with too many digits)", what=what)) from None
+        raise NotJson(say("not {what} (a number with too many digits)", what=say(what))) from None

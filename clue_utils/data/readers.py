@@ -100,7 +100,7 @@ class Reader:
 def _parse(path: Path, number: int, content: bytes) -> Any:
     """Parse the JSON text that begins in line ``number``."""
     try:
-        value, repeated = strict_json.parse(content, say("an example"))
+        value, repeated = strict_json.parse(content, later("an example"))
     except strict_json.NotJson as error:
         raise UserError(f"{path}:{number + (error.line or 1) - 1}: {error}") from None
     if repeated:

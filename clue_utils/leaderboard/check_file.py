@@ -138,7 +138,7 @@ def _parse(raw: bytes) -> tuple[Any, list[str]]:
     """The value of a JSON text, and the keys that one of its objects holds twice."""
     if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_MARKS:
         raise NotJson(_too_many(say("values")))
-    return strict_json.parse(raw, say("JSON of a prediction"))
+    return strict_json.parse(raw, later("JSON of a prediction"))
 
 
 def _label_problem(task: Task, label: Any) -> str | None:

@@ -25,7 +25,7 @@ from typing import Any
 from clue_utils import strict_json
 from clue_utils.data.readers import READERS, Reader, check_record
 from clue_utils.errors import UserError, show
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.tasks import Example, Task
 from clue_utils.training.classification import text_fields
 
@@ -172,7 +172,7 @@ def _texts(line: str) -> str | list[str]:
 
 def _parse(text: str, place: str) -> Any:
     try:
-        value, repeated = strict_json.parse(text.encode(), "a record")
+        value, repeated = strict_json.parse(text.encode(), later("a record"))
     except strict_json.NotJson as error:
         raise UserError(f"{place}: {error}") from None
     if repeated:

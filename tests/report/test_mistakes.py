@@ -88,6 +88,17 @@ def test_a_classifiers_mistakes(run_script, tnews):
     assert "Confusion matrix" in page and "gold had 20.00 %" in page
 
 
+def test_a_classifiers_mistakes_in_chinese(run_script, tnews, chinese):
+    status, said, error = run_script(errors.main, tnews)
+    assert status == 0, error
+    assert "模型最有把握的错误" in said and "标准答案的概率为 20.00 %；因长度限制被截断" in said
+    assert not re.search(r"Confusion|gold|answer\b|wrong", said)
+    assert max(display_width(text) for text in said.splitlines()[:-1] if str(tnews) not in text) <= 80
+    page = page_of(tnews)
+    assert "混淆矩阵：纵向为标准答案" in page and "gold" not in page
+    assert '<html lang="zh-CN">' in (tnews / "errors.html").read_text(encoding="utf-8")
+
+
 def test_many_classes_are_shown_by_pairs(run_script, tmp_path):
     names = TASKS["IFLYTEK"].names
     folder = put(tmp_path / "a", "IFLYTEK", [line(i, names[i], names[0], 0.9) for i in range(30)])
