@@ -224,23 +224,23 @@ class _Lines:
                 found.add("number", _too_many(say("lines")))
                 return None
             if not line.strip():
-                found.add("blank line", say("blank line; it shifts every line after it"), number)
+                found.add(later("blank line"), say("blank line; it shifts every line after it"), number)
                 continue
             if b"\r" in line.removesuffix(b"\r"):
                 text = say("a carriage return within the line, which many programs take for its end")
-                found.add("carriage return", text, number)
+                found.add(later("carriage return"), text, number)
             ids[number] = None
             try:
                 example, repeated = _parse(line)
             except NotJson as error:
-                found.add("not JSON", str(error), number)
+                found.add(later("not JSON"), str(error), number)
                 continue
             if not isinstance(example, dict):
                 text = say('{example} is not an object with "id" and "label"', example=show(example))
-                found.add("not an object", text, number)
+                found.add(later("not an object"), text, number)
                 continue
             for key in repeated:
-                found.add("repeated key", say("key {key} occurs twice in one object", key=show(key)), number)
+                found.add(later("repeated key"), say("key {key} occurs twice in one object", key=show(key)), number)
             for key in ("id", "label"):
                 if key not in example:
                     text = say('not an object with "id" and "label": no "{key}"', key=key)
@@ -248,17 +248,17 @@ class _Lines:
             if "id" in example:
                 id_ = example["id"]
                 if type(id_) is not int or id_ < 0:
-                    found.add("id", say("id {id} is not an integer of at least 0", id=show(id_)), number)
+                    found.add(later("id"), say("id {id} is not an integer of at least 0", id=show(id_)), number)
                 elif id_ in seen:
                     text = say("id {id} occurs twice, first in line {line}", id=show(id_), line=seen[id_])
-                    found.add("repeated id", text, number)
+                    found.add(later("repeated id"), text, number)
                 else:
                     ids[number] = id_
                     seen[id_] = number
             if "label" in example:
                 labels.append(example["label"])
                 if problem := self.problem(task, example["label"]):
-                    found.add("label", say("label {problem}", problem=problem), number)
+                    found.add(later("label"), say("label {problem}", problem=problem), number)
         found.note_if_equal(labels)
         return ids
 
@@ -286,9 +286,9 @@ class _Lines:
         expected = set(ids)
         for number, id_ in lines.items():
             if id_ is not None and id_ not in expected:
-                found.add("unknown id", say("id {id} is not in the test file", id=show(id_)), number)
+                found.add(later("unknown id"), say("id {id} is not in the test file", id=show(id_)), number)
         for id_ in sorted(expected.difference(given)):
-            found.add("missing id", say("id {id} is missing", id=id_))
+            found.add(later("missing id"), say("id {id} is missing", id=id_))
         if len(lines) == len(given) == len(ids) and expected == set(given):
             wrong = [line for (line, id_), right in zip(lines.items(), ids, strict=True) if id_ != right]
             if wrong:
@@ -324,7 +324,7 @@ class _Object:
                 text = say("not one JSON object with all answers but several values, such as one a line")
                 found.add("shape", text, 1)
             else:
-                found.add("not JSON", str(error), error.line)
+                found.add(later("not JSON"), str(error), error.line)
             return None
         if not isinstance(answers, dict) or not answers:
             shape = say("a JSON array") if isinstance(answers, list) else show(answers)
@@ -334,11 +334,13 @@ class _Object:
             found.add("number", _too_many(say("answers")))
             return None
         for key in repeated:
-            found.add("repeated key", say("key {key} occurs twice", key=show(key)), partial(_line_of, content, key))
+            found.add(
+                later("repeated key"), say("key {key} occurs twice", key=show(key)), partial(_line_of, content, key)
+            )
         for key, value in answers.items():
             if problem := self.problem(task, value):
                 text = say("answer {problem} ({key})", problem=problem, key=show(key))
-                found.add("answer", text, partial(_line_of, content, key))
+                found.add(later("answer"), text, partial(_line_of, content, key))
         found.note_if_equal(list(answers.values()))
         return answers
 
