@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from clue_utils import cli, preflight, ranks, tasks
 from clue_utils.data.chosen import chosen
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.record import trained_with
 from clue_utils.settings import Settings, flag
 from clue_utils.strict_json import JsonObject
@@ -44,9 +45,11 @@ def main(argv: list[str] | None = None) -> JsonObject | None:
     """Run the script with these words, by default those of the command line; return what ``session.execute`` does."""
     flags = ClassifierSettings.parser(__doc__, EXAMPLE).parse_args(argv)
     if bool(flags.task_name) == bool(flags.task_file):
-        raise UserError("pass --task_name with one of CLUE's tasks, or --task_file with one of your own, and not both")
+        raise UserError(
+            say("pass --task_name with one of CLUE's tasks, or --task_file with one of your own, and not both")
+        )
     if flags.task_name and (task := tasks.get_task(flags.task_name, "classification", True)).kind != "classification":
-        raise UserError(f"--task_name {task.name} is a reading task: run {task.script}")
+        raise UserError(say("--task_name {name} is a reading task: run {script}", name=task.name, script=task.script))
     task = chosen(vars(flags), "classification", flags.task_name)
     args = ClassifierSettings.resolve(
         vars(flags), task, ranks.world_size(), trained_with(flags.model_name_or_path, task)

@@ -18,6 +18,7 @@ from typing import Any
 
 from clue_utils import cli, environment, preflight, ranks, tasks
 from clue_utils.errors import UserError
+from clue_utils.language import say
 
 # Paddle reads these settings when it is imported, and PaddleNLP's TrainingArguments is where the flags come from.
 cli.configure_logging("info", on_stderr=True)
@@ -53,10 +54,12 @@ def task_of(dataset: str) -> tasks.Task:
     if words[:1] == ["clue"]:
         words = words[1:]
     if len(words) != 1:
-        raise UserError(f'--dataset {dataset!r} is not of the form "clue tnews"')
+        raise UserError(say('--dataset {dataset!r} is not of the form "clue tnews"', dataset=dataset))
     task = tasks.get_task(words[0], "classification")
     if task.kind != "classification":
-        raise UserError(f"--dataset {dataset!r} is a reading task: run {task.script}")
+        raise UserError(
+            say("--dataset {dataset!r} is a reading task: run {script}", dataset=dataset, script=task.script)
+        )
     return task
 
 

@@ -6,13 +6,15 @@ import os
 import sys
 
 from clue_utils import outside, project
+from clue_utils.language import say
 
 
 def where(words: list[str]) -> int:
     """Print the path of a file of the project, by default the folder of its programs; return an exit status."""
     path = project.TOP.joinpath(*words)
     if len(words) > 1 or not path.exists():
-        print(f"error: clue where {' '.join(words)}: no such file in {project.TOP}", file=sys.stderr)
+        line = say("clue where {words}: no such file in {folder}", words=" ".join(words), folder=project.TOP)
+        print(f"error: {line}", file=sys.stderr)
         return 2
     print(path)
     return 0

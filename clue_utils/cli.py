@@ -17,7 +17,9 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from clue_utils.errors import Ending, Stopped, ending_of, shorten, show
+from clue_utils.columns import display_width, wrapped
+from clue_utils.errors import GOES_ON, Ending, Stopped, ending_of, shorten, show
+from clue_utils.language import later, say, using
 from clue_utils.project import as_typed
 from clue_utils.ranks import is_first, rank, world_size
 
@@ -87,9 +89,11 @@ def timed() -> Iterator[Callable[[], float]]:
 def duration(seconds: float) -> str:
     """A time for people: "95 s", "12 min", "3 h 5 min"."""
     if seconds < 120:
-        return f"{max(0.0, seconds):.0f} s"
+        return say("{seconds:.0f} s", seconds=max(0.0, seconds))
     minutes = int(seconds) // 60
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 120:
+        return say("{minutes} min", minutes=minutes)
+    return say("{hours} h {minutes} min", hours=minutes // 60, minutes=minutes % 60)
 
 
 def percent(fraction: float) -> str:
@@ -117,7 +121,8 @@ class Pulse:
         if now - self._said < PULSE_INTERVAL or sys.stdout.isatty():
             return
         self._said = now
-        left = duration((now - self._begin) * (self._total - self._done) / self._done)
+        with using("en"):  # it is a log line
+            left = duration((now - self._begin) * (self._total - self._done) / self._done)
         words = time.strftime("%H:%M:%S"), self._what, self._done, self._total, self._unit, left
         logger.info("%s %s: %d of %d %s, about %s left", *words)
 
@@ -203,11 +208,31 @@ def split_at_dashes(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
     return words[:end], words[end + 1 :]
 
 
+# argparse has its own words translated when it says them, by gettext's catalogues: they stand in ours.
+argparse._ = say  # type: ignore[attr-defined]
+
+
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Flag and text on one line where the terminal is wide enough."""
+    """Flag and text on one line where the terminal is wide enough.
+
+    Scripts give descriptions, headings and helps in English; here they are said in the present language.
+    """
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=36)
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(heading and say(heading))
+
+    def _format_text(self, text: str) -> str:
+        return super()._format_text(say(text))
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help and say(action.help)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        is_wide = display_width(text) > len(text)
+        return [*wrapped(text, width)] if is_wide else super()._split_lines(text, width)
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
@@ -263,31 +288,32 @@ _OTHERS_NAMES = {
     "--warmup_ratio": ("--warmup_proportion",),
     "--warmup_proportion": ("--warmup_ratio",),
 }
-_BY_SAVE_STEPS = "--save_steps N evaluates every N steps, and 0 once an epoch"
-_KEEPS_BEST = "the checkpoint with the best development score is what is kept"
-_GOES_ON = "the same command goes on from where it was"
-_OF_MODEL = "that is read from the files of --model_name_or_path"
-_IN_OUTPUT = "the scalars are in visualdl/ in --output_dir, for visualdl --logdir"
+_BY_SAVE_STEPS = later("--save_steps N evaluates every N steps, and 0 once an epoch")
+_KEEPS_BEST = later("the checkpoint with the best development score is what is kept")
+_OF_MODEL = later("that is read from the files of --model_name_or_path")
+_IN_OUTPUT = later("the scalars are in visualdl/ in --output_dir, for visualdl --logdir")
 # What there is in place of flags of other programs that no flag here stands for.
 _INSTEAD = {
-    "--gpus": 'python -m paddle.distributed.launch --gpus "0,1" SCRIPT takes several, CUDA_VISIBLE_DEVICES=1 one',
-    "--do_lower_case": "the model's own tokenizer_config.json says whether text is written in lower case",
+    "--gpus": later(
+        'python -m paddle.distributed.launch --gpus "0,1" SCRIPT takes several, CUDA_VISIBLE_DEVICES=1 one'
+    ),
+    "--do_lower_case": later("the model's own tokenizer_config.json says whether text is written in lower case"),
     "--evaluation_strategy": _BY_SAVE_STEPS,
     "--eval_strategy": _BY_SAVE_STEPS,
     "--save_strategy": _BY_SAVE_STEPS,
     "--load_best_model_at_end": _KEEPS_BEST,
     "--metric_for_best_model": _KEEPS_BEST,
     "--save_total_limit": _KEEPS_BEST,
-    "--resume_from_checkpoint": _GOES_ON,
-    "--init_from_ckpt": _GOES_ON,
+    "--resume_from_checkpoint": GOES_ON,
+    "--init_from_ckpt": GOES_ON,
     "--model_type": _OF_MODEL,
     "--config_name": _OF_MODEL,
     "--tokenizer_name": _OF_MODEL,
     "--tokenizer_name_or_path": _OF_MODEL,
-    "--cache_dir": "the environment's CLUE_CACHE_DIR names the folder",
+    "--cache_dir": later("the environment's CLUE_CACHE_DIR names the folder"),
     "--report_to": _IN_OUTPUT,
     "--logging_dir": _IN_OUTPUT,
-    "--pad_to_max_length": "a batch is padded to its longest sequence",
+    "--pad_to_max_length": later("a batch is padded to its longest sequence"),
 }
 
 
@@ -323,19 +349,21 @@ class Parser(argparse.ArgumentParser):
         flag = word.split("=")[0]
         known = [name for name in self._option_string_actions if name not in ("-h", "--help")]
         meant = [name for name in _OTHERS_NAMES.get(flag, ()) if name.split()[0] in known]
-        unknown = f"unknown argument {show(word)}"
-        if not meant and flag in self.behind_dashes:
-            return f"{unknown}: a flag of the tasks' scripts goes to the end of the line, behind --"
-        if not meant and flag in _INSTEAD:
-            return f"{unknown}: {_INSTEAD[flag]}"
+        unknown = say("unknown argument {word}", word=show(word))
+        hint = _INSTEAD.get(flag, "")
+        if flag in self.behind_dashes:
+            hint = later("a flag of the tasks' scripts goes to the end of the line, behind --")
+        if hint and not meant:
+            return say("{problem}: {remedy}", problem=unknown, remedy=say(hint))
         close = meant or difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
-        return unknown + (f": did you mean {close[0]}?" if close else "")
+        return unknown + (say(": did you mean {name}?", name=close[0]) if close else "")
 
     def format_help(self) -> str:
         return as_typed(super().format_help())
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {as_typed(shorten(message, 240))} (--help lists the flags)", file=sys.stderr)
+        line = say("{message} (--help lists the flags)", message=shorten(message, 240))
+        print(f"error: {as_typed(line)}", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -362,17 +390,17 @@ class Number:
             value = self.convert(text)
             if self.accepts(value):
                 return value
-        raise argparse.ArgumentTypeError(f"{show(text)} is not {self.meaning}")
+        raise argparse.ArgumentTypeError(say("{text} is not {meaning}", text=show(text), meaning=say(self.meaning)))
 
 
-positive_int = Number(int, lambda n: n >= 1, "an integer of at least 1")
-non_negative_int = Number(int, lambda n: n >= 0, "an integer of at least 0")
-positive_float = Number(float, lambda x: x > 0, "a number above 0")
-non_negative_float = Number(float, lambda x: x >= 0, "a number of at least 0")
-share = Number(float, lambda x: 0 < x <= 1, "a number above 0 of at most 1")
-proportion = Number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
-steps_or_all = Number(int, lambda n: n == -1 or n >= 1, "a number of steps of at least 1 (or -1: by epochs)")
-seed = Number(int, lambda n: n >= 0, "an integer from 0 to below 2 ** 63")
+positive_int = Number(int, lambda n: n >= 1, later("an integer of at least 1"))
+non_negative_int = Number(int, lambda n: n >= 0, later("an integer of at least 0"))
+positive_float = Number(float, lambda x: x > 0, later("a number above 0"))
+non_negative_float = Number(float, lambda x: x >= 0, later("a number of at least 0"))
+share = Number(float, lambda x: 0 < x <= 1, later("a number above 0 of at most 1"))
+proportion = Number(float, lambda x: 0 <= x < 1, later("a number from 0 to below 1"))
+steps_or_all = Number(int, lambda n: n == -1 or n >= 1, later("a number of steps of at least 1 (or -1: by epochs)"))
+seed = Number(int, lambda n: n >= 0, later("an integer from 0 to below 2 ** 63"))
 
 
 def boolean(text: str) -> bool:
@@ -381,4 +409,4 @@ def boolean(text: str) -> bool:
     try:
         return values[text.lower()]
     except KeyError:
-        raise argparse.ArgumentTypeError(f"{show(text)} is neither true nor false") from None
+        raise argparse.ArgumentTypeError(say("{text} is neither true nor false", text=show(text))) from None

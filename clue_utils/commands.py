@@ -7,15 +7,16 @@ import difflib
 import importlib
 import shutil
 import sys
-import textwrap
 from collections.abc import Callable
 
 from clue_utils import cli, project
+from clue_utils.columns import wrapped
 from clue_utils.errors import UserError, show
+from clue_utils.language import later, say
 
 USAGE = "clue COMMAND [FLAG...]"
-DESCRIPTION = "Fine-tune, evaluate and predict on the ten CLUE tasks with Chinese models."
-MORE = """\
+DESCRIPTION = later("Fine-tune, evaluate and predict on the ten CLUE tasks with Chinese models.")
+MORE = later("""\
 clue COMMAND --help tells more of each. On several GPUs:
   python -m paddle.distributed.launch --gpus 0,1 clue c3 ...
 
@@ -23,25 +24,26 @@ example:
   clue demo
   clue classify --task_name TNEWS --model_name_or_path demo/model \\
       --data_dir demo/data --output_dir tnews --do_train --do_eval --do_predict
-"""
+""")
 
 
 def summary(command: project.Command) -> str:
     """The first line of what a program says of itself; it is not imported."""
     path = command.folder.joinpath(*command.module_name.split(".")).with_suffix(".py")
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0]
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False) or ""  # as --help has it
+    return say(text).partition("\n")[0]
 
 
 def listing() -> str:
     """The commands, each with what it does, as wide as the terminal."""
     told = {name: summary(command) for name, command in project.COMMANDS.items()}
-    told["where"] = "Print the path of a file of the project: clue where requirements.txt"
+    told["where"] = say("Print the path of a file of the project: clue where requirements.txt")
     width = shutil.get_terminal_size().columns - 2  # as argparse wraps
-    return "".join(
-        textwrap.fill(text, width, initial_indent=f"  {name:<10} ", subsequent_indent=" " * 13) + "\n"
-        for name, text in told.items()
-    )
+    lines = []
+    for name, text in told.items():
+        first, *rest = wrapped(text, width - 13)
+        lines += [f"  {name:<10} {first}", *(" " * 13 + line for line in rest)]
+    return "\n".join(lines) + "\n"
 
 
 def program(name: str) -> Callable[[], object]:
@@ -53,8 +55,10 @@ def program(name: str) -> Callable[[], object]:
     command = project.COMMANDS.get(name)
     if command is None:
         close = difflib.get_close_matches(name, [*project.COMMANDS, "where"], n=1)
-        hint = f": did you mean {close[0]}?" if close else ""
-        raise UserError(f"unknown command {show(name)}{hint} (clue --help lists the commands)")
+        meant = say(": did you mean {name}?", name=close[0]) if close else ""
+        raise UserError(
+            say("unknown command {name}{meant} (clue --help lists the commands)", name=show(name), meant=meant)
+        )
     # As where a script is run: modules beside it are found first.
     sys.path.insert(0, str(command.folder))
     main: Callable[[], object] = importlib.import_module(command.module_name).main
@@ -67,7 +71,7 @@ def _dispatch() -> None:
     if name == "--version":
         print(f"clue-benchmark {project.version()}")
     elif name.startswith("-"):
-        cli.Parser(usage=USAGE, description=f"{DESCRIPTION}\n\n{listing()}\n{MORE}").parse_args([name])
+        cli.Parser(usage=USAGE, description=f"{say(DESCRIPTION)}\n\n{listing()}\n{say(MORE)}").parse_args([name])
     else:
         sys.argv = [f"clue {name}", *rest]  # what --help calls the program
         program(name)()

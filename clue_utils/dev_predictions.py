@@ -32,11 +32,12 @@ import numpy as np
 from clue_utils import tasks
 from clue_utils.errors import UserError, shorten
 from clue_utils.files import digest_of, write_json_lines_atomically
+from clue_utils.language import later, say
 from clue_utils.record import PREDICTIONS_FILE, Record
 from clue_utils.strict_json import JsonObject, NotJson, parse
 
 FILE_NAME = PREDICTIONS_FILE
-_REMEDY = "run the script again with --do_eval"
+_REMEDY = later("run the script again with --do_eval")
 _LINE = {"inputs": dict, "is_cut": bool, "is_right": bool}
 _FIELDS: dict[str, dict[str, Any]] = {
     "classification": {"gold": str, "answer": str, "probabilities": dict},
@@ -73,12 +74,20 @@ def read(folder: str | os.PathLike[str]) -> list[JsonObject] | None:
     record = Record.read(folder)
     task = tasks.KNOWN.get(record.task or "") if record else None
     if record is None or task is None:
-        raise UserError(f"{path}: no result.json beside it says which task it is of; {_REMEDY}")
+        raise UserError(
+            say("{path}: no result.json beside it says which task it is of; {remedy}", path=path, remedy=say(_REMEDY))
+        )
     content = path.read_bytes()
     told = record.dev_predictions
     best_step = record.fields.get("best_step")
     if told.get("sha256") != hashlib.sha256(content).hexdigest() or told.get("step") != best_step:
-        raise UserError(f"{path}: not the answers of the model that result.json tells of; {_REMEDY}")
+        raise UserError(
+            say(
+                "{path}: not the answers of the model that result.json tells of; {remedy}",
+                path=path,
+                remedy=say(_REMEDY),
+            )
+        )
     lines = []
     for number, text in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
         try:
@@ -100,11 +109,11 @@ class _Wrong(ValueError):
 
 def _check(value: Any, kinds: dict[str, Any], where: str) -> None:
     if not isinstance(value, dict):
-        raise _Wrong(f"{where}{shorten(value, 40)} is not an object")
+        raise _Wrong(say("{where}{value} is not an object", where=where, value=shorten(value, 40)))
     for name, kind in kinds.items():
         found = value.get(name)
         if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
-            raise _Wrong(f"{where}{name} is {shorten(found, 40)}")
+            raise _Wrong(say("{where}{name} is {found}", where=where, name=name, found=shorten(found, 40)))
 
 
 def units(lines: list[JsonObject], task: tasks.Task) -> dict[str, np.ndarray]:

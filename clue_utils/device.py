@@ -16,6 +16,7 @@ import paddle
 
 from clue_utils import cards, environment, ranks
 from clue_utils.errors import UserError, first_line, shorten
+from clue_utils.language import say
 from clue_utils.settings import PRECISIONS
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ def start(requested: str | None, precision: str) -> None:
     threads = f", {os.environ['OMP_NUM_THREADS']} threads" if device == "cpu" else ""
     logger.info("device: %s (%s), %s%s%s", device, how, _arithmetic(precision), threads, processes)
     if requested is None and not _is_built_for("gpu") and environment.has_gpu() and ranks.is_first():
-        logger.warning("there is a GPU, but %s", environment.why_no_card("gpu", is_built=False))
+        reason = environment.why_no_card("gpu", is_built=False)
+        logger.warning(say("there is a GPU, but {reason}", reason=reason))
 
 
 def set_device(requested: str | None) -> str:
@@ -63,7 +65,7 @@ def set_device(requested: str | None) -> str:
     else:
         if not _num_cards(device):
             reason = environment.why_no_card(device, _is_built_for(device))
-            raise UserError(f"--device {device}: {reason}, or pass --device cpu")
+            raise UserError(say("--device {device}: {reason}, or pass --device cpu", device=device, reason=reason))
         index = int(os.environ.get(f"FLAGS_selected_{device}s", "0").split(",")[0])
         if device == "gpu":
             _require_machine_code(index)
@@ -78,8 +80,13 @@ def set_device(requested: str | None) -> str:
     taken = str(paddle.get_device())
     if not f"{taken}:".startswith(f"{device}:"):
         raise UserError(
-            f"--device {device.partition(':')[0]}: PaddlePaddle computes on {taken} instead of {device}; "
-            "unset PADDLE_DISTRI_BACKEND and start again"
+            say(
+                "--device {usage}: PaddlePaddle computes on {taken} instead of {device}; unset "
+                "PADDLE_DISTRI_BACKEND and start again",
+                usage=device.partition(":")[0],
+                taken=taken,
+                device=device,
+            )
         )
     return taken
 
@@ -101,8 +108,12 @@ def _num_cards(kind: str) -> int:
     except (OSError, RuntimeError) as error:  # such as a driver that is older than what Paddle was built with
         tool = "nvidia-smi" if kind == "gpu" else "xpu-smi"
         raise UserError(
-            f"PaddlePaddle cannot use a {kind} here ({shorten(first_line(error), 160)}); see what {tool} says, "
-            "or pass --device cpu"
+            say(
+                "PaddlePaddle cannot use a {kind} here ({reason}); see what {tool} says, or pass --device cpu",
+                kind=kind,
+                reason=shorten(first_line(error), 160),
+                tool=tool,
+            )
         ) from error
 
 
@@ -116,12 +127,20 @@ def _require_machine_code(index: int) -> None:
     if cards.runs_on(built_for, capability):
         return
     installed = str(paddle.version.cuda())
-    builds = " or ".join(build for build in cards.builds_for(capability) if build != installed)
-    remedy = f"install the one for CUDA {builds} as README.md says" if builds else "it needs another build"
+    builds = say(" or ").join(build for build in cards.builds_for(capability) if build != installed)
+    remedy = say("it needs another build")
+    if builds:
+        remedy = say("install the one for CUDA {builds} as README.md says", builds=builds)
     raise UserError(
-        f"--device gpu: {paddle.device.cuda.get_device_name(index)} has compute capability "
-        f"{_version(*capability)}, but the installed PaddlePaddle (CUDA {installed}) holds code for "
-        f"{', '.join(_version(*divmod(n, 10)) for n in built_for)} only; {remedy}, or pass --device cpu"
+        say(
+            "--device gpu: {card} has compute capability {version}, but the installed PaddlePaddle (CUDA "
+            "{installed}) holds code for {built_for} only; {remedy}, or pass --device cpu",
+            card=paddle.device.cuda.get_device_name(index),
+            version=_version(*capability),
+            installed=installed,
+            built_for=", ".join(_version(*divmod(n, 10)) for n in built_for),
+            remedy=remedy,
+        )
     )
 
 
@@ -178,10 +197,19 @@ def require_precision(precision: str) -> None:
         UserError: it cannot. That holds for every CPU: Paddle's AMP would go on with fp32 there.
     """
     if precision == "tf32" and os.environ.get(_TF32_OVERRIDE) == "0":
-        raise UserError(f"--precision tf32: {_TF32_OVERRIDE}=0 turns it off; unset that")
+        raise UserError(
+            say("--precision tf32: {tf32_override}=0 turns it off; unset that", tf32_override=_TF32_OVERRIDE)
+        )
     if not _computes_with(precision):
-        others = " or ".join(name for name in PRECISIONS if _computes_with(name))
-        raise UserError(f"--precision {precision}: {paddle.get_device()} cannot compute with it; pass {others}")
+        others = say(" or ").join(name for name in PRECISIONS if _computes_with(name))
+        raise UserError(
+            say(
+                "--precision {precision}: {device} cannot compute with it; pass {others}",
+                precision=precision,
+                device=paddle.get_device(),
+                others=others,
+            )
+        )
     if precision == "tf32":
         paddle.set_flags(_TF32_FLAGS)
 

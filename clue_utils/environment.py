@@ -25,10 +25,11 @@ from pathlib import Path
 from clue_utils import cli, outside
 from clue_utils.data.examples import cache_dir
 from clue_utils.errors import UserError, first_line, shorten
+from clue_utils.language import later, say
 from clue_utils.ranks import is_first, processes_on_this_machine
 
 logger = logging.getLogger(__name__)
-_LOCKED_SET = "install the locked set: pip install --no-deps -r requirements.txt"
+_LOCKED_SET = later("install the locked set: pip install --no-deps -r requirements.txt")
 # The first major version of paddle2onnx that reads what Paddle 3 writes.
 _PADDLE2ONNX = 2
 # The distributions of PaddlePaddle: that for the CPU, and those that can use NVIDIA's GPUs and Kunlun's XPUs besides.
@@ -138,11 +139,12 @@ def why_no_card(kind: str, is_built: bool) -> str:
         is_built: whether the installed PaddlePaddle is built for such cards.
     """
     if is_built:
-        return f"no card is visible; check {'CUDA' if kind == 'gpu' else 'XPU'}_VISIBLE_DEVICES"
-    remedy = "bash scripts/setup_env.sh --cuda installs one with it"
+        variable = f"{'CUDA' if kind == 'gpu' else 'XPU'}_VISIBLE_DEVICES"
+        return say("no card is visible; check {variable}", variable=variable)
+    remedy = say("bash scripts/setup_env.sh --cuda installs one with it")
     if kind == "xpu":
-        remedy = "install paddlepaddle-xpu, from Paddle's own index, in the place of paddlepaddle"
-    return f"the installed PaddlePaddle is built without {kind} support; {remedy}"
+        remedy = say("install paddlepaddle-xpu, from Paddle's own index, in the place of paddlepaddle")
+    return say("the installed PaddlePaddle is built without {kind} support; {remedy}", kind=kind, remedy=remedy)
 
 
 def require_device(requested: str | None) -> None:
@@ -157,7 +159,8 @@ def require_device(requested: str | None) -> None:
     installed = versions()
     is_built = builds[requested] in installed or _CPU_BUILD not in installed  # none of them: a build of the user's own
     if not is_built or (requested == "gpu" and hides_gpus()):
-        raise UserError(f"--device {requested}: {why_no_card(requested, is_built)}, or pass --device cpu")
+        reason = why_no_card(requested, is_built)
+        raise UserError(say("--device {device}: {reason}, or pass --device cpu", device=requested, reason=reason))
 
 
 # What importing the libraries makes in the home folder: PaddleNLP, unless PPNLP_HOME is set; then Paddle and VisualDL.
@@ -177,10 +180,16 @@ def home_for_libraries() -> Iterator[bool]:
     """
     home, before, given = Path(os.path.expanduser("~")), os.environ.get("HOME"), os.environ.get("PPNLP_HOME")
     models = home / ".paddlenlp" if given is None else Path(given)
-    unknown = "" if home.is_absolute() else "not known"
+    unknown = "" if home.is_absolute() else say("not known")
     models_problem = (given is None and unknown) or _make(models, _PADDLENLP_FOLDERS)
     if given is not None and models_problem:
-        raise UserError(f"PPNLP_HOME={given}: cannot be written ({models_problem}); let it name another folder")
+        raise UserError(
+            say(
+                "PPNLP_HOME={given}: cannot be written ({models_problem}); let it name another folder",
+                given=given,
+                models_problem=models_problem,
+            )
+        )
     problem = models_problem or unknown or _make(home, _OTHER_FOLDERS)
     settings = home / ".visualdl/conf/config.json"
     if not problem and not settings.is_file() and not os.access(settings.parent, os.W_OK):
@@ -191,8 +200,14 @@ def home_for_libraries() -> Iterator[bool]:
     place = cache_dir() / "home"
     if refused := _make(place, _OTHER_FOLDERS):
         raise UserError(
-            f"neither the home folder {home} ({problem}) nor {place} ({refused}) can be written: "
-            "set CLUE_CACHE_DIR to a folder that can"
+            say(
+                "neither the home folder {home} ({problem}) nor {place} ({refused}) can be written: set "
+                "CLUE_CACHE_DIR to a folder that can",
+                home=home,
+                problem=problem,
+                place=place,
+                refused=refused,
+            )
         )
     logger.info("the home folder %s cannot be written (%s): PaddleNLP and VisualDL are given %s", home, problem, place)
     os.environ["HOME"] = str(place)
@@ -236,7 +251,13 @@ def import_libraries() -> None:
         if line := outside.missing(error):
             raise UserError(line) from error
         reason = shorten(first_line(error), 160) or type(error).__name__
-        raise UserError(f"PaddlePaddle or PaddleNLP cannot be imported ({reason}); {_LOCKED_SET}") from error
+        raise UserError(
+            say(
+                "PaddlePaddle or PaddleNLP cannot be imported ({reason}); {locked_set}",
+                reason=reason,
+                locked_set=say(_LOCKED_SET),
+            )
+        ) from error
     importlib.import_module("paddlenlp.utils.log").logger.set_level("ERROR")
     _restore_handlers()
     cli.check_stop()  # a library that tries what it can import may have kept to itself what a signal raised
@@ -259,11 +280,16 @@ def require_paddle2onnx() -> None:
     try:
         found = version("paddle2onnx")
     except PackageNotFoundError:
-        found = "none"
-    if found == "none" or int(found.split(".")[0]) < _PADDLE2ONNX:
+        found = ""
+    if not found or int(found.split(".")[0]) < _PADDLE2ONNX:
         raise UserError(
-            f"--export_onnx needs paddle2onnx {_PADDLE2ONNX}, which Python 3.10 to 3.12 can have (installed: {found}); "
-            f"{_LOCKED_SET}"
+            say(
+                "--export_onnx needs paddle2onnx {paddle2onnx}, which Python 3.10 to 3.12 can have (installed: "
+                "{found}); {locked_set}",
+                paddle2onnx=_PADDLE2ONNX,
+                found=found or say("none"),
+                locked_set=say(_LOCKED_SET),
+            )
         )
 
 

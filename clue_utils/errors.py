@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from clue_utils.language import later, say
+
 _brief = reprlib.Repr()
 _brief.maxlevel = 2
 _brief.maxstring = _brief.maxlong = 60
@@ -47,19 +49,23 @@ class UserError(Exception):
         self.advice = dict(advice or {})
 
 
+# What a run does that is started once more.
+GOES_ON = later("the same command goes on from where it was")
+
+
 class Stopped(BaseException):
     """A signal asked this process to end.
 
     Attributes:
-        outlook: what the same command does when it is given again.
+        outlook: what the same command does when it is given again, in the reader's language or to be said in it.
     """
 
-    def __init__(self, number: int, outlook: str = "the same command goes on from where it was") -> None:
+    def __init__(self, number: int, outlook: str = GOES_ON) -> None:
         super().__init__(number)
         self.number, self.outlook = number, outlook
 
     def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.number).name}"
+        return say("stopped by {signal}", signal=signal.Signals(self.number).name)
 
 
 @dataclass(frozen=True)
@@ -81,15 +87,16 @@ class Ending:
 def ending_of(error: BaseException) -> Ending | None:
     """How an exception ends a program with one line; None for a defect of ours, which keeps its traceback."""
     if isinstance(error, Stopped):
-        return Ending(f"{error}; {error.outlook}", 128 + error.number, is_stop=True)
+        line = say("{error}; {outlook}", error=error, outlook=say(error.outlook))
+        return Ending(line, 128 + error.number, is_stop=True)
     if isinstance(error, KeyboardInterrupt):
-        return Ending("interrupted", 128 + signal.SIGINT, is_stop=True)
+        return Ending(say("interrupted"), 128 + signal.SIGINT, is_stop=True)
     if isinstance(error, BrokenPipeError):
-        return Ending("the reader of its output has gone", 128 + signal.SIGPIPE, is_stop=True)
+        return Ending(say("the reader of its output has gone"), 128 + signal.SIGPIPE, is_stop=True)
     if isinstance(error, UserError):
         return Ending(one_line(str(error)), 2, advice=error.advice)
     if is_out_of_memory(error):
-        return Ending(f"out of memory ({one_line(first_line(error)) or 'no details'})", 2)
+        return Ending(say("out of memory ({reason})", reason=one_line(first_line(error)) or say("no details")), 2)
     if isinstance(error, OSError) and error.errno in USER_ERRNOS:
         return Ending(one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error)), 2)
     return None

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from clue_utils import ranks
 from clue_utils.errors import UserError
+from clue_utils.language import say
 
 logger = logging.getLogger(__name__)
 _LOCK_FILE = ".lock"
@@ -69,7 +70,7 @@ def scratch(target: Path) -> Iterator[Path]:
 def require_no_device(path: str | os.PathLike[str]) -> None:
     """Raise UserError for /dev/null and the like, whose place no file is to take."""
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise UserError(f"{path}: a device or pipe in place of a file; name another")
+        raise UserError(say("{path}: a device or pipe in place of a file; name another", path=path))
 
 
 def put(written: Path, target: Path) -> None:
@@ -208,7 +209,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         return
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    refusal = f"{folder}: another run is writing there; wait for it or choose another --output_dir"
+    refusal = say("{folder}: another run is writing there; wait for it or choose another --output_dir", folder=folder)
     with locked(folder / _LOCK_FILE, refusal=refusal):
         try:
             for leftover in folder.glob(".*.tmp"):

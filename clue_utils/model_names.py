@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from clue_utils.errors import UserError, shorten
+from clue_utils.language import say
 from clue_utils.size_class import CONFIG_FILES
 
 # What a model can be called: "bert-base-chinese", "hfl/rbt3".
@@ -26,9 +27,9 @@ def require_possible(name: str, known: Collection[str]) -> None:
     """
     shown = shorten(name, 200) or "''"
     if os.path.exists(name) and not os.path.isdir(name):
-        raise UserError(f"{shown}: a file; name the folder that it is in, with all files of the model")
+        raise UserError(say("{shown}: a file; name the folder that it is in, with all files of the model", shown=shown))
     if not os.path.isdir(name) and not is_name(name):
-        raise UserError(f"{shown}: no such folder{meant(name, known)}")
+        raise UserError(say("{shown}: no such folder{meant}", shown=shown, meant=meant(name, known)))
 
 
 def is_name(name: str) -> bool:
@@ -43,7 +44,7 @@ def require_member(folder: str) -> None:
         UserError: there is none.
     """
     if not os.path.isdir(folder):
-        raise UserError(f"--ensemble {folder}: no such folder")
+        raise UserError(say("--ensemble {folder}: no such folder", folder=folder))
 
 
 def config_file(folder: Path) -> Path:
@@ -54,7 +55,9 @@ def config_file(folder: Path) -> Path:
     """
     path = next((folder / name for name in CONFIG_FILES if (folder / name).is_file()), None)
     if path is None:
-        raise UserError(f"{folder}: no config.json; it stands beside the weights where the model was published")
+        raise UserError(
+            say("{folder}: no config.json; it stands beside the weights where the model was published", folder=folder)
+        )
     return path
 
 
@@ -62,4 +65,4 @@ def meant(name: str, known: Collection[str]) -> str:
     """The known name that a misspelt one is nearest to, as a question; "" where none is near."""
     # A typing mistake of two letters leaves some nine tenths of a name; "my-bert-base" is another one.
     near = difflib.get_close_matches(name, sorted({*known} - {name}), n=1, cutoff=0.85) if len(name) < 200 else []
-    return f": did you mean {near[0]}?" if near else ""
+    return say(": did you mean {name}?", name=near[0]) if near else ""

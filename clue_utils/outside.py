@@ -1,6 +1,6 @@
 """A script that is started outside the project's environment says so in one line.
 
-Imports the standard library alone, as all that runs before it has to, and ``project``, which does so too.
+Imports the standard library alone, as all that runs before it has to; ``language`` and ``project`` do so too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from clue_utils import project
+from clue_utils.language import say
 
 # The oldest Python that the project's own modules can be read by.
 _OLDEST = (3, 10)
@@ -21,8 +22,9 @@ _OLDEST = (3, 10)
 def explain() -> None:
     """Have a package that is missing end this program with one line; so does a Python that is too old, at once."""
     if sys.version_info < _OLDEST:
-        oldest = ".".join(map(str, _OLDEST))
-        _fail(f"{sys.executable} is Python {sys.version.split()[0]}, and {oldest} is needed: {remedy()}")
+        versions = {"version": sys.version.split()[0], "oldest": ".".join(map(str, _OLDEST))}
+        words = {"python": sys.executable, "remedy": remedy()}
+        _fail(say("{python} is Python {version}, and {oldest} is needed: {remedy}", **versions, **words))
     sys.excepthook = _hook
 
 
@@ -31,7 +33,7 @@ def missing(error: BaseException) -> str:
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or not package or importlib.util.find_spec(package):
         return ""
-    return f"{sys.executable} has no package {package}: {remedy()}"
+    return say("{python} has no package {package}: {remedy}", python=sys.executable, package=package, remedy=remedy())
 
 
 def remedy() -> str:
@@ -40,11 +42,13 @@ def remedy() -> str:
         return f"pip install --no-deps -r {shlex.quote(str(project.TOP / 'requirements.txt'))}"
     environment = project.TOP / ".venv"
     if Path(sys.prefix).resolve() == environment.resolve():
-        return "make the environment whole: bash scripts/setup_env.sh"
+        return say("make the environment whole: bash scripts/setup_env.sh")
     activate = os.path.relpath(environment / "bin/activate")
     if (environment / "bin/python").exists():
-        return f"enter the project's environment: source {activate}"
-    return f"make the project's environment, bash scripts/setup_env.sh, and enter it: source {activate}"
+        return say("enter the project's environment: source {activate}", activate=activate)
+    return say(
+        "make the project's environment, bash scripts/setup_env.sh, and enter it: source {activate}", activate=activate
+    )
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -27,6 +27,7 @@ from clue_utils.errors import UserError, show
 from clue_utils.features.build import features_in_memory
 from clue_utils.features.method import id_of
 from clue_utils.features.store import Feature
+from clue_utils.language import say
 from clue_utils.models.config import read_config
 from clue_utils.models.heads import HEADS
 from clue_utils.record import Record, trained_with
@@ -49,12 +50,14 @@ def task_of(folder: str | os.PathLike[str]) -> Task:
         UserError: there is no such folder, or neither file says so.
     """
     if not os.path.isdir(folder):
-        raise UserError(f"{folder}: no such folder; name that of a fine-tuned checkpoint")
+        raise UserError(say("{folder}: no such folder; name that of a fine-tuned checkpoint", folder=folder))
     record = Record.read(folder)
     name = record.task if record else None
     name = name or read_config(Path(folder)).values.get("finetuning_task")
     if not isinstance(name, str):
-        raise UserError(f"{folder}: neither result.json nor config.json says which task it was fine-tuned for")
+        raise UserError(
+            say("{folder}: neither result.json nor config.json says which task it was fine-tuned for", folder=folder)
+        )
     return tasks.get_task(name)
 
 
@@ -100,7 +103,13 @@ class Predictor:
         given |= {"max_seq_length": max_seq_length}
         for name, value in given.items():
             if value is not None and not settings.flags()[name].accepts(value):
-                raise UserError(f"{'batch_size' if name == 'eval_batch_size' else name} cannot be {show(value)}")
+                raise UserError(
+                    say(
+                        "{name} cannot be {value}",
+                        name="batch_size" if name == "eval_batch_size" else name,
+                        value=show(value),
+                    )
+                )
         named = {"model_name_or_path": folder, "do_predict": True}
         args = settings.resolve(given | named, task, 1, trained_with(folder, task))
         devices.start(args.device, args.precision)
@@ -139,7 +148,7 @@ class Predictor:
     def stream(self, inputs: Iterable[Any]) -> Iterator[JsonObject]:
         """As a call, but one answer at a time, of any number of inputs; some thousand are in memory at a time."""
         if isinstance(inputs, (str, bytes, Mapping)):
-            raise UserError("one input alone: give a list of inputs")
+            raise UserError(say("one input alone: give a list of inputs"))
         records = ((f"inputs[{number}]", value) for number, value in enumerate(inputs))
         return (answer for _, answer in self.answers(records))
 

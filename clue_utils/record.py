@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from clue_utils import cli, environment, ranks, task_file, tasks
 from clue_utils.errors import Ending, Stopped, UserError, ending_of, first_line, one_line, shorten
 from clue_utils.files import digest_of, write_text_atomically
+from clue_utils.language import later, say
 from clue_utils.settings import Settings, differences
 from clue_utils.strict_json import JsonObject, NotJson, parse
 
@@ -132,7 +133,9 @@ class Record:
         except FileNotFoundError:
             return None
         except NotJson as error:
-            raise UserError(f"{path} is damaged ({error}); remove it or choose another folder") from None
+            raise UserError(
+                say("{path} is damaged ({error}); remove it or choose another folder", path=path, error=error)
+            ) from None
         try:
             return cls._of(path.parent, fields)
         except _Impossible as error:
@@ -141,7 +144,13 @@ class Record:
     def refusal(self, what: str) -> UserError:
         """The error of a reader who cannot do with this record."""
         path = self.folder / RESULT_FILE
-        return UserError(f"{path} is not a result of these scripts ({what}); remove it or choose another folder")
+        return UserError(
+            say(
+                "{path} is not a result of these scripts ({what}); remove it or choose another folder",
+                path=path,
+                what=what,
+            )
+        )
 
     def number(self, name: str) -> float:
         """A hyper-parameter that has to be a number.
@@ -157,7 +166,7 @@ class Record:
     @classmethod
     def _of(cls, folder: Path, fields: Any) -> Record:
         if not isinstance(fields, dict):
-            raise _Impossible("no object")
+            raise _Impossible(say("no object"))
         task, model, stage = (_text(fields, name) for name in ("task", "model", "status"))
         if "task_definition" in fields:
             try:
@@ -206,7 +215,7 @@ class _Impossible(ValueError):
 def _typed(holder: Fields, name: str, kind: type[T]) -> T | None:
     value = holder.get(name)
     if not (value is None or isinstance(value, kind)):
-        raise _Impossible(f"{name} is {shorten(value, 40)}")
+        raise _Impossible(say("{name} is {value}", name=name, value=shorten(value, 40)))
     return value
 
 
@@ -221,7 +230,7 @@ def _time(holder: Fields, name: str) -> datetime | None:
     with contextlib.suppress(ValueError):
         if (found := datetime.fromisoformat(value)).tzinfo:
             return found
-    raise _Impossible(f"{name} is {shorten(value, 40)}")
+    raise _Impossible(say("{name} is {value}", name=name, value=shorten(value, 40)))
 
 
 def _object(holder: Fields, name: str) -> JsonObject:
@@ -231,7 +240,7 @@ def _object(holder: Fields, name: str) -> JsonObject:
 def _number(holder: Fields, name: str, default: float | None = None) -> Any:
     value = holder.get(name, default)
     if not _is_number(value) or value < 0:
-        raise _Impossible(f"{name} is {shorten(value, 40)}")
+        raise _Impossible(say("{name} is {value}", name=name, value=shorten(value, 40)))
     return value
 
 
@@ -243,10 +252,10 @@ def _numbers(holder: Fields, name: str) -> dict[str, float]:
 
 def _fractions(holder: Any, what: str) -> dict[str, float]:
     if not isinstance(holder, dict):
-        raise _Impossible(f"{what} holds {shorten(holder, 40)}")
+        raise _Impossible(say("{what} holds {holder}", what=what, holder=shorten(holder, 40)))
     for name, value in holder.items():
         if name not in ("loss", "step") and not (_is_number(value) and 0 <= value <= 1):
-            raise _Impossible(f"{shorten(name, 40)} in {what} is not between 0 and 1")
+            raise _Impossible(say("{name} in {what} is not between 0 and 1", name=shorten(name, 40), what=what))
     return holder
 
 
@@ -257,16 +266,16 @@ def _metrics(evaluation: JsonObject) -> dict[str, float]:
 
 def _class_figures(value: Any) -> dict[str, float]:
     if not isinstance(value, dict):
-        raise _Impossible(f"classes holds {shorten(value, 40)}")
+        raise _Impossible(say("classes holds {value}", value=shorten(value, 40)))
     figures = _fractions({name: v for name, v in value.items() if name != "num_gold"}, "classes")
     if missing := [name for name in ("precision", "recall", "f1") if name not in figures]:
-        raise _Impossible(f"classes has no {missing[0]}")
+        raise _Impossible(say("classes has no {missing}", missing=missing[0]))
     return {**figures, "num_gold": _number(value, "num_gold")}
 
 
 def _counts(value: Any) -> dict[str, int]:
     if not isinstance(value, dict) or not all(type(count) is int and count >= 0 for count in value.values()):
-        raise _Impossible(f"confusion holds {shorten(value, 40)}")
+        raise _Impossible(say("confusion holds {value}", value=shorten(value, 40)))
     return value
 
 
@@ -284,20 +293,23 @@ def _status(fields: Fields, stage: str | None) -> tuple[str, str]:
         return "pruned", ", ".join(f"{k} {v}" for k, v in pruned.items()) if isinstance(pruned, dict) else str(pruned)
     if stage in ("failed", "stopped"):
         flags = " ".join(f"--{name} {value}" for name, value in _object(fields, "advice").items())
-        return stage, (_text(fields, "reason") or "no reason given") + (f" (advice: {flags})" if flags else "")
+        reason = _text(fields, "reason") or say("no reason given")
+        return stage, say("{reason} (advice: {flags})", reason=reason, flags=flags) if flags else reason
     if stage not in ("running", "trained", None):
-        raise _Impossible(f"status is {shorten(stage, 40)}")
+        raise _Impossible(say("status is {stage}", stage=shorten(stage, 40)))
     process, progress, seen = _object(fields, "process"), _object(fields, "progress"), _time(fields, "last_seen")
-    where = f" on {_text(process, 'host')}" if process else ""
-    step = "before the first step"
+    where = say(" on {host}", host=_text(process, "host")) if process else ""
+    step = say("before the first step")
     if progress:
-        step = f"step {_number(progress, 'step'):.0f} of {_number(progress, 'num_steps'):.0f}"
+        numbers = {name: _number(progress, name) for name in ("step", "num_steps")}
+        step = say("step {step:.0f} of {num_steps:.0f}", **numbers)
     if seen is None:
-        return "killed", "no sign of life; the same command goes on"
+        return "killed", say("no sign of life; the same command goes on")
     silence = max(0.0, (datetime.now(timezone.utc) - seen).total_seconds())
     if _is_alive(process, silence):
-        return "running", f"{step}, seen {silence:.0f} s ago{where}"
-    return "killed", f"{step}, last seen {seen.isoformat(timespec='seconds')}{where}; the same command goes on"
+        return "running", say("{step}, seen {silence:.0f} s ago{where}", step=step, silence=silence, where=where)
+    time = seen.isoformat(timespec="seconds")
+    return "killed", say("{step}, last seen {seen}{where}; the same command goes on", step=step, seen=time, where=where)
 
 
 def _is_trained(fields: Fields) -> bool:
@@ -410,8 +422,13 @@ def require_trained_for(name_or_path: str, task: tasks.Task) -> None:
     trained_on = record.task if (record := Record.read(name_or_path)) else None
     if trained_on not in (None, task.name):
         raise UserError(
-            f"{name_or_path} was fine-tuned for {shorten(trained_on)}: it has no head for {task.name}; name a "
-            "checkpoint fine-tuned for that, or fine-tune this one with --do_train"
+            say(
+                "{name_or_path} was fine-tuned for {trained_on}: it has no head for {name}; name a checkpoint "
+                "fine-tuned for that, or fine-tune this one with --do_train",
+                name_or_path=name_or_path,
+                trained_on=shorten(trained_on),
+                name=task.name,
+            )
         )
 
 
@@ -419,17 +436,25 @@ def _require_same_run(
     folder: Path,
     earlier: JsonObject,
     described: JsonObject,
-    remedy: str = "choose another --output_dir, or start anew with --overwrite_output_dir",
+    remedy: str = later("choose another --output_dir, or start anew with --overwrite_output_dir"),
 ) -> None:
     """Refuse to go on with a run that was started with other settings, be it with more or fewer of them."""
     different = [
-        f"{name} {shorten(there)} there, {shorten(now)} now"
+        say("{name} {there} there, {now} now", name=name, there=shorten(there), now=shorten(now))
         for name, (there, now) in differences(earlier, described).items()
     ]
     if different:
-        more = [f"{len(different) - _MOST_SHOWN} more"] if len(different) > _MOST_SHOWN else []
-        shown = "; ".join(different[:_MOST_SHOWN] + more)
-        raise UserError(f"{folder} holds a run with other settings ({shorten(shown, 160)}): {remedy}")
+        number = len(different) - _MOST_SHOWN
+        more = [say("{number} more", number=number)] if number > 0 else []
+        shown = say("; ").join(different[:_MOST_SHOWN] + more)
+        raise UserError(
+            say(
+                "{folder} holds a run with other settings ({shown}): {remedy}",
+                folder=folder,
+                shown=shorten(shown, 160),
+                remedy=say(remedy),
+            )
+        )
 
 
 def _is_same_checkpoint(folder: Path, earlier: JsonObject, described: JsonObject) -> bool:
@@ -443,8 +468,15 @@ def _is_same_checkpoint(folder: Path, earlier: JsonObject, described: JsonObject
         return True
     if trained_here:
         raise UserError(
-            f"{folder} holds the training run of {shorten(earlier.get('task'))} from {shorten(earlier.get('model'))}: "
-            f"choose another --output_dir for {described['task']} with {model}"
+            say(
+                "{folder} holds the training run of {task_there} from {model_there}: choose another --output_dir for "
+                "{task} with {model}",
+                folder=folder,
+                task_there=shorten(earlier.get("task")),
+                model_there=shorten(earlier.get("model")),
+                task=described["task"],
+                model=model,
+            )
         )
     return False
 
@@ -556,13 +588,18 @@ class Run:
         """
         recorded = fields.get("settings", self._settings)
         if checkpoint:
-            _require_same_run(checkpoint, recorded, self._settings, "give the same, or drop --resume_from_checkpoint")
+            _require_same_run(
+                checkpoint, recorded, self._settings, later("give the same, or drop --resume_from_checkpoint")
+            )
         else:
             _require_same_run(self.folder, recorded, self._settings)
         if step and fields.get("base_sha256") != self._base_sha256:
             raise UserError(
-                f"{checkpoint or self.folder}: its adapters were trained on other weights than those that they are to "
-                "stand on now: put back the former, or start anew with --overwrite_output_dir"
+                say(
+                    "{checkpoint}: its adapters were trained on other weights than those that they are to stand on "
+                    "now: put back the former, or start anew with --overwrite_output_dir",
+                    checkpoint=checkpoint or self.folder,
+                )
             )
         kept_step = self.fields.get("best_step")
         self.fields |= {name: fields[name] for name in ("history", *NO_EVALUATION)}
@@ -632,8 +669,12 @@ class Run:
         before = self.fields["data_sha256"].get(examples.split)
         if self._trains and before not in (None, examples.sha256):
             raise UserError(
-                f"{self.folder}: the {examples.split} data is not what this run was started with; "
-                "give the same --data_dir, or start anew with --overwrite_output_dir"
+                say(
+                    "{folder}: the {split} data is not what this run was started with; give the same --data_dir, "
+                    "or start anew with --overwrite_output_dir",
+                    folder=self.folder,
+                    split=examples.split,
+                )
             )
         if not self._trains and "history" in self.fields and before is not None:
             return  # what the training was scored on stays on record

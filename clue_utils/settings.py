@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from clue_utils import cli, published, ranks, tasks
 from clue_utils.errors import UserError, show
 from clue_utils.files import require_no_device
+from clue_utils.language import say
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -74,8 +75,10 @@ class Flag:
     @property
     def text(self) -> str:
         """The help with the default."""
-        default = self.default.words if isinstance(self.default, Lookup) else self.default
-        return f"{self.help} (default: {default})" if default and "(default: " not in self.help else self.help
+        default = say(self.default.words) if isinstance(self.default, Lookup) else self.default
+        if not default or "(default: " in self.help:
+            return say(self.help)
+        return say("{help} (default: {default})", help=say(self.help), default=default)
 
     def options(self) -> dict[str, Any]:
         """What ``argparse`` is told. A flag that is left out is None, whatever its default."""
@@ -395,7 +398,12 @@ class Settings:
                 may_be_part = name == "num_train_epochs" and not given.get("do_train")
                 if not (flag.accepts(value) or (may_be_part and cli.positive_float.accepts(value))):
                     raise UserError(
-                        f"{model}/result.json: hyper-parameter {name} cannot be {show(value)}; pass --{name}"
+                        say(
+                            "{model}/result.json: hyper-parameter {name} cannot be {value}; pass --{name}",
+                            model=model,
+                            name=name,
+                            value=show(value),
+                        )
                     )
                 values[name], sources[name] = value, "checkpoint"
             elif isinstance(flag.default, Lookup):
@@ -437,55 +445,70 @@ class Settings:
     def check(self) -> None:
         """Raise UserError where flags contradict each other."""
         if not self.does_something():
-            raise UserError("nothing to do: pass --do_train, --do_eval, --do_predict, --do_export or --predict_file")
+            raise UserError(
+                say("nothing to do: pass --do_train, --do_eval, --do_predict, --do_export or --predict_file")
+            )
         if self.gradient_accumulation_steps > self.batch_size:
             raise UserError(
-                f"--gradient_accumulation_steps {self.gradient_accumulation_steps} is more than --batch_size "
-                f"{self.batch_size}: a batch cannot be split into more micro-batches than it has examples"
+                say(
+                    "--gradient_accumulation_steps {gradient_accumulation_steps} is more than --batch_size "
+                    "{batch_size}: a batch cannot be split into more micro-batches than it has examples",
+                    gradient_accumulation_steps=self.gradient_accumulation_steps,
+                    batch_size=self.batch_size,
+                )
             )
         uses_best = self.do_eval or self.do_predict or self.do_export or self.predict_file
         if self.do_train and not self.save_best_model and uses_best:
             raise UserError(
-                "--save_best_model false keeps no checkpoint for --do_eval, --do_predict, --do_export or "
-                "--predict_file: drop one of them"
+                say(
+                    "--save_best_model false keeps no checkpoint for --do_eval, --do_predict, --do_export or "
+                    "--predict_file: drop one of them"
+                )
             )
         self._check_predict_file()
         if self.train_on_dev and (self.do_eval or self.prune):
             raise UserError(
-                "with --train_on_dev the development set is learnt, and a score on it says nothing: drop "
-                f"--{'do_eval' if self.do_eval else 'prune'}, or pass --train_on_dev false"
+                say(
+                    "with --train_on_dev the development set is learnt, and a score on it says nothing: drop "
+                    "--{flag}, or pass --train_on_dev false",
+                    flag="do_eval" if self.do_eval else "prune",
+                )
             )
         if self.r_drop and not self.dropout and self.do_train:
-            raise UserError("--r_drop compares passes with different dropout: pass a --dropout above 0, or drop it")
+            raise UserError(
+                say("--r_drop compares passes with different dropout: pass a --dropout above 0, or drop it")
+            )
         if self.ensemble and self.do_train:
-            raise UserError("--ensemble averages checkpoints that are trained already: drop it or --do_train")
+            raise UserError(say("--ensemble averages checkpoints that are trained already: drop it or --do_train"))
         if self.export_onnx and not self.do_export:
-            raise UserError("--export_onnx is for what --do_export writes: pass that too")
+            raise UserError(say("--export_onnx is for what --do_export writes: pass that too"))
         if self.ensemble and self.do_export:
-            raise UserError("--do_export writes one model: drop --ensemble, and export each of its members for itself")
+            raise UserError(
+                say("--do_export writes one model: drop --ensemble, and export each of its members for itself")
+            )
         if (
             self.do_train
             and self.lora_rank
             and os.path.realpath(self.model_name_or_path) == os.path.realpath(self.output_dir)
         ):
-            raise UserError("--lora_rank keeps no copy of the model that is adapted: choose another --output_dir")
+            raise UserError(say("--lora_rank keeps no copy of the model that is adapted: choose another --output_dir"))
         if re.search(r"[\x00-\x1f]", self.output_dir):
-            raise UserError("--output_dir holds a control character: choose another name")
+            raise UserError(say("--output_dir holds a control character: choose another name"))
 
     def _check_predict_file(self) -> None:
         """Rather refused now than once a model is trained."""
         name, output = self.predict_file, self.predict_output
         if name is None and self.sources["predict_output"] == "command line":
-            raise UserError(f"--predict_output {output}: no --predict_file to answer")
+            raise UserError(say("--predict_output {output}: no --predict_file to answer", output=output))
         if name == "-" and ranks.world_size() > 1:
-            raise UserError("--predict_file -: several processes cannot share standard input; name a file")
+            raise UserError(say("--predict_file -: several processes cannot share standard input; name a file"))
         if name not in (None, "-") and not os.path.exists(name):
-            raise UserError(f"--predict_file {name}: no such file")
+            raise UserError(say("--predict_file {name}: no such file", name=name))
         if name not in (None, "-") and os.path.realpath(name) == os.path.realpath(output):
-            raise UserError(f"--predict_output {output} is --predict_file: choose another name")
+            raise UserError(say("--predict_output {output} is --predict_file: choose another name", output=output))
         for flag, path in (("predict_file", name), ("predict_output", output)):
             if path is not None and os.path.isdir(path):
-                raise UserError(f"--{flag} {path}: a folder; name a file in it")
+                raise UserError(say("--{flag} {path}: a folder; name a file in it", flag=flag, path=path))
         if output != "-":
             require_no_device(output)
 
@@ -500,10 +523,16 @@ class Settings:
         is_own = self.sources["batch_size"] in ("command line", "checkpoint")
         if self.do_train and not is_own and self.batch_size * num_gpus != best.batch_size:
             logger.warning(
-                "the published batch of %d examples cannot be shared out evenly over %d GPUs: %d on each make %d, so "
-                "scores may differ from published ones; run on %d of the GPUs, or choose a batch size",
-                *(best.batch_size, num_gpus, self.batch_size, self.batch_size * num_gpus),
-                num_processes(best.batch_size, num_gpus),
+                say(
+                    "the published batch of {batch_size} examples cannot be shared out evenly over {num_gpus} GPUs: "
+                    "{share} on each make {total}, so scores may differ from published ones; run on "
+                    "{suitable} of the GPUs, or choose a batch size",
+                    batch_size=best.batch_size,
+                    num_gpus=num_gpus,
+                    share=self.batch_size,
+                    total=self.batch_size * num_gpus,
+                    suitable=num_processes(best.batch_size, num_gpus),
+                )
             )
 
 
@@ -536,10 +565,12 @@ def flags_of_trials(words: Sequence[str]) -> dict[str, Any]:
     """
     for name in SET_BY_TRIAL:
         if any(word.split("=")[0] == f"--{name}" for word in words):
-            raise UserError(f"--{name} is set by the trial itself: leave it out after --")
+            raise UserError(say("--{name} is set by the trial itself: leave it out after --", name=name))
     found = vars(Settings.parser().parse_known_args(["--model_name_or_path", "", *words])[0])
     if found["train_on_dev"]:
-        raise UserError("--train_on_dev leaves no score to choose trials by: train the winner's setting with it alone")
+        raise UserError(
+            say("--train_on_dev leaves no score to choose trials by: train the winner's setting with it alone")
+        )
     return found
 
 

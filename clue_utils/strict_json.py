@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from typing import Any
 
+from clue_utils.language import later, say
+
 JsonObject = dict[str, Any]
 
 
@@ -19,16 +21,16 @@ class NotJson(Exception):
 
 def parse(
     content: bytes,
-    what: str = "JSON that can be read",
+    what: str = later("JSON that can be read"),
     allow_nan: bool = False,
-    remedy: str = "save the file in UTF-8",
+    remedy: str = later("save the file in UTF-8"),
 ) -> tuple[Any, list[str]]:
     """The value of a JSON text in UTF-8, and each key that one of its objects holds twice (where the last counts).
 
     Half of a surrogate pair, written as an escape, is taken; a byte order mark is not.
 
     Args:
-        what: what a text that nests too deeply or holds a number of thousands of digits is not.
+        what: what a text that nests too deeply or holds a number of thousands of digits is not, in English.
         allow_nan: take NaN and infinities, which Python and with it many files of models write.
         remedy: what to do about another encoding.
 
@@ -45,20 +47,21 @@ def parse(
 
     def take(constant: str) -> float:
         if not allow_nan:
-            raise NotJson(f"not JSON ({constant} is not a JSON number)")
+            raise NotJson(say("not JSON ({constant} is not a JSON number)", constant=constant))
         return float(constant)
 
     try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=build, parse_constant=take), repeated
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise NotJson(f"not UTF-8 ({error.reason}); {remedy}", line) from None
+        text = say("not UTF-8 ({reason}); {remedy}", reason=error.reason, remedy=say(remedy))
+        raise NotJson(text, line) from None
     except json.JSONDecodeError as error:
         # The column of a line break at the end would be in the line after it.
         line = min(error.lineno, content.rstrip().count(b"\n") + 1)
         message = error.msg + ("" if error.msg.endswith(" at") else ",")
-        raise NotJson(f"not JSON ({message} column {error.colno})", line) from None
+        raise NotJson(say("not JSON ({message} column {colno})", message=message, colno=error.colno), line) from None
     except RecursionError:
-        raise NotJson(f"not {what} (nested too deeply)") from None
+        raise NotJson(say("not {what} (nested too deeply)", what=say(what))) from None
     except ValueError:  # Python takes no number of thousands of digits
-        raise NotJson(f"not {what} (a number with too many digits)") from None
+        raise NotJson(say("not {what} (a number with too many digits)", what=say(what))) from None

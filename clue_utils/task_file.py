@@ -37,6 +37,7 @@ from typing import Any
 
 from clue_utils import cli, strict_json, tasks
 from clue_utils.errors import UserError, show
+from clue_utils.language import say
 from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import OWN, TASKS, TEST, Archive, Split, Task
 
@@ -86,7 +87,7 @@ def with_files(task: Task, flags: Mapping[str, Any]) -> Task:
     try:
         splits |= {split: _split(task.kind, split, map(Path, paths)) for split, paths in given.items() if paths}
     except _Wrong as error:
-        raise UserError(f"--{error.key}_file: {error}") from None
+        raise UserError(say("--{key}_file: {error}", key=error.key, error=error)) from None
     return replace(task, splits=splits, submissions={TEST: task.plain_submission} if given[TEST] else task.submissions)
 
 
@@ -94,7 +95,8 @@ def _split(kind: str, split: str, paths: Any) -> Split:
     """A split of files that are where their paths say, see ``examples.find_files``."""
     files = tuple(str(path.expanduser().absolute()) for path in paths)
     if kind == "cloze" and len(files) > 1:
-        raise _Wrong(next(word for word, name in SPLITS.items() if name == split), "a cloze task takes one file")
+        word = next(word for word, name in SPLITS.items() if name == split)
+        raise _Wrong(word, say("a cloze task takes one file"))
     answers = None
     if kind == "cloze" and split != TEST and files:
         first = Path(files[0])
@@ -117,25 +119,33 @@ def read(path: str) -> Task:
     """
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise UserError(f"--task_file {path}: not a file")
+            raise UserError(say("--task_file {path}: not a file", path=path))
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
-        raise UserError(f"--task_file {path}: cannot be read ({getattr(error, 'strerror', error)})") from None
+        raise UserError(
+            say("--task_file {path}: cannot be read ({reason})", path=path, reason=getattr(error, "strerror", error))
+        ) from None
     if len(content) > _MAX_BYTES:
-        raise UserError(f"--task_file {path}: {len(content):,} bytes are too many for a description: name it, not data")
+        raise UserError(
+            say(
+                "--task_file {path}: {num_content:,} bytes are too many for a description: name it, not data",
+                path=path,
+                num_content=len(content),
+            )
+        )
     content = content.removeprefix(b"\xef\xbb\xbf")
     if not content.strip():
-        raise UserError(f"{path}: empty")
+        raise UserError(say("{path}: empty", path=path))
     try:
         values, repeated = strict_json.parse(content)
         if repeated:
-            raise _Wrong(repeated[0], "occurs twice", occurrence=2)
+            raise _Wrong(repeated[0], say("occurs twice"), occurrence=2)
         return _task(values, path)
     except strict_json.NotJson as error:
         raise UserError(f"{path}:{error.line or 1}: {error}") from None
     except _Wrong as error:
-        where = f"key '{error.key}': " if error.key else ""
-        raise UserError(f"{path}:{_line(content, error)}: {where}{error}") from None
+        said = say("key '{key}': {problem}", key=error.key, problem=error) if error.key else error
+        raise UserError(f"{path}:{_line(content, error)}: {said}") from None
 
 
 def _line(content: bytes, error: _Wrong) -> int:
@@ -148,20 +158,29 @@ def _line(content: bytes, error: _Wrong) -> int:
 def _task(values: Any, source: str) -> Task:
     """The task of a description, from a file or a record."""
     if type(values) is not dict:
-        raise _Wrong("", f"{show(values)} is not an object with name, kind and so on")
+        raise _Wrong("", say("{values} is not an object with name, kind and so on", values=show(values)))
     _require_known(values, _KEYS)
-    name, kind = (_get(values, key, str, "a text") for key in ("name", "kind"))
+    name, kind = (_get(values, key, str, say("a text")) for key in ("name", "kind"))
     if not _NAME.fullmatch(name):
-        raise _Wrong("name", f"{show(name)} is not made of at most 40 letters, digits, _ and -, a letter first")
+        raise _Wrong(
+            "name", say("{name} is not made of at most 40 letters, digits, _ and -, a letter first", name=show(name))
+        )
     name = name.upper()
     if name in {*TASKS, tasks.DIAGNOSTICS.name}:
-        raise _Wrong("name", f"{name} is one of CLUE's: choose another name")
+        raise _Wrong("name", say("{name} is one of CLUE's: choose another name", name=name))
     if kind not in FORMS:
-        raise _Wrong("kind", f"{show(kind)} is none of {', '.join(FORMS)}{_nearest(kind, FORMS)}")
+        raise _Wrong(
+            "kind",
+            say(
+                "{kind} is none of {forms}{meant}", kind=show(kind), forms=", ".join(FORMS), meant=_nearest(kind, FORMS)
+            ),
+        )
     form, is_classification = FORMS[kind], kind == "classification"
     for key in ("fields", "labels"):
         if key in values and not is_classification:
-            raise _Wrong(key, f"a {kind} task has the fields of {form.name}'s records: leave it out")
+            raise _Wrong(
+                key, say("a {kind} task has the fields of {name}'s records: leave it out", kind=kind, name=form.name)
+            )
     texts = _fields(values.get("fields", ["sentence"])) if is_classification else ()
     labels = _labels(values.get("labels", FROM_TRAINING)) if is_classification else {}
     own = replace(
@@ -185,29 +204,37 @@ def _task(values: Any, source: str) -> Task:
 
 def _get(values: JsonObject, key: str, kind: type, what: str) -> Any:
     if key not in values:
-        raise _Wrong("", f"no key '{key}': a task needs name and kind")
+        raise _Wrong("", say("no key '{key}': a task needs name and kind", key=key))
     if type(values[key]) is not kind:
-        raise _Wrong(key, f"{show(values[key])} is not {what}")
+        raise _Wrong(key, say("{values} is not {what}", values=show(values[key]), what=what))
     return values[key]
 
 
 def _nearest(word: str, words: Any) -> str:
     close = difflib.get_close_matches(word, [*words], n=1)
-    return f": did you mean {close[0]}?" if close else ""
+    return say(": did you mean {name}?", name=close[0]) if close else ""
 
 
 def _require_known(values: JsonObject, keys: Sequence[str]) -> None:
     for key in values:
         if key not in keys:
-            raise _Wrong(key, f"unknown{_nearest(key, keys) or ': choose among ' + ', '.join(keys)}")
+            choice = say(": choose among {names}", names=", ".join(keys))
+            raise _Wrong(key, say("unknown{meant}", meant=_nearest(key, keys) or choice))
 
 
 def _fields(value: Any) -> tuple[str, ...]:
     fields = [value] if type(value) is str else value
     if type(fields) is not list or not 1 <= len(fields) <= 2 or not all(type(name) is str and name for name in fields):
-        raise _Wrong("fields", f"{show(value)} is not a list of the names of one or two fields")
+        raise _Wrong("fields", say("{value} is not a list of the names of one or two fields", value=show(value)))
     if len({*fields}) < len(fields) or {*fields} & {*_NOT_FIELDS}:
-        raise _Wrong("fields", f"{show(value)}: two different fields that hold texts, not {' or '.join(_NOT_FIELDS)}")
+        raise _Wrong(
+            "fields",
+            say(
+                "{value}: two different fields that hold texts, not {not_fields}",
+                value=show(value),
+                not_fields=say(" or ").join(_NOT_FIELDS),
+            ),
+        )
     return tuple(fields)
 
 
@@ -220,40 +247,51 @@ def _labels(value: Any) -> dict[str, str]:
     elif type(value) is list:
         texts = [str(label) if type(label) is int else label for label in value]
         if not all(type(label) is str for label in texts):
-            raise _Wrong("labels", f"{show(value)} holds what is no text")
+            raise _Wrong("labels", say("{value} holds what is no text", value=show(value)))
         labels = dict(zip(texts, texts, strict=True))
         if len(labels) < len(texts):
             twice = next(label for label in texts if texts.count(label) > 1)
-            raise _Wrong("labels", f"{show(twice)} occurs twice")
+            raise _Wrong("labels", say("{twice} occurs twice", twice=show(twice)))
     else:
-        raise _Wrong("labels", f'{show(value)} is no list, no object of names, and not "{FROM_TRAINING}"')
+        raise _Wrong(
+            "labels",
+            say(
+                '{value} is no list, no object of names, and not "{from_training}"',
+                value=show(value),
+                from_training=FROM_TRAINING,
+            ),
+        )
     names = [*labels.values()]
     if not all(type(name) is str and name for name in (*labels, *names)):
-        raise _Wrong("labels", f"{show(value)}: a label and its name are texts, not empty")
+        raise _Wrong("labels", say("{value}: a label and its name are texts, not empty", value=show(value)))
     if len({*names}) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Wrong("labels", f"two labels are called {show(twice)}")
+        raise _Wrong("labels", say("two labels are called {twice}", twice=show(twice)))
     _require_labels(labels)
     return labels
 
 
 def _require_labels(labels: Any) -> None:
     if len(labels) < 2:
-        raise _Wrong("labels", f"{len(labels)} labels: there must be two or more to tell apart")
+        raise _Wrong(
+            "labels", say("{num_labels} labels: there must be two or more to tell apart", num_labels=len(labels))
+        )
     if tasks.NO_LABEL in labels:
-        raise _Wrong("labels", f'"{tasks.NO_LABEL}" marks a record without a label, and is none')
+        raise _Wrong("labels", say('"{no_label}" marks a record without a label, and is none', no_label=tasks.NO_LABEL))
 
 
 def _files(kind: str, value: Any, folder: Path) -> dict[str, Split]:
     if type(value) is not dict:
-        raise _Wrong("files", f"{show(value)} is not an object with {', '.join(SPLITS)}")
+        raise _Wrong(
+            "files", say("{value} is not an object with {splits}", value=show(value), splits=", ".join(SPLITS))
+        )
     _require_known(value, (*SPLITS,))
     splits = {}
     for word, split in SPLITS.items():
         files = value.get(word, [])
         files = [files] if type(files) is str else files
         if type(files) is not list or not all(type(name) is str and name and "\0" not in name for name in files):
-            raise _Wrong(word, f"{show(files)} is not the path of a file, or a list of such")
+            raise _Wrong(word, say("{files} is not the path of a file, or a list of such", files=show(files)))
         splits[split] = _split(kind, split, (folder / Path(name).expanduser() for name in files))
     return splits
 
@@ -261,27 +299,37 @@ def _files(kind: str, value: Any, folder: Path) -> dict[str, Split]:
 def _hyper_parameters(kind: str, values: JsonObject) -> JsonObject:
     given = values.get("hyper_parameters", {})
     if type(given) is not dict:
-        raise _Wrong("hyper_parameters", f"{show(given)} is not an object")
+        raise _Wrong("hyper_parameters", say("{given} is not an object", given=show(given)))
     _require_known(given, (*_NUMBERS, *_GRIDS, "metric"))
     found: JsonObject = {}
     for name, number in _NUMBERS.items():
         if name in given:
             if not number.accepts(given[name]):
-                raise _Wrong(name, f"{show(given[name])} is not {number.meaning}")
+                raise _Wrong(
+                    name, say("{given} is not {meaning}", given=show(given[name]), meaning=say(number.meaning))
+                )
             found["evaluation_steps" if name == "save_steps" else name] = given[name]
     for name, number in _GRIDS.items():
         if name in given:
             grid = given[name] if type(given[name]) is list else [given[name]]
             for value in grid:
                 if not number.accepts(value):
-                    raise _Wrong(name, f"{show(value)} is not {number.meaning}")
+                    raise _Wrong(name, say("{value} is not {meaning}", value=show(value), meaning=say(number.meaning)))
             if not grid or len({*grid}) < len(grid):
-                raise _Wrong(name, f"{show(grid)} is not a list of different numbers")
+                raise _Wrong(name, say("{grid} is not a list of different numbers", grid=show(grid)))
             found[name] = tuple(number.convert(value) for value in grid)
     if "metric" in given:
         metrics = METRICS.get(kind, ("accuracy",))
         if given["metric"] not in metrics:
-            raise _Wrong("metric", f"{show(given['metric'])} is not {' or '.join(metrics)}, as of a {kind} task")
+            raise _Wrong(
+                "metric",
+                say(
+                    "{metric} is not {metrics}, as of a {kind} task",
+                    metric=show(given["metric"]),
+                    metrics=say(" or ").join(metrics),
+                    kind=kind,
+                ),
+            )
         found["metric"] = given["metric"]
     return found
 
@@ -319,16 +367,24 @@ def know(described: Any, where: object) -> Task:
     try:
         task = _task(described, _OF_RECORD)
     except _Wrong as error:
-        raise ValueError(f"the definition of its task: {error.key}: {error}") from None
+        raise ValueError(say("the definition of its task: {key}: {problem}", key=error.key, problem=error)) from None
     known = OWN.get(task.name)
     if known is None:
         return OWN.setdefault(task.name, task)
     for name in ("kind", "texts", "labels", "names", "metric"):
         there, now = getattr(task, name), getattr(known, name)
         if there != now and not (name in ("labels", "names") and not known.labels):
-            other = "elsewhere" if known.source == _OF_RECORD else f"in {known.source}"
+            other = say("elsewhere") if known.source == _OF_RECORD else say("in {file}", file=known.source)
             raise UserError(
-                f"{where}: {name} of its task {task.name}: {show(there)}, but {show(now)} {other}: choose another "
-                "folder, or give the task that has changed another name"
+                say(
+                    "{where}: {name} of its task {task_name}: {there}, but {now} {other}: choose another folder, "
+                    "or give the task that has changed another name",
+                    where=where,
+                    name=name,
+                    task_name=task.name,
+                    there=show(there),
+                    now=show(now),
+                    other=other,
+                )
             )
     return known

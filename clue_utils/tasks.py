@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clue_utils.errors import UserError, show
+from clue_utils.language import say
 
 # One example, by the fields that its task has, see ``Task.fields``.
 Example = dict[str, Any]
@@ -514,6 +515,10 @@ def get_task(name: str, kind: str | None = None, takes_file: bool = False) -> Ta
         return KNOWN[wanted]
     offered = [task.name for task in KNOWN.values() if kind in (None, task.kind)]
     close = difflib.get_close_matches(wanted, offered, n=1, cutoff=0.5)
-    choose = f"did you mean {close[0]}? Else choose" if close else "choose"
-    own = ", or describe one of your own in a file for --task_file" if takes_file else ""
-    raise UserError(f"unknown task {show(name)}: {choose} one of {', '.join(offered)}{own}")
+    values = {"name": show(name), "known": ", ".join(offered)}
+    values["own"] = say(", or describe one of your own in a file for --task_file") if takes_file else ""
+    if close:
+        raise UserError(
+            say("unknown task {name}: did you mean {meant}? Else choose one of {known}{own}", meant=close[0], **values)
+        )
+    raise UserError(say("unknown task {name}: choose one of {known}{own}", **values))

@@ -15,7 +15,9 @@ if __name__ == "__main__":
 from pathlib import Path
 
 from clue_utils import cli
+from clue_utils.columns import left, right
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.leaderboard import check_zip, file_names, manifest
 
 
@@ -38,19 +40,23 @@ def main(argv: list[str] | None = None) -> None:
         made = manifest.read(args.zip)
     except UserError as error:
         findings.notes.append(str(error))
-    for line in findings.problems + [f"note: {note}" for note in findings.notes]:
+    for line in findings.problems + [say("note: {note}", note=note) for note in findings.notes]:
         print(line)
     if findings.problems:
         number = len(findings.problems)
-        raise UserError(f"{args.zip}: {number} problem{'s' if number > 1 else ''}, listed above; do not submit it")
-    print(f"{'task':<13}{'test set':<10}{'predictions':>11}  {'file':<25}compared with")
+        if number == 1:
+            raise UserError(say("{zip}: 1 problem, listed above; do not submit it", zip=args.zip))
+        raise UserError(say("{zip}: {number} problems, listed above; do not submit it", zip=args.zip, number=number))
+    heads = left(say("task"), 13), left(say("test set"), 10), right(say("predictions"), 11), left(say("file"), 25)
+    print(f"{heads[0]}{heads[1]}{heads[2]}  {heads[3]}{say('compared with')}")
     for name, (task, split) in file_names.known_files().items():
         if name in findings.counts:
             print(f"{task.name:<13}{split:<10}{findings.counts[name]:>11,}  {name:<25}{findings.compared[name]}")
     if made:
-        print(f"\nmade by, as {manifest.path_of(args.zip).name} tells, with the score on the development set:")
+        name = manifest.path_of(args.zip).name
+        print("\n" + say("made by, as {name} tells, with the score on the development set:", name=name))
         print(*manifest.rows(made), "", sep="\n")
-    print(f"{args.zip}: {len(findings.counts)} files, no problem found")
+    print(say("{zip}: {num_counts} files, no problem found", zip=args.zip, num_counts=len(findings.counts)))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from clue_utils import cli, tasks
 from clue_utils.compare import pairs, words
 from clue_utils.grid import search_space, trial
+from clue_utils.language import say
 from clue_utils.report import render
 
 USAGE = "python scripts/compare.py A B [C ...] [--tasks TASK ...] [--published] [--markdown] [--results DIR]"
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--results",
         type=Path,
         metavar="DIR",
-        help=f"the folder of all models (default: RESULTS_DIR, else {search_space.RESULTS_DIR})",
+        help=say("the folder of all models (default: RESULTS_DIR, else {folder})", folder=search_space.RESULTS_DIR),
     )
     args = parser.parse_args(argv)
     results = args.results or trial.results_dir()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from clue_utils import cli, files
 from clue_utils.grid.outcomes import clean
+from clue_utils.language import say
 from clue_utils.report import mistakes, mistakes_render
 
 PAGE = "errors.html"
@@ -34,14 +35,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--num", type=cli.positive_int, default=20, metavar="N", help="rows of a list at the most (default: 20)"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help=f"where {PAGE} goes (default: the first folder)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help=say("where {page} goes (default: the first folder)", page=PAGE)
+    )
     args = parser.parse_args(argv)
     runs = mistakes.read_all(args.folders)
     print(mistakes_render.to_text(runs, args.num))
     output = args.output or Path(args.folders[0])
     output.mkdir(parents=True, exist_ok=True)
     files.write_text_atomically(output / PAGE, mistakes_render.to_html(runs, args.num))
-    print(f"{PAGE} is in {clean(output)}")
+    print(say("{page} is in {output}", page=PAGE, output=clean(output)))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from pathlib import Path
 from clue_utils import cli, settings
 from clue_utils.errors import UserError
 from clue_utils.grid import estimate, keep, schedule, search_space, trial
+from clue_utils.language import say
 from clue_utils.report import collect, render, tables, verdict
 
 USAGE = "bash scripts/grid_search.sh MODEL [FLAG...] [-- FLAG OF EVERY TRIAL...]"
@@ -33,8 +34,9 @@ MORE = """\
 MODEL is a name or the folder of a checkpoint. Flags behind -- go to the script of every trial, such as --data_dir.
 GPUs are those of nvidia-smi, under its numbers; there is no search on XPUs.
 
-Environment: PYTHON, as in scripts/run_trial.sh; PYTHON, CLUE_DATA_DIR, CLUE_CACHE_DIR and OMP_NUM_THREADS are passed
-on to the hosts. Exit status: 0 all finished, 1 some failed, 2 a wrong flag, 128 and the signal's number interrupted.
+Environment: PYTHON, as in scripts/run_trial.sh; PYTHON, CLUE_DATA_DIR, CLUE_CACHE_DIR, CLUE_LANG and OMP_NUM_THREADS
+are passed on to the hosts. Exit status: 0 all finished, 1 some failed, 2 a wrong flag, 128 and the signal's number
+interrupted.
 
 example: bash scripts/grid_search.sh ernie-3.0-base-zh --gpus 0,1,2,3 --tasks TNEWS C3 -- --data_dir clue_data
 """
@@ -42,7 +44,7 @@ example: bash scripts/grid_search.sh ernie-3.0-base-zh --gpus 0,1,2,3 --tasks TN
 
 def gpu_ids(text: str) -> list[str]:
     if not re.fullmatch(r"[A-Za-z0-9/-]+(,[A-Za-z0-9/-]+)*", text):
-        raise argparse.ArgumentTypeError(f"{text}: write ids such as 0,1,2,3")
+        raise argparse.ArgumentTypeError(say("{text}: write ids such as 0,1,2,3", text=text))
     return text.split(",")
 
 
@@ -53,7 +55,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         --gpus or the slots of --cpu_slots, bash as login shell, and this folder, which all share, the project and its
         Python under the same paths"""
     retries = "run a trial that fails up to N times more, on another of the hosts if there are (default: 0)"
-    results = f"folder of all models (default: RESULTS_DIR, else {search_space.RESULTS_DIR})"
+    results = say("the folder of all models (default: RESULTS_DIR, else {folder})", folder=search_space.RESULTS_DIR)
     prune = """end trials that are clearly behind the finished ones of their task (median rule), which run in a random
         order then; report.sh names them. The published table is of the full grid"""
     listing = "list the trials: task, learning rate, batch size, dropout, seed, GPUs"
@@ -81,20 +83,22 @@ def main(argv: list[str] | None = None) -> None:
     search_space.add_flags(parser)
     args, rest = parser.parse_with_words(words)
     if not rest:
-        before = next((f"before {word}" for word in words if word.startswith("-")), "given")
-        parser.error(f"no model {before}: {USAGE.partition(' [--')[0]}")
+        usage = USAGE.partition(" [--")[0]
+        if flag := next((word for word in words if word.startswith("-")), None):
+            parser.error(say("no model before {flag}: {usage}", flag=flag, usage=usage))
+        parser.error(say("no model given: {usage}", usage=usage))
     if len(rest) > 1:
-        parser.error(f"{rest[1]} is no flag's value: give one model")
+        parser.error(say("{word} is no flag's value: give one model", word=rest[1]))
     if args.gpus and args.cpu_slots:
-        raise UserError("--gpus or --cpu_slots, not both")
+        raise UserError(say("--gpus or --cpu_slots, not both"))
     if args.hosts and not os.access(args.hosts, os.R_OK):
-        raise UserError(f"--hosts {args.hosts}: no such file")
+        raise UserError(say("--hosts {hosts}: no such file", hosts=args.hosts))
     if args.hosts and not (args.gpus or args.cpu_slots):
-        raise UserError("--hosts: say with --gpus or --cpu_slots what each of them has")
+        raise UserError(say("--hosts: say with --gpus or --cpu_slots what each of them has"))
     if args.published and args.prune:
-        raise UserError("--published or --prune, not both: a run that ends early has no score to compare")
+        raise UserError(say("--published or --prune, not both: a run that ends early has no score to compare"))
     if args.estimate and trial.is_dry_run():
-        raise UserError("--estimate runs a trial of each task for a moment: unset DRY_RUN")
+        raise UserError(say("--estimate runs a trial of each task for a moment: unset DRY_RUN"))
     args.shuffle |= args.prune
     trials = search_space.chosen_trials(args, flags, rest[0])
     if args.dry_run:
@@ -112,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.hosts:
         schedule.require_hosts(args.hosts, gpus)
     elif gpus and not trial.is_dry_run():
-        trial.require_use(gpus, "DEVICE=cpu, or --cpu_slots N")
+        trial.require_use(gpus, say("DEVICE=cpu, or --cpu_slots N"))
     search = schedule.Search(rest[0], trials, flags, gpus, args.cpu_slots or 2, args.hosts, args.retries, args.keep)
     if args.estimate:
         show_estimate(search)
@@ -125,9 +129,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def show_estimate(search: schedule.Search) -> None:
     """Print what a search will cost, by task and in all."""
-    print(f"measuring a trial of each task of {search.model} on a sample of its data", flush=True)
+    print(say("measuring a trial of each task of {model} on a sample of its data", model=search.model), flush=True)
     found = estimate.estimate(search, lambda line: print(line, flush=True))
-    unit = "GPU hours" if search.gpus else "CPU slot hours"
+    unit = say("GPU hours") if search.gpus else say("CPU slot hours")
     rows = []
     for name, measured in found.measured.items():
         of_task = [(one, cost) for one, cost in found.costs.items() if one.task == name]
@@ -140,21 +144,36 @@ def show_estimate(search: schedule.Search) -> None:
             *(str(len(costs)), f"{sum(cost.hours for cost in costs):.2f}"),
         )
         rows.append(tables.Row(name, cells))
-    header = ("task", "batch", "s a step", "steps", "s an evaluation", "evaluations", "hours a trial", "trials", unit)
-    print("", render.as_text(tables.Table("Estimate", header, tuple(rows))), sep="\n")
+    header = (
+        *(say("task"), say("batch"), say("s a step"), say("steps"), say("s an evaluation"), say("evaluations")),
+        *(say("hours a trial"), say("trials"), unit),
+    )
+    print("", render.as_text(tables.Table(say("Estimate"), header, tuple(rows))), sep="\n")
     hours = sum(cost.hours for cost in found.costs.values())
-    where = f"on GPUs {','.join(search.gpus)}" if search.gpus else f"in {search.cpu_slots} slots of the CPU"
-    where += f" of each of {schedule.num_hosts(search.hosts)} hosts" if search.hosts else ""
-    finished = f", beside {found.num_finished} that are finished" if found.num_finished else ""
-    print(f"trials: {len(found.costs)}{finished}")
+    where = say("in {slots} slots of the CPU", slots=search.cpu_slots)
+    if search.gpus:
+        where = say("on GPUs {gpus}", gpus=",".join(search.gpus))
+    if search.hosts:
+        where = say("{where} of each of {number} hosts", where=where, number=schedule.num_hosts(search.hosts))
+    finished = say(", beside {number} that are finished", number=found.num_finished) if found.num_finished else ""
+    print(say("trials: {num_costs}{finished}", num_costs=len(found.costs), finished=finished))
     print(f"{unit}: {hours:.2f}")
-    print(f"time: {found.seconds / 3600:.2f} hours {where}")
-    print(f"disk: {_gigabytes(found.disk)} at the end, {_gigabytes(found.disk_of_best)} with --keep best; ", end="")
-    print(f"up to {_gigabytes(found.peak)} more for checkpoints of trials at work")
+    print(say("time: {seconds:.2f} hours {where}", seconds=found.seconds / 3600, where=where))
     print(
-        "Steps and evaluations are of the smallest batch, which was measured. Expect the time to be right within about "
-        "a third: larger batches are faster on a GPU, a machine that others use is slower, trials side by side on the "
-        "CPU slow each other, and what --prune saves and the first encoding of the data takes are not counted."
+        say(
+            "disk: {size} at the end, {least} with --keep best; up to {more} more for checkpoints of trials at work",
+            size=_gigabytes(found.disk),
+            least=_gigabytes(found.disk_of_best),
+            more=_gigabytes(found.peak),
+        )
+    )
+    print(
+        say(
+            "Steps and evaluations are of the smallest batch, which was measured. Expect the time to be right "
+            "within about a third: larger batches are faster on a GPU, a machine that others use is slower, trials "
+            "side by side on the CPU slow each other, and what --prune saves and the first encoding of the data "
+            "takes are not counted."
+        )
     )
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from clue_utils import cli, environment
 from clue_utils.errors import UserError, show
+from clue_utils.language import say
 from clue_utils.published import PUBLISHED_MODELS
 from clue_utils.report.render import markdown_table
 
@@ -97,18 +98,33 @@ def main(argv: list[str] | None = None) -> None:
     from clue_utils.models.families import BY_TYPE
 
     if args.architecture not in (None, *BY_TYPE):
-        raise UserError(f"--architecture {show(args.architecture)}: choose one of {', '.join(BY_TYPE)}")
+        raise UserError(
+            say(
+                "--architecture {architecture}: choose one of {by_type}",
+                architecture=show(args.architecture),
+                by_type=", ".join(BY_TYPE),
+            )
+        )
     models = [model for model in catalogue.models() if args.architecture in (None, model.family.model_type)]
     chosen = [model for model in models if args.word.lower() in model.name.lower()]
     if not chosen and args.word:
-        raise UserError(f"no model's name contains {show(args.word)}: leave the word out to see all {len(models)}")
+        raise UserError(
+            say(
+                "no model's name contains {word}: leave the word out to see all {num_models}",
+                word=show(args.word),
+                num_models=len(models),
+            )
+        )
     rows = [row(model) for model in chosen]
     if rows:
         print(markdown_table(HEADER, rows) if args.markdown else as_text([HEADER, *rows]), end="")
     unnamed = {*BY_TYPE} - {model.family.model_type for model in models} if not args.word else set()
     others = [name for name in BY_TYPE if name in unnamed and args.architecture in (None, name)]
     if others:
-        print(f"\nNo Chinese model has a name here, but a folder of one is read: {', '.join(others)}")
+        print(
+            "\n"
+            + say("No Chinese model has a name here, but a folder of one is read: {others}", others=", ".join(others))
+        )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from clue_utils import cli
 from clue_utils.cli import Parser, non_negative_int, positive_int
 from clue_utils.errors import UserError
 from clue_utils.files import digest_of, put, scratch
+from clue_utils.language import say
 from clue_utils.tasks import TASKS, Task
 from demo.model import make_model
 from demo.records import make_data, sizes_for
@@ -69,7 +70,9 @@ def make_demo(output: Path, seed: int = 0, records: int | None = None) -> bool:
     if earlier is None:
         for path in (output / part for part in PARTS):
             if path.exists():
-                raise UserError(f"{path} was not made by this script: move it away or choose another --output")
+                raise UserError(
+                    say("{path} was not made by this script: move it away or choose another --output", path=path)
+                )
     elif earlier == {"parameters": parameters, "files": _digests(output)}:
         return False
     output.mkdir(parents=True, exist_ok=True)
@@ -96,7 +99,9 @@ def _read_manifest(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{path} cannot be read as JSON: remove it, or choose another --output") from None
+        raise UserError(
+            say("{path} cannot be read as JSON: remove it, or choose another --output", path=path)
+        ) from None
 
 
 def _digests(output: Path) -> dict[str, str]:
@@ -117,9 +122,16 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     if make_demo(args.output, args.seed, args.records):
-        print(f"made {args.output / 'data'} ({len(TASKS)} tasks) and {args.output / 'model'}")
+        print(
+            say(
+                "made {data} ({num_tasks} tasks) and {model}",
+                data=args.output / "data",
+                num_tasks=len(TASKS),
+                model=args.output / "model",
+            )
+        )
     else:
-        print(f"{args.output} is complete: left as it is")
+        print(say("{output} is complete: left as it is", output=args.output))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from clue_utils import cli, settings
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
 from clue_utils.grid.outcomes import Outcome, read_trials, winner
+from clue_utils.language import say
 from clue_utils.record import Record
 from clue_utils.report.collect import setting_of
 from clue_utils.tasks import TASKS, Task, get_task
@@ -54,15 +55,17 @@ def named_folders(words: Sequence[str]) -> dict[str, list[Path]]:
     for word in words:
         name, _, folders = word.partition("=")
         if not (name and folders):
-            raise UserError(f"{word} is not TASK=FOLDER (--help lists the arguments)")
+            raise UserError(say("{word} is not TASK=FOLDER (--help lists the arguments)", word=word))
         task = get_task(name)
         if task.name in chosen:
-            raise UserError(f"{task.name} is named twice: join its folders with commas")
+            raise UserError(say("{name} is named twice: join its folders with commas", name=task.name))
         # A folder whose name holds a comma is one folder.
         chosen[task.name] = [Path(part) for part in ([folders] if Path(folders).is_dir() else folders.split(","))]
         for folder in chosen[task.name]:
             if not folder.is_dir():
-                raise UserError(f"{name}={folders}: no such folder: {str(folder)!r}")
+                raise UserError(
+                    say("{name}={folders}: no such folder: {folder!r}", name=name, folders=folders, folder=str(folder))
+                )
     return chosen
 
 
@@ -82,15 +85,26 @@ def best_folders(folder: Path, task: Task, ensemble: int | str = 1) -> list[Path
         return [folder]
     trials, damages = read_trials(folder, task)
     for damage in damages:
-        print(f"{task.name}: passed over: {damage}", file=sys.stderr)
+        print(say("{name}: passed over: {damage}", name=task.name, damage=damage), file=sys.stderr)
     asked = members_of(trials, ensemble)
     found = members_of([outcome for outcome in trials if outcome.has_checkpoint], ensemble)
     for outcome in asked:
         if not outcome.has_checkpoint and outcome.path:
-            place = "the best" if asked == [outcome] else "a member"
-            print(f"{task.name}: {describe(outcome.path)} is {place} but kept no checkpoint", file=sys.stderr)
+            names = {"name": task.name, "checkpoint": describe(outcome.path)}
+            said = say("{name}: {checkpoint} is a member but kept no checkpoint", **names)
+            if asked == [outcome]:
+                said = say("{name}: {checkpoint} is the best but kept no checkpoint", **names)
+            print(said, file=sys.stderr)
     if ensemble != SEEDS and 0 < len(found) < int(ensemble):
-        print(f"{task.name}: {len(found)} of {ensemble} members, no other trial kept its weights", file=sys.stderr)
+        print(
+            say(
+                "{name}: {num_found} of {ensemble} members, no other trial kept its weights",
+                name=task.name,
+                num_found=len(found),
+                ensemble=ensemble,
+            ),
+            file=sys.stderr,
+        )
     return [outcome.path for outcome in found if outcome.path]
 
 
@@ -107,7 +121,7 @@ def members_of(trials: Sequence[Outcome], ensemble: int | str) -> list[Outcome]:
 def describe(folder: Path) -> str:
     """A checkpoint's folder and its score."""
     found = Record.read(folder) or Record()
-    none = "trained on the development set too" if found.learnt_dev else "no score recorded"
+    none = say("trained on the development set too") if found.learnt_dev else say("no score recorded")
     return f"{folder} ({none if found.score is None else f'{found.metric} {cli.percent(found.score)}'})"
 
 
@@ -129,7 +143,14 @@ def predict(task: Task, members: Sequence[Path], output: Path, flags: Sequence[s
         alone = " ".join("?" if score is None else cli.percent(score) for score in scores)
         score = (Record.read(output) or Record()).evaluation[task.metric]
         print(
-            f"{task.name}: {task.metric} {cli.percent(score)} of the {len(members)} together, {alone} of each",
+            say(
+                "{name}: {metric} {score} of the {num_members} together, {alone} of each",
+                name=task.name,
+                metric=task.metric,
+                score=cli.percent(score),
+                num_members=len(members),
+                alone=alone,
+            ),
             flush=True,
         )
 
@@ -156,11 +177,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     args, rest = parser.parse_with_words(words)
     if not rest:
-        raise UserError("MODEL_DIR is missing (--help lists the arguments)")
+        raise UserError(say("MODEL_DIR is missing (--help lists the arguments)"))
     # The folder first, so that its own name may hold an equals sign.
     model_dir = Path(rest[0])
     if not model_dir.is_dir():
-        raise UserError(f"{model_dir}: no such folder (--help lists the arguments)")
+        raise UserError(say("{model_dir}: no such folder (--help lists the arguments)", model_dir=model_dir))
     chosen = named_folders(rest[1:])
     members = {
         task.name: chosen.get(task.name) or best_folders(model_dir / task.name, task, args.ensemble)
@@ -168,15 +189,17 @@ def main(argv: list[str] | None = None) -> None:
     }
     predicted, left_out = [], []
     for name, folders in members.items():
-        left = f"no trained checkpoint in {model_dir / name}: left out"
-        print(f"{name}: {' and '.join(map(describe, folders)) or left}", flush=True)
+        left = say("no trained checkpoint in {folder}: left out", folder=model_dir / name)
+        print(f"{name}: {say(' and ').join(map(describe, folders)) or left}", flush=True)
         if folders:
             predicted.append(str(model_dir / "predictions" / name))
             predict(TASKS[name], folders, Path(predicted[-1]), flags)
         else:
             left_out.append(name)
     if not predicted:
-        raise UserError(f"no checkpoint of any task in {model_dir} (--help lists the arguments)")
+        raise UserError(
+            say("no checkpoint of any task in {model_dir} (--help lists the arguments)", model_dir=model_dir)
+        )
     print()
     zip_predictions.main([*predicted, "--output", args.output])
     print()
@@ -186,8 +209,14 @@ def main(argv: list[str] | None = None) -> None:
     data_dir = data.parse_known_args(flags)[0].data_dir
     check_submission.main([args.output, *(["--data_dir", data_dir] if data_dir else [])])
     if left_out:
-        print(f"\nLeft out: {' '.join(left_out)}. Under a model name that the leaderboard has already, ", end="")
-        print("a task left out loses its score.")
+        print(
+            "\n"
+            + say(
+                "Left out: {left_out}. Under a model name that the leaderboard has already, a task left out loses its "
+                "score.",
+                left_out=" ".join(left_out),
+            )
+        )
 
 
 if __name__ == "__main__":

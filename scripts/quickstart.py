@@ -19,7 +19,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from clue_utils import cli, project
+from clue_utils.columns import left, right
 from clue_utils.grid import trial
+from clue_utils.language import later, say
 from clue_utils.leaderboard import write
 from clue_utils.record import Record
 from clue_utils.tasks import TASKS, Task
@@ -28,8 +30,8 @@ from make_demo import training_flags
 AT_ONCE = 2  # tasks side by side, one thread each
 DEMO = Path("demo")
 OUTPUT = DEMO / "output"
-ENDING = """
-Made in {} s, all in demo/: checkpoints and predictions in output/<task>/, logs in
+ENDING = later("""
+Made in {seconds} s, all in demo/: checkpoints and predictions in output/<task>/, logs in
 output/<task>.log, the predictions zipped for the leaderboard in submit.zip.
 Scores are in percent. The data is made up, so they say only that it works.
 
@@ -39,7 +41,7 @@ What to type next:
       --model_name_or_path ernie-3.0-base-zh --output_dir tnews \\
       --do_train --do_eval --do_predict     # TNEWS, for real
   less README.md                # read on
-  bash scripts/test.sh          # run the tests"""
+  bash scripts/test.sh          # run the tests""")
 
 
 def run_task(place: str, task: Task) -> float:
@@ -48,7 +50,7 @@ def run_task(place: str, task: Task) -> float:
     Raises:
         SystemExit: the script failed; the end of its log is shown.
     """
-    print(f"{place}: train, evaluate, predict", flush=True)
+    print(say("{place}: train, evaluate, predict", place=place), flush=True)
     flags = ["--data_dir", DEMO / "data", "--overwrite_output_dir", "--device", "cpu", *training_flags(task)]
     words = trial.script_words(
         task, DEMO / "model", OUTPUT / task.name, *flags, "--do_train", "--do_eval", "--do_predict"
@@ -58,14 +60,15 @@ def run_task(place: str, task: Task) -> float:
     if status:
         raise SystemExit(1)
     result = Record.read(OUTPUT / task.name) or Record()
-    print(f"{place}: {result.metric} {cli.percent(result.score or 0.0)}, {seconds():.0f} s", flush=True)
+    took = say("{seconds:.0f} s", seconds=seconds())
+    print(f"{place}: {result.metric} {cli.percent(result.score or 0.0)}, {took}", flush=True)
     return seconds()
 
 
 def main(argv: list[str] | None = None) -> None:
     cli.Parser(description=__doc__).parse_args(argv)
     begin = time.monotonic()
-    print("\nMaking the demo model and data", flush=True)
+    print("\n" + say("Making the demo model and data"), flush=True)
     subprocess.run([trial.interpreter(), project.TOP / "scripts/make_demo.py", "--output", DEMO], check=True)
     OUTPUT.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -79,19 +82,20 @@ def main(argv: list[str] | None = None) -> None:
         except BaseException as error:
             pool.shutdown(cancel_futures=True)  # no further task is begun
             if isinstance(error, KeyboardInterrupt):
-                print("interrupted: bash scripts/quickstart.sh begins again", file=sys.stderr)
+                print(say("interrupted: bash scripts/quickstart.sh begins again"), file=sys.stderr)
                 sys.exit(128 + signal.SIGINT)
             raise
     cli.configure_logging("error")
     counts = write.zip_predictions([OUTPUT / name for name in TASKS], DEMO / "submit.zip")
-    print(f"\n{len(counts)} files in {DEMO / 'submit.zip'}\n")
-    print(f"{'task':<13}{'metric':<10}{'score':>6}{'seconds':>9}  predictions")
+    print(f"\n{say('{num_counts} files in {path}', num_counts=len(counts), path=DEMO / 'submit.zip')}\n")
+    heads = left(say("task"), 13), left(say("metric"), 10), right(say("score"), 6), right(say("seconds"), 9)
+    print(f"{''.join(heads)}  {say('predictions')}")
     for name, task in TASKS.items():
         result = Record.read(OUTPUT / name) or Record()
         files = " ".join(file for file in task.submissions.values() if (OUTPUT / name / file).is_file())
         scores = f"{result.metric:<10}{100 * (result.score or 0.0):>6.2f}{runs[name].result():>9.0f}"
         print(f"{name:<13}{scores}  {files}")
-    print(ENDING.format(int(time.monotonic() - begin)))
+    print(say(ENDING, seconds=int(time.monotonic() - begin)))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 from pathlib import Path
 
-from clue_utils import cli, files
+from clue_utils import cli, files, language
 from clue_utils.compare import matrix
 from clue_utils.errors import UserError
 from clue_utils.grid import outcomes, progress, screen, search_space, trial
-from clue_utils.report import collect, language, page, render, tables, verdict
-from clue_utils.report.language import say
+from clue_utils.language import say
+from clue_utils.report import collect, page, render, tables, verdict
 
 PAGE = "report.html"
 
@@ -41,12 +41,17 @@ def watch(models: Sequence[str], results: Path) -> None:
         UserError: not one model, or one without a search.
     """
     if len(models) != 1:
-        raise UserError("--watch: give one model")
+        raise UserError(say("--watch: give one model"))
     plans = [place / outcomes.PLAN_FILE for place in collect.places(models[0], results)]
     plan = next(filter(Path.is_file, plans), None)
     if plan is None:
-        looked = " and ".join(map(outcomes.clean, plans))
-        raise UserError(f"--watch: no search of {outcomes.clean(models[0])!r} (looked for {looked}): start it first")
+        raise UserError(
+            say(
+                "--watch: no search of {models!r} (looked for {looked}): start it first",
+                models=outcomes.clean(models[0]),
+                looked=say(" and ").join(map(outcomes.clean, plans)),
+            )
+        )
     screen.watch(plan.parent.resolve().name, progress.Reader(plan.parent).read)
 
 
@@ -62,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--results",
         type=Path,
         metavar="DIR",
-        help=f"the folder of all models (default: RESULTS_DIR, else {search_space.RESULTS_DIR})",
+        help=say("the folder of all models (default: RESULTS_DIR, else {folder})", folder=search_space.RESULTS_DIR),
     )
     parser.add_argument(
         "--output",
@@ -80,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--language",
         choices=language.LANGUAGES,
-        help=f"of tables and page (default: {language.VARIABLE}, else that of the locale)",
+        help=say("of tables and page (default: {variable}, else that of the locale)", variable=language.VARIABLE),
     )
     parser.add_argument(
         "--watch",
@@ -102,7 +107,7 @@ def _report(given: Sequence[str], results_dir: Path, output: Path | None, choice
     output = output or reports[0].report_folder
     for model in reports:
         for warning in model.damages + model.doubts:
-            print(f"warning: {warning}", file=sys.stderr)
+            print(say("warning: {warning}", warning=warning), file=sys.stderr)
 
     for table in (tables.score_table(reports), tables.setting_table(reports), tables.model_table(reports)):
         print(render.as_text(table))

@@ -23,6 +23,7 @@ import uvicorn
 
 from clue_utils import cli, environment
 from clue_utils.errors import Stopped, UserError, one_line, shorten, show
+from clue_utils.language import later, say
 from clue_utils.serving.app import Limits, create_app
 from clue_utils.serving.batching import Batcher, Model
 from clue_utils.settings import PRECISIONS
@@ -36,7 +37,7 @@ examples:
   python scripts/serve.py news=models/tnews reading=models/cmrc2018 --quiet
 """
 HOST, PORT = "127.0.0.1", 8000
-_PORT = cli.Number(int, lambda n: 0 <= n < 1 << 16, "a port, from 0 to 65535")
+_PORT = cli.Number(int, lambda n: 0 <= n < 1 << 16, later("a port, from 0 to 65535"))
 # Seconds for those who wait at the end, and for a batch at work whose clients have gone: less, together, than
 # the thirty after which Kubernetes ends a process.
 _SECONDS_TO_ANSWER, _SECONDS_TO_END = 20, 5
@@ -51,19 +52,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="MODEL",
         help="the output folder of a run, or NAME=FOLDER; its name is the folder's otherwise",
     )
-    parser.add_argument("--host", default=HOST, help=f"address to listen at (default: {HOST}, this machine alone)")
+    parser.add_argument("--host", default=HOST, help="address to listen at (default: %(default)s, this machine alone)")
     parser.add_argument(
-        "--port", type=_PORT, default=PORT, help=f"0: any that is free, which is printed (default: {PORT})"
+        "--port", type=_PORT, default=PORT, help="0: any that is free, which is printed (default: %(default)s)"
     )
     parser.add_argument("--batch_size", type=cli.positive_int, default=64, help="inputs of a batch (default: 64)")
     parser.add_argument(
-        "--max_inputs", type=cli.positive_int, default=limits.inputs, help=f"of a request (default: {limits.inputs})"
+        "--max_inputs", type=cli.positive_int, default=limits.inputs, help="of a request (default: %(default)s)"
     )
     parser.add_argument(
         "--max_bytes",
         type=cli.positive_int,
         default=limits.body_bytes,
-        help=f"of a request's body (default: {limits.body_bytes})",
+        help="of a request's body (default: %(default)s)",
     )
     parser.add_argument(
         "--max_waiting",
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--seconds_to_stop",
         type=cli.positive_int,
         default=_SECONDS_TO_ANSWER,
-        help=f"what waits at the end is answered within so many, or refused (default: {_SECONDS_TO_ANSWER})",
+        help="what waits at the end is answered within so many, or refused (default: %(default)s)",
     )
     parser.add_argument("--device", choices=("gpu", "xpu", "cpu"), help="(default: a GPU where there is one)")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="(default: fp32)")
@@ -83,7 +84,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quiet", action="store_true", help="no line for each request")
     args = parser.parse_args(argv)
     if args.max_inputs > args.max_waiting:
-        raise UserError(f"--max_inputs {args.max_inputs}: more than --max_waiting {args.max_waiting}; raise that")
+        raise UserError(
+            say(
+                "--max_inputs {max_inputs}: more than --max_waiting {max_waiting}; raise that",
+                max_inputs=args.max_inputs,
+                max_waiting=args.max_waiting,
+            )
+        )
     folders = _name_models(args.models)
     cli.configure_logging("info")
     # Held from now on: rather refused at once than when the models are loaded.
@@ -96,9 +103,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         address, port = listener.getsockname()[:2]
         if not address.startswith("127.") and address != "::1":
             logger.warning(
-                "warning: --host %s: whoever reaches this machine can use the models, unencrypted and without a "
-                "password; put a proxy before it",
-                shorten(args.host),
+                say(
+                    "warning: --host {host}: whoever reaches this machine can use the models, unencrypted and without "
+                    "a password; put a proxy before it",
+                    host=shorten(args.host),
+                )
             )
         listener.listen()  # whoever reads the next line may connect
         logger.info("serving at http://%s:%d/, ends by Ctrl-C", f"[{address}]" if ":" in address else address, port)
@@ -106,9 +115,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             cli.configure_logging("warning")
         has_ended = _serve(batcher, listener, Limits(args.max_inputs, args.max_bytes), args.seconds_to_stop)
     if left := batcher.num_given_up:
-        print(f"error: stopped, {left} inputs were not answered", file=sys.stderr, flush=True)
+        print(f"error: {say('stopped, {left} inputs were not answered', left=left)}", file=sys.stderr, flush=True)
     else:
-        print(f"stopped; {batcher.num_answered} inputs answered", flush=True)
+        print(say("stopped; {num_answered} inputs answered", num_answered=batcher.num_answered), flush=True)
     if not has_ended:
         sys.stdout.flush()
         os._exit(bool(left))  # the thread is at work in Paddle, which a normal end would pull from under it
@@ -128,13 +137,20 @@ def _name_models(words: Sequence[str]) -> dict[str, str]:
         if not is_named or Path(word).is_dir():
             given, folder = "", word
         if not Path(folder).is_dir():
-            raise UserError(f"{folder or word}: no such folder; name the output folder of a run")
+            raise UserError(say("{folder}: no such folder; name the output folder of a run", folder=folder or word))
         name = given or Path(folder).resolve().name
         if name in folders:
-            raise UserError(f"{folders[name]} and {folder} would both be {show(name)}: name one as NAME={folder}")
+            raise UserError(
+                say(
+                    "{folders} and {folder} would both be {name}: name one as NAME={folder}",
+                    folders=folders[name],
+                    folder=folder,
+                    name=show(name),
+                )
+            )
         folders[name] = folder
     if not folders:
-        raise UserError("no model: name the output folder of a run, such as models/tnews (--help shows examples)")
+        raise UserError(say("no model: name the output folder of a run, such as models/tnews (--help shows examples)"))
     return folders
 
 
@@ -144,14 +160,21 @@ def _bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise UserError(f"--host {shorten(host)}: {getattr(error, 'strerror', None) or error}") from None
+        raise UserError(
+            say("--host {host}: {reason}", host=shorten(host), reason=getattr(error, "strerror", None) or error)
+        ) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
         raise UserError(
-            f"--host {shorten(host)} --port {port}: {one_line(error.strerror or str(error))}; choose another --port"
+            say(
+                "--host {host} --port {port}: {strerror}; choose another --port",
+                host=shorten(host),
+                port=port,
+                strerror=one_line(error.strerror or str(error)),
+            )
         ) from None
     return listener
 
@@ -170,7 +193,9 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: Any) -> None:
         if not self.should_exit:
             left = self.config.timeout_graceful_shutdown
-            cli.say_at_once(f"stopping: what waits is answered within {left} s; Ctrl-C again ends it at once")
+            cli.say_at_once(
+                say("stopping: what waits is answered within {seconds} s; Ctrl-C again ends it at once", seconds=left)
+            )
         super().handle_exit(sig, frame)
 
 

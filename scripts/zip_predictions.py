@@ -16,6 +16,7 @@ from pathlib import Path
 
 from clue_utils import cli
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.leaderboard import manifest, write
 
 
@@ -35,12 +36,19 @@ def main(argv: list[str] | None = None) -> None:
     cli.configure_logging("error")  # the output is about the zip, not about the data
     for path in args.folders:
         if not path.exists():
-            raise UserError(f"{path}: no such folder")
+            raise UserError(say("{path}: no such folder", path=path))
     folders = [path for path in args.folders if path.is_dir()]  # results/* names files beside them, too
     counts = write.zip_predictions(folders, args.output, args.data_dir, args.with_diagnostics)
     for name, count in counts.items():
-        print(f"{name}: {count} predictions")
-    print(f"{len(counts)} files in {args.output}, what made them in {manifest.path_of(args.output)}")
+        print(say("{name}: {count} predictions", name=name, count=count))
+    print(
+        say(
+            "{num_counts} files in {output}, what made them in {manifest}",
+            num_counts=len(counts),
+            output=args.output,
+            manifest=manifest.path_of(args.output),
+        )
+    )
 
 
 if __name__ == "__main__":

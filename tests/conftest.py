@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 environment.tune_cpu()
 # No test finds data but where it says; the workers, which are started after this, find the real examples all the same.
 REAL_EXAMPLES = os.environ.setdefault("CLUE_TEST_EXAMPLES", os.environ.pop("CLUE_DATA_DIR", ""))
-os.environ["CLUE_LANG"] = "en"  # of the report, whatever the locale
+os.environ["CLUE_LANG"] = "en"  # whatever the locale
 os.environ.pop("PYTHON", None)  # names the interpreter that .venv is made with; the scripts take it for the one to run
 # A shell that runs the tests in the background has its children ignore interrupts, which some tests are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -87,6 +87,12 @@ def few_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("few") / "data"
     make_data(folder, sizes=sizes_for(16))
     return folder
+
+
+@pytest.fixture
+def chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have everything that people read be said in Chinese."""
+    monkeypatch.setenv("CLUE_LANG", "zh")
 
 
 @pytest.fixture(scope="session")

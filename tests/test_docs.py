@@ -200,14 +200,6 @@ def test_the_table_of_flags_tells_each_default_that_help_tells(page, word):
     assert {name for name in told if not re.search(word, rows[name])} == set() and len(told) > 25
 
 
-def test_every_flag_has_its_chinese_and_none_is_left_over():
-    said = {flag for kind in readme_tables.kinds().values() for flag in kind.flags().values()}
-    texts = {flag.help for flag in said} | {text for text in readme_tables.GROUPS.values() if text}
-    texts |= {name for name in readme_tables.GROUPS}
-    texts |= {flag.default.words for flag in said if isinstance(flag.default, readme_tables.Lookup)}
-    assert texts == set(readme_tables.FLAGS)
-
-
 def test_no_link_is_dead():
     assert check_links.problems(PAGES) == []
     assert len(PAGES) == len(check_links.pages()) >= 40

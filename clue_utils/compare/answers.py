@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from clue_utils import dev_predictions
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.record import Record
 from clue_utils.tasks import KNOWN
 
@@ -45,18 +46,35 @@ def read_answers(record: Record) -> Answers:
             than ``result.json``.
     """
     if record.learnt_dev:
-        raise UserError(f"{record.folder} was trained on the development set too: its answers there say nothing")
+        raise UserError(
+            say("{folder} was trained on the development set too: its answers there say nothing", folder=record.folder)
+        )
     task, path = KNOWN[str(record.task)], record.folder / dev_predictions.FILE_NAME
     words = " ".join(["python", task.script, *task.words])
-    remedy = f"{words} --do_eval --model_name_or_path {record.folder} --output_dir {record.folder} writes it"
+    command = f"{words} --do_eval --model_name_or_path {record.folder} --output_dir {record.folder}"
     lines = dev_predictions.read(record.folder)
     if lines is None:
-        raise UserError(f"{record.folder} holds no {dev_predictions.FILE_NAME}: {remedy}")
+        raise UserError(
+            say(
+                "{folder} holds no {file_name}: {command} writes it",
+                folder=record.folder,
+                file_name=dev_predictions.FILE_NAME,
+                command=command,
+            )
+        )
     try:
         values = dev_predictions.units(lines, task)
         ids = tuple(str(line["id"]) for line in lines)
     except (KeyError, TypeError, ValueError) as error:  # a file of another task
-        raise UserError(f"{path} is no file of {task.name}'s answers ({error}): {remedy} anew") from None
+        raise UserError(
+            say(
+                "{path} is no file of {name}'s answers ({error}): {command} writes it anew",
+                path=path,
+                name=task.name,
+                error=error,
+                command=command,
+            )
+        ) from None
     weights: npt.NDArray[np.float64] = np.ones(len(lines))
     if task.kind == "cloze":
         rights = values["accuracy"]
@@ -66,10 +84,17 @@ def read_answers(record: Record) -> Answers:
         score = float(of_records.sum() / weights.sum())
         known = [scores[metric] for scores in recorded if metric in scores]
         if not any(abs(score - one) < _ROUNDING for one in known):
-            said = " and ".join(f"{one:.6f}" for one in known) or "nothing"
+            said = say(" and ").join(f"{one:.6f}" for one in known) or say("nothing")
             raise UserError(
-                f"{path} is not of the weights or the data that result.json tells of ({metric} {score:.6f} by its "
-                f"lines, {said} there): {remedy} anew"
+                say(
+                    "{path} is not of the weights or the data that result.json tells of ({metric} {score:.6f} by "
+                    "its lines, {said} there): {command} writes it anew",
+                    path=path,
+                    metric=metric,
+                    score=score,
+                    said=said,
+                    command=command,
+                )
             )
     # Of the answers themselves where it is told: a training's record keeps the data that it was scored on.
     data_sha256 = record.dev_predictions.get("data_sha256") or record.data_sha256.get("dev")

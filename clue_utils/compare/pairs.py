@@ -17,6 +17,7 @@ from clue_utils.compare.answers import Answers, read_answers
 from clue_utils.compare.statistics import Difference
 from clue_utils.errors import UserError
 from clue_utils.grid.outcomes import Outcome, clean, know_own_tasks, read_trials, winner
+from clue_utils.language import say
 from clue_utils.record import Record
 from clue_utils.report.collect import ModelReport, find_model, places
 from clue_utils.tasks import KNOWN, TASKS, Task
@@ -169,11 +170,20 @@ def read_side(name: str, results_dir: Path, task_names: Sequence[str] = (), by_p
     found = {task: outcomes for task, outcomes in found.items() if not task_names or task in task_names}
     choose = _published if by_published else _best
     runs = {task: chosen for task in KNOWN if (chosen := choose(KNOWN[task], found.get(task, [])))}
-    what = "run with published settings" if by_published else "run"
+    what = say("run with published settings") if by_published else say("run")
     if lacking := [task for task in task_names if task not in runs]:
-        raise UserError(f"{clean(folder)} holds no finished {what} of {', '.join(lacking)}: leave it out of --tasks")
+        raise UserError(
+            say(
+                "{folder} holds no finished {what} of {lacking}: leave it out of --tasks",
+                folder=clean(folder),
+                what=what,
+                lacking=", ".join(lacking),
+            )
+        )
     if not runs:
-        raise UserError(f"{clean(folder)} holds no finished {what} with a development score")
+        raise UserError(
+            say("{folder} holds no finished {what} with a development score", folder=clean(folder), what=what)
+        )
     return Side(clean(folder.resolve().name), folder, runs)
 
 
@@ -187,7 +197,13 @@ def side_of(model: ModelReport) -> Side:
         raise UserError(model.damages[0])
     runs = {name: chosen for name, task in KNOWN.items() if (chosen := _best(task, model.of_task(name)))}
     if not runs:
-        raise UserError(f"{clean(model.folder)} holds no finished run with a development score")
+        raise UserError(
+            say(
+                "{folder} holds no finished {what} with a development score",
+                folder=clean(model.folder),
+                what=say("run"),
+            )
+        )
     return Side(model.name, model.folder, runs)
 
 
@@ -196,7 +212,7 @@ def _by_task(records: Sequence[Record]) -> dict[str, list[Outcome]]:
     for record in records:
         task = KNOWN.get(record.task or "")
         if task is None:
-            raise record.refusal(f"its task is {record.task}")
+            raise record.refusal(say("its task is {task}", task=record.task))
         one = Outcome(task, clean(record.folder.name), record.status, record.folder, record=record)
         found.setdefault(task.name, []).append(one)
     return found
@@ -211,7 +227,13 @@ def _best(task: Task, outcomes: Sequence[Outcome]) -> Runs | None:
         return _with_seeds(task, best.record, finished, len(set(map(_setting, finished))))
     evaluated = [one.record for one in outcomes if one.record.is_finished and one.record.evaluation]
     if len(evaluated) > 1:
-        raise UserError(f"{evaluated[0].folder.parent} holds several evaluations of {task.name}: name one's folder")
+        raise UserError(
+            say(
+                "{parent} holds several evaluations of {name}: name one's folder",
+                parent=evaluated[0].folder.parent,
+                name=task.name,
+            )
+        )
     return Runs(task, tuple(evaluated)) if evaluated else None
 
 
@@ -251,16 +273,26 @@ def require_same_data(first: Answers, second: Answers, task: Task) -> None:
     Raises:
         UserError: the data's checksums or the records' ids differ.
     """
-    where = f"{task.name}: {first.folder} and {second.folder} were not scored on the same development data"
-    remedy = "evaluate both with the same --data_dir (--do_eval)"
     if first.ids == second.ids and first.data_sha256 == second.data_sha256 and (first.weights == second.weights).all():
         return
     if first.data_sha256 != second.data_sha256:
         sums = [str(one.data_sha256)[:12] for one in (first, second)]
-        raise UserError(f"{where} (checksums {sums[0]} and {sums[1]}): {remedy}")
-    lengths = f"{len(first.ids):,} and {len(second.ids):,} records"
-    at = next((f"record {i + 1} is {a} and {b}" for i, (a, b) in enumerate(zip(first.ids, second.ids)) if a != b), "")  # noqa: B905
-    raise UserError(f"{where} ({at or lengths}): {remedy}")
+        how = say("checksums {first} and {second}", first=sums[0], second=sums[1])
+    elif different := [(i, a, b) for i, (a, b) in enumerate(zip(first.ids, second.ids), 1) if a != b]:  # noqa: B905
+        number, one, other = different[0]
+        how = say("record {number} is {first} and {second}", number=number, first=one, second=other)
+    else:
+        how = say("{first:,} and {second:,} records", first=len(first.ids), second=len(second.ids))
+    raise UserError(
+        say(
+            "{name}: {one} and {other} were not scored on the same development data ({how}): evaluate both with the "
+            "same --data_dir (--do_eval)",
+            name=task.name,
+            one=first.folder,
+            other=second.folder,
+            how=how,
+        )
+    )
 
 
 def compare_sides(first: Side, second: Side, with_f1: bool = True, num_draws: int = statistics.NUM_DRAWS) -> Pair:
@@ -275,8 +307,8 @@ def compare_sides(first: Side, second: Side, with_f1: bool = True, num_draws: in
     """
     common = [name for name in KNOWN if name in first.runs and name in second.runs]
     if not common:
-        has = [f"{side.name} has {', '.join(side.runs)}" for side in (first, second)]
-        raise UserError(f"no task in common: {'; '.join(has)}")
+        has = [say("{name} has {tasks}", name=side.name, tasks=", ".join(side.runs)) for side in (first, second)]
+        raise UserError(say("no task in common: {has}", has=say("; ").join(has)))
     found = []
     for name in common:
         sides = first.runs[name], second.runs[name]
@@ -315,7 +347,7 @@ def compare_all(sides: Sequence[Side]) -> list[Pair]:
         UserError: as of :func:`compare_sides`, or fewer than two sides.
     """
     if len(sides) < 2:
-        raise UserError("nothing to compare: name at least two folders or models")
+        raise UserError(say("nothing to compare: name at least two folders or models"))
     return [compare_sides(first, second) for first, second in itertools.combinations(sides, 2)]
 
 

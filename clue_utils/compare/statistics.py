@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from clue_utils.errors import UserError
+from clue_utils.language import say
 
 Array = npt.NDArray[np.float64]
 LEVEL = 0.95
@@ -75,7 +76,7 @@ def compare(first: Array, second: Array, weights: Array, seed: int = 0, num_draw
     if first.ndim != 2 or second.ndim != 2 or first.shape[1:] != (num,) or second.shape[1:] != (num,):
         raise ValueError(f"values of shapes {first.shape} and {second.shape} for {num} records")
     if num < 2:
-        raise UserError("a single development record tells nothing of a difference: at least two are needed")
+        raise UserError(say("a single development record tells nothing of a difference: at least two are needed"))
     differences = second.mean(axis=0) - first.mean(axis=0)
     only_first, only_second = int((differences < 0).sum()), int((differences > 0).sum())
     if len(first) > 1 or len(second) > 1:

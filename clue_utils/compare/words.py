@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from clue_utils.compare.pairs import Pair, TaskDifference, counts_of_settings
 from clue_utils.compare.statistics import LEVEL, NUM_DRAWS, Difference
+from clue_utils.language import say
 from clue_utils.report.tables import NOTHING, Row, Table, percent, signed
 
 _LEVEL = f"{LEVEL:.0%}".replace("%", " %")
@@ -39,8 +40,12 @@ def table(pair: Pair) -> Table:
         told = _verdict(not low <= 0 <= high, low, pair)
         cells = (*map(percent, means), *difference, NOTHING, NOTHING, NOTHING, told)
         rows.append(Row("AVG", cells, "total"))
-    title = f"{pair.second.name} (B) minus {pair.first.name} (A), development scores in percent"
-    header = ("task", "A", "B", "difference", f"{_LEVEL} interval", "A only/B only", "p", "adjusted p", "")
+    title = say(
+        "{second} (B) minus {first} (A), development scores in percent", second=pair.second.name, first=pair.first.name
+    )
+    interval_name = say("{level} interval", level=_LEVEL)
+    counts, adjusted = say("A only/B only"), say("adjusted p")
+    header = (say("task"), "A", "B", say("difference"), interval_name, counts, "p", adjusted, "")
     return Table(title, header, tuple(rows))
 
 
@@ -52,36 +57,51 @@ def _cells(one: Difference) -> tuple[str, ...]:
 
 def _verdict(is_real: bool, value: float, pair: Pair) -> str:
     if not is_real:
-        return "no difference" if pair.is_same else "not told apart"
-    return "B better" if value > 0 else "A better"
+        return say("no difference") if pair.is_same else say("not told apart")
+    return say("B better") if value > 0 else say("A better")
 
 
 def sentence(pair: Pair) -> str:
     """What the comparison comes to, in one sentence."""
     first, second, num = pair.first.name, pair.second.name, len(pair.tasks)
     if pair.is_same:
-        return f"No difference: {first} and {second} are the same runs."
+        return say("No difference: {first} and {second} are the same runs.", first=first, second=second)
     name = next(iter(pair.tasks))
     if num == 1:
         one = pair.tasks[name]
         found = (
             f"{_metric(one)} {signed(100 * one.main.value)} {interval(*one.main.interval)}, p {p_text(one.adjusted_p)}"
         )
+        values = {"first": first, "second": second, "task": name, "found": found}
         if not one.is_real:
-            return f"No difference between {second} and {first} can be told on {name}: {found}."
-        return f"{second} is {'better' if one.main.value > 0 else 'worse'} than {first} on {name}: {found}."
-    better, worse = pair.better, pair.worse
-    if not better and not worse:
-        begin = f"No difference between {second} and {first} can be told on any of {num} tasks"
-    else:
-        told = [(word, found) for word, found in (("better", better), ("worse", worse)) if found]
-        begin = f"{second} is {told[0][0]} than {first} on {len(told[0][1])} of {num} tasks ({_list(told[0][1])}), "
-        begin += f"worse on {len(worse)} ({_list(worse)})" if len(told) > 1 else ""
-        begin += "" if len(told) > 1 else f"{'worse' if better else 'better'} on none"
+            return say("No difference between {second} and {first} can be told on {task}: {found}.", **values)
+        if one.main.value > 0:
+            return say("{second} is better than {first} on {task}: {found}.", **values)
+        return say("{second} is worse than {first} on {task}: {found}.", **values)
     low, high = pair.average_interval
     average = f"{signed(100 * pair.average)} {interval(low, high)}"
-    doubt = ", which may be chance" if low <= 0 <= high else ""
-    return f"{begin}; on average over the tasks {average}{doubt}."
+    if low <= 0 <= high:
+        return say(
+            "{found}; on average over the tasks {average}, which may be chance.", found=_found(pair), average=average
+        )
+    return say("{found}; on average over the tasks {average}.", found=_found(pair), average=average)
+
+
+def _found(pair: Pair) -> str:
+    """On which of several tasks which side is better."""
+    values = {"first": pair.first.name, "second": pair.second.name, "num": len(pair.tasks)}
+    values |= {"num_better": len(pair.better), "better": _list(pair.better)}
+    values |= {"num_worse": len(pair.worse), "worse": _list(pair.worse)}
+    if not pair.better and not pair.worse:
+        return say("No difference between {second} and {first} can be told on any of {num} tasks", **values)
+    if not pair.worse:
+        return say("{second} is better than {first} on {num_better} of {num} tasks ({better}), worse on none", **values)
+    if not pair.better:
+        return say("{second} is worse than {first} on {num_worse} of {num} tasks ({worse}), better on none", **values)
+    return say(
+        "{second} is better than {first} on {num_better} of {num} tasks ({better}), worse on {num_worse} ({worse})",
+        **values,
+    )
 
 
 def _metric(one: TaskDifference) -> str:
@@ -96,42 +116,67 @@ def notes(pairs: Sequence[Pair]) -> list[str]:
     """What a reader has to know."""
     compared = [one for pair in pairs for one in pair.tasks.values()]
     lines = [
-        f"The intervals hold {_LEVEL}: bootstrap over the development records, the same ones for both sides, "
-        f"{NUM_DRAWS:,} draws; they are of one task each. p is {_tests(compared)}. Adjusted p is for the tasks of one "
-        "pair (Holm), not for the number of pairs; below 0.05 a difference counts as real. The interval of AVG draws "
-        "each task independently."
+        say(
+            "The intervals hold {level}: bootstrap over the development records, the same ones for both sides, "
+            "{draws:,} draws; they are of one task each. p is {tests}. Adjusted p is for the tasks of one pair (Holm), "
+            "not for the number of pairs; below 0.05 a difference counts as real. The interval of AVG draws each task "
+            "independently.",
+            level=_LEVEL,
+            draws=NUM_DRAWS,
+            tests=_tests(compared),
+        )
     ]
     several: dict[tuple[int, int], dict[str, None]] = {}  # numbers of seeds -> tasks
     for one in compared:
         if max(one.num_runs) > 1:
             several.setdefault(one.num_runs, {})[one.task.name] = None
     if several:
-        shown = "; ".join(f"{', '.join(names)} {a} and {b}" for (a, b), names in several.items())
-        lines.append(f"Several seeds ({shown}): the score is their mean, and interval and p take them in.")
+        shown = say("; ").join(
+            say("{names} {first} and {second}", names=", ".join(names), first=a, second=b)
+            for (a, b), names in several.items()
+        )
+        lines.append(
+            say("Several seeds ({shown}): the score is their mean, and interval and p take them in.", shown=shown)
+        )
     alone = dict.fromkeys(one.task.name for one in compared if min(one.num_runs) == 1)
     if alone:
         lines.append(
-            f"A side has one seed ({', '.join(alone)}): its interval and p are about that run, and another seed of the "
-            "same model may say otherwise; more seeds (grid_search.sh --seeds) tell."
+            say(
+                "A side has one seed ({tasks}): its interval and p are about that run, and another seed of the "
+                "same model may say otherwise; more seeds (grid_search.sh --seeds) tell.",
+                tasks=", ".join(alone),
+            )
         )
     for pair in pairs:
-        names = f"{pair.first.name} and {pair.second.name}"
+        names = {"first": pair.first.name, "second": pair.second.name}
         if pair.not_compared:
-            lines.append(f"{names}: not compared, as one of them has no finished run: {', '.join(pair.not_compared)}.")
-        if counts := counts_of_settings(pair):
-            shown = ", ".join(f"{name} {a} and {b}" for name, (a, b) in counts.items())
             lines.append(
-                f"{names} were chosen among unlike numbers of settings by these same records ({shown}), which favours "
-                "the larger number."
+                say(
+                    "{first} and {second}: not compared, as one of them has no finished run: {tasks}.",
+                    **names,
+                    tasks=", ".join(pair.not_compared),
+                )
+            )
+        if counts := counts_of_settings(pair):
+            shown = say(", ").join(
+                say("{names} {first} and {second}", names=name, first=a, second=b) for name, (a, b) in counts.items()
+            )
+            lines.append(
+                say(
+                    "{first} and {second} were chosen among unlike numbers of settings by these same records "
+                    "({shown}), which favours the larger number.",
+                    **names,
+                    shown=shown,
+                )
             )
     return lines
 
 
 def _tests(compared: Sequence[TaskDifference]) -> str:
     of = {
-        "McNemar": "McNemar's, exact, on the records that one side alone has right",
-        "sign flips": "that of random sign flips (CHID by the record, F1)",
-        "t": "Welch's t over records and seeds",
+        "McNemar": say("McNemar's, exact, on the records that one side alone has right"),
+        "sign flips": say("that of random sign flips (CHID by the record, F1)"),
+        "t": say("Welch's t over records and seeds"),
     }
     used = {one.test for both in compared for one in (both.main, both.f1) if one}
-    return "; ".join(text for test, text in of.items() if test in used)
+    return say("; ").join(text for test, text in of.items() if test in used)

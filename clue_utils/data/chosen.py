@@ -10,6 +10,7 @@ from clue_utils import task_file, tasks
 from clue_utils.data.examples import find_files
 from clue_utils.data.readers import labels_in
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.record import Record
 from clue_utils.tasks import Task
 
@@ -28,7 +29,9 @@ def chosen(flags: Mapping[str, Any], kind: str, name: str | None) -> Task:
     path = flags.get("task_file")
     task = task_file.read(path) if path else tasks.get_task(name or "")
     if task.kind != kind:
-        raise UserError(f"--task_file {path}: its kind is {task.kind}: run {task.script}")
+        raise UserError(
+            say("--task_file {path}: its kind is {kind}: run {script}", path=path, kind=task.kind, script=task.script)
+        )
     task = task_file.with_files(task, flags)
     if task.is_own:
         tasks.OWN.pop(task.name, None)  # what an earlier call in this process was told

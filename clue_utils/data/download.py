@@ -24,6 +24,7 @@ from tqdm import tqdm
 from clue_utils import cli
 from clue_utils.errors import UserError, shorten
 from clue_utils.files import digest_of, locked, put, scratch
+from clue_utils.language import say
 from clue_utils.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -59,16 +60,22 @@ def fetch(task: Task, cache_dir: Path) -> Path:
     try:
         if not target.is_dir():
             cache_dir.mkdir(parents=True, exist_ok=True)
-            note = f"{task.name}: waiting for the process that is fetching the data"
+            note = say("{name}: waiting for the process that is fetching the data", name=task.name)
             with locked(cache_dir / f".{task.folder}.lock", note=note):
                 if not target.is_dir():
                     _download(task, archive)
                     _unpack(archive, target)
     except OSError as error:
-        remedy = "free some space" if error.errno == errno.ENOSPC else "make it writable"
+        remedy = say("free some space") if error.errno == errno.ENOSPC else say("make it writable")
         raise UserError(
-            f"{task.name}: cannot keep the data in {cache_dir} ({error.strerror or error}): {remedy}, "
-            "or name another folder in CLUE_CACHE_DIR"
+            say(
+                "{name}: cannot keep the data in {cache_dir} ({strerror}): {remedy}, or name another folder in "
+                "CLUE_CACHE_DIR",
+                name=task.name,
+                cache_dir=cache_dir,
+                strerror=error.strerror or error,
+                remedy=remedy,
+            )
         ) from None
     with contextlib.suppress(OSError):  # a cache that others have filled need not be writable
         archive.unlink(missing_ok=True)
@@ -88,8 +95,14 @@ def _download(task: Task, archive: Path) -> None:
             problems.append(f"{url} ({error})")
     first_file = next(iter(task.splits.values())).files[0][0]
     raise UserError(
-        f"{task.name}: cannot download {', '.join(problems)}. Run again to go on, or place the data by hand as "
-        f"DIR/{task.folder}/{first_file} and so on, and pass --data_dir DIR or set CLUE_DATA_DIR"
+        say(
+            "{name}: cannot download {problems}. Run again to go on, or place the data by hand as "
+            "DIR/{folder}/{first_file} and so on, and pass --data_dir DIR or set CLUE_DATA_DIR",
+            name=task.name,
+            problems=", ".join(problems),
+            folder=task.folder,
+            first_file=first_file,
+        )
     )
 
 
@@ -102,14 +115,17 @@ def _download_from(url: str, task: Task, archive: Path) -> None:
             if digests & {*task.archive.digests}:
                 return
             archive.unlink()
-            known, got = " or ".join(task.archive.digests), " ".join(sorted(digests))
-            problem = f"the file, removed now, is no known release: expected {known}, got {got}"
+            problem = say(
+                "the file, removed now, is no known release: expected {known}, got {got}",
+                known=say(" or ").join(task.archive.digests),
+                got=" ".join(sorted(digests)),
+            )
             # What was joined from several replies may be of several releases.
             raise _Interrupted(problem) if resumed else _Refused(problem)
         except _Interrupted as error:
             if delay is None:
                 raise _Refused(str(error)) from None
-            logger.warning("%s: %s, trying again in %g s", url, error, delay)
+            logger.warning(say("{url}: {error}, trying again in {delay:g} s", url=url, error=error, delay=delay))
             time.sleep(delay)
 
 
@@ -125,7 +141,7 @@ def _transfer(url: str, task: Task, archive: Path) -> bool:
         resumed: bool = response.status == http.client.PARTIAL_CONTENT
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
             archive.unlink()
-            raise _Interrupted("the server sent another range than the one asked for")
+            raise _Interrupted(say("the server sent another range than the one asked for"))
         size = begin if resumed else 0
         total = None if response.length is None else size + response.length
         logger.info(
@@ -142,13 +158,13 @@ def _transfer(url: str, task: Task, archive: Path) -> bool:
                 size += len(chunk)
                 if size > _MAX_ARCHIVE:
                     archive.unlink()
-                    raise _Refused("more bytes than the archive can have")
+                    raise _Refused(say("more bytes than the archive can have"))
                 sink.write(chunk)
                 progress.update(len(chunk))
                 if total is not None:
                     pulse.advance(len(chunk))
     if total is not None and size < total:
-        raise _Interrupted(f"the connection ended after {size:,} of {total:,} bytes")
+        raise _Interrupted(say("the connection ended after {size:,} of {total:,} bytes", size=size, total=total))
     return resumed
 
 
@@ -160,7 +176,7 @@ def _open(url: str, archive: Path, begin: int) -> Any:
         return urllib.request.build_opener(_HttpsRedirects).open(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        problem = f"the server answers {error.code} {shorten(error.reason)}"
+        problem = say("the server answers {code} {reason}", code=error.code, reason=shorten(error.reason))
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             archive.unlink(missing_ok=True)
             raise _Interrupted(problem) from None
@@ -172,7 +188,9 @@ def _open(url: str, archive: Path, begin: int) -> Any:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            raise _Refused(f"its certificate is not valid: {shorten(reason.verify_message)}") from None
+            raise _Refused(
+                say("its certificate is not valid: {verify_message}", verify_message=shorten(reason.verify_message))
+            ) from None
         raise _Interrupted(shorten(reason) or type(reason).__name__) from None
 
 
@@ -194,7 +212,7 @@ class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
 def _require_https(url: str) -> None:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _PLAIN_HOSTS):
-        raise _Refused(f"{shorten(url)} is not an https address")
+        raise _Refused(say("{url} is not an https address", url=shorten(url)))
 
 
 def _unpack(archive: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from clue_utils.data.download import MACOS_FOLDER, fetch
 from clue_utils.data.packed_rows import PackedRows
 from clue_utils.data.readers import READERS, Reader
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.tasks import NO_LABEL, TASKS, Example, Task
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def cache_dir() -> Path:
     try:
         return Path.home() / ".cache" / "clue_benchmark"
     except RuntimeError:
-        raise UserError("no home folder to keep a cache in: set CLUE_CACHE_DIR") from None
+        raise UserError(say("no home folder to keep a cache in: set CLUE_CACHE_DIR")) from None
 
 
 def load_examples(
@@ -110,7 +111,11 @@ def load_examples(
         sha256 = hashlib.sha256(f"{sha256} {limit}".encode()).hexdigest()
     names = ", ".join(map(str, files))
     if not rows:
-        raise UserError(f"{names}: no example" + (f' with a gold label other than "{NO_LABEL}"' if num_dropped else ""))
+        if num_dropped:
+            raise UserError(
+                say('{names}: no example with a gold label other than "{label}"', names=names, label=NO_LABEL)
+            )
+        raise UserError(say("{names}: no example", names=names))
     logger.info(
         "%s %s: %d examples%s from %s; %s",
         task.name,
@@ -156,12 +161,16 @@ def find_files(task: Task, split: str, data_dir: str | os.PathLike[str] | None) 
     spec = task.splits[split]
     if task.is_own and not spec.files:
         word = {"dev": "validation"}.get(split, split)
-        raise UserError(f'{task.source}: no {word} file: name it in "files", or pass --{word}_file')
+        raise UserError(
+            say('{source}: no {word} file: name it in "files", or pass --{word}_file', source=task.source, word=word)
+        )
     if spec.is_placed:
         paths = [Path(name) for name in (*spec.files[0], *([spec.answers] if spec.answers else []))]
         for path in paths:
             if not path.exists():
-                raise UserError(f"{path}: no such file, of the {split} split of {task.name}")
+                raise UserError(
+                    say("{path}: no such file, of the {split} split of {name}", path=path, split=split, name=task.name)
+                )
         return tuple(paths)
     given = _given(data_dir)
     if given is None:
@@ -179,21 +188,38 @@ def _find_folder(task: Task, root: Path, source: str) -> Path:
     try:
         root = root.expanduser()
         if not root.is_dir():
-            raise UserError(f"{source} {root}: not a folder")
+            raise UserError(say("{source} {root}: not a folder", source=source, root=root))
         own = root / task.folder
         deeper = [path for path in sorted(own.iterdir()) if path.is_dir()] if own.is_dir() else []
         deeper = [path for path in deeper if path.name != MACOS_FOLDER and not path.name.startswith(".")]
         for candidates in ([own], deeper, [root] if root.resolve().name not in others else []):
             found = [folder for folder in candidates if any((folder / name).exists() for name in names)]
             if len(found) > 1:
-                raise UserError(f"{source}: {task.name}'s files are in both {found[0]} and {found[1]}: name one")
+                raise UserError(
+                    say(
+                        "{source}: {name}'s files are in both {one} and {other}: name one",
+                        source=source,
+                        name=task.name,
+                        one=found[0],
+                        other=found[1],
+                    )
+                )
             if found:
                 return found[0]
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{source} {root}: cannot be read ({error})") from None
+        raise UserError(
+            say("{source} {root}: cannot be read ({error})", source=source, root=root, error=error)
+        ) from None
     raise UserError(
-        f"{source} {root}: no files of {task.name}; looked for {task.folder}/ with {', '.join(sorted(names))}, "
-        "and for these files in the folder itself"
+        say(
+            "{source} {root}: no files of {name}; looked for {folder}/ with {names}, and for these files in the "
+            "folder itself",
+            source=source,
+            root=root,
+            name=task.name,
+            folder=task.folder,
+            names=", ".join(sorted(names)),
+        )
     )
 
 
@@ -205,8 +231,17 @@ def _find_files(folder: Path, task: Task, split: str) -> tuple[Path, ...]:
     for names, absent in zip(alternatives, missing, strict=True):
         if not absent:
             return tuple(folder / name for name in names)
-    accepted = " or ".join(" with ".join(names) for names in alternatives)
-    raise UserError(f"{folder}: no {missing[0][0]}: the {split} split of {task.name} needs {accepted}")
+    accepted = say(" or ").join(say(" with ").join(names) for names in alternatives)
+    raise UserError(
+        say(
+            "{folder}: no {missing}: the {split} split of {name} needs {accepted}",
+            folder=folder,
+            missing=missing[0][0],
+            split=split,
+            name=task.name,
+            accepted=accepted,
+        )
+    )
 
 
 def _describe_release(task: Task, split: str, md5: Mapping[Path, str]) -> str:
@@ -218,7 +253,7 @@ def _describe_release(task: Task, split: str, md5: Mapping[Path, str]) -> str:
     known = {path: task.md5[digest] for path, digest in md5.items() if digest in task.md5}
     for path, name in known.items():
         if name not in own_names:
-            logger.warning("%s: by its checksum this is the official %s", path, name)
+            logger.warning(say("{path}: by its checksum this is the official {name}", path=path, name=name))
     if len(known) == len(md5):
         return "checksum of the known release"
     official = f"the official split has {spec.num_examples:,} examples"

@@ -17,6 +17,7 @@ from typing import Any
 from clue_utils import strict_json
 from clue_utils.data.packed_rows import PackedRows
 from clue_utils.errors import UserError, shorten, show
+from clue_utils.language import later, say
 from clue_utils.tasks import BLANK, MAX_CHOICES, NO_LABEL, NUM_CANDIDATES, Example, Task
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class _FieldError(Exception):
     """Something wrong with an example; whoever knows its place turns this into a UserError."""
 
     def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"field '{name}': {problem}" if name else problem)
+        super().__init__(say("field '{name}': {problem}", name=name, problem=problem) if name else problem)
 
 
 class Reader:
@@ -54,14 +55,20 @@ class Reader:
         md5 = hashlib.md5(usedforsecurity=False)
         try:
             if not stat.S_ISREG(path.stat().st_mode):
-                raise UserError(f"{path}: {'a folder' if path.is_dir() else 'a device or pipe'} in place of a file")
+                raise UserError(
+                    say(
+                        "{path}: {what} in place of a file",
+                        path=path,
+                        what=say("a folder") if path.is_dir() else say("a device or pipe"),
+                    )
+                )
             with path.open("rb") as stream:
                 for number, line in enumerate(stream):
                     md5.update(line)
                     self.sha256.update(line)
                     yield line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+            raise UserError(say("{path}: cannot be read ({strerror})", path=path, strerror=error.strerror)) from None
         self.md5[path] = md5.hexdigest()
 
     def examples(self, path: Path) -> Iterator[tuple[int, Any]]:
@@ -73,33 +80,37 @@ class Reader:
                 blank = blank or number
                 continue
             if blank:
-                raise UserError(f"{path}:{blank}: an empty line between examples; remove it")
+                raise UserError(
+                    say("{path}:{blank}: an empty line between examples; remove it", path=path, blank=blank)
+                )
             if number == 1 and line.lstrip().startswith(b"["):
-                raise UserError(f"{path}:1: a JSON array in place of one JSON object a line")
+                raise UserError(say("{path}:1: a JSON array in place of one JSON object a line", path=path))
             yield number, _parse(path, number, line)
         if not number or blank == 1:
-            raise UserError(f"{path}: empty")
+            raise UserError(say("{path}: empty", path=path))
 
     def document(self, path: Path) -> Any:
         """The file as one JSON value."""
         content = b"".join(self._raw_lines(path))
         if not content.strip():
-            raise UserError(f"{path}: empty")
+            raise UserError(say("{path}: empty", path=path))
         return _parse(path, 1, content)
 
 
 def _parse(path: Path, number: int, content: bytes) -> Any:
     """Parse the JSON text that begins in line ``number``."""
     try:
-        value, repeated = strict_json.parse(content, "an example")
+        value, repeated = strict_json.parse(content, later("an example"))
     except strict_json.NotJson as error:
         raise UserError(f"{path}:{number + (error.line or 1) - 1}: {error}") from None
     if repeated:
-        raise UserError(f"{path}:{number}: field {show(repeated[0])}: occurs twice")
+        raise UserError(
+            say("{path}:{number}: field {repeated}: occurs twice", path=path, number=number, repeated=show(repeated[0]))
+        )
     return value
 
 
-_KINDS = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
+_KINDS = {str: later("a string"), int: later("an integer"), list: later("a list"), dict: later("an object")}
 
 
 def _check(value: Any, schema: Any, name: str) -> Any:
@@ -107,27 +118,27 @@ def _check(value: Any, schema: Any, name: str) -> Any:
     kind: type = schema if isinstance(schema, type) else dict if isinstance(schema, Mapping) else list
     fits = type(value) is kind  # a bool is no int
     if not fits:
-        raise _FieldError(name, f"{show(value)} is not {_KINDS[kind]}")
+        raise _FieldError(name, say("{value} is not {kind}", value=show(value), kind=say(_KINDS[kind])))
     if isinstance(schema, Mapping):
         return {key: _get(value, key, inner, f"{name}.{key}" if name else key) for key, inner in schema.items()}
     if isinstance(schema, list):
         return [_check(item, schema[0], f"{name}[{i}]") for i, item in enumerate(value)]
     if kind is int and value not in _INT64:
-        raise _FieldError(name, f"{show(value)} is out of range")
+        raise _FieldError(name, say("{value} is out of range", value=show(value)))
     if kind is str:
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise _FieldError(name, "holds half of a surrogate pair, which is no character") from None
+            raise _FieldError(name, say("holds half of a surrogate pair, which is no character")) from None
     return value
 
 
 def _get(example: Any, key: str, schema: Any, name: str | None = None) -> Any:
     """Return the checked value of a key of an object."""
     if type(example) is not dict:
-        raise _FieldError("", f"{show(example)} is not an object")
+        raise _FieldError("", say("{example} is not an object", example=show(example)))
     if key not in example:
-        raise _FieldError(name or key, "missing")
+        raise _FieldError(name or key, say("missing"))
     return _check(example[key], schema, name or key)
 
 
@@ -136,7 +147,7 @@ def _get_id(example: Any) -> int:
     value = example["id"]
     number = int(value) if type(value) is str and _DECIMAL.fullmatch(value) else value
     if type(number) is not int or number < 0 or number not in _INT64:
-        raise _FieldError("id", f"{show(value)} is not an integer of at least 0")
+        raise _FieldError("id", say("{value} is not an integer of at least 0", value=show(value)))
     return number
 
 
@@ -149,7 +160,7 @@ class _Unique:
 
     def add(self, value: int | str) -> None:
         if value in self._seen:
-            raise _FieldError(self._name, f"{show(value)} occurs twice")
+            raise _FieldError(self._name, say("{value} occurs twice", value=show(value)))
         self._seen.add(value)
 
 
@@ -169,7 +180,7 @@ def _read_classification(reader: Reader, task: Task, has_answers: bool, files: t
         row["id"] = _get_id(example) if have_id else position
         if not has_answers:
             if have_id != have_ids and have_ids is not None:
-                raise _FieldError("id", "missing" if have_ids else "the examples before have none")
+                raise _FieldError("id", say("missing") if have_ids else say("the examples before have none"))
             have_ids = have_id
             ids.add(row["id"])
             return row
@@ -178,7 +189,10 @@ def _read_classification(reader: Reader, task: Task, has_answers: bool, files: t
             return None
         if label not in labels:
             known = ", ".join(task.labels[:20]) + (" ..." if len(task.labels) > 20 else "")
-            raise _FieldError("label", f"{show(label)} is none of {task.name}'s labels ({known})")
+            raise _FieldError(
+                "label",
+                say("{label} is none of {name}'s labels ({known})", label=show(label), name=task.name, known=known),
+            )
         row["label"] = labels[label]
         return row
 
@@ -215,7 +229,10 @@ def _check_spans(text: str, target: dict[str, Any]) -> None:
     for name in ("span1", "span2"):
         begin, span = target[f"{name}_index"], target[f"{name}_text"]
         if begin < 0 or not text.startswith(span, begin):
-            raise _FieldError(f"target.{name}_index", f"{show(span)} is not at character {begin} of the text")
+            raise _FieldError(
+                f"target.{name}_index",
+                say("{span} is not at character {begin} of the text", span=show(span), begin=begin),
+            )
 
 
 def _convert_lines(
@@ -246,7 +263,14 @@ def check_record(task: Task, record: Any, place: str) -> Example:
         row = _check_fields(task, record)
         if task.kind == "multiple_choice":
             if len(row["choice"]) < 2:
-                raise _FieldError("choice", f"{len(row['choice'])} choices are not 2 to {MAX_CHOICES}")
+                raise _FieldError(
+                    "choice",
+                    say(
+                        "{num_choice} choices are not 2 to {max_choices}",
+                        num_choice=len(row["choice"]),
+                        max_choices=MAX_CHOICES,
+                    ),
+                )
             row["choice"] = row["choice"][:MAX_CHOICES]
         elif task.kind == "cloze":
             _check_cloze(row, _Unique("content"))
@@ -268,7 +292,9 @@ def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: 
             for d, document in enumerate(_check_list(reader.document(path), "")):
                 place = f"[{d}]"
                 if type(document) is not list or len(document) < 2:
-                    raise _FieldError("", f"{show(document)} is not a list of context, questions and name")
+                    raise _FieldError(
+                        "", say("{document} is not a list of context, questions and name", document=show(document))
+                    )
                 context = _check(document[0], task.fields["context"], "context")
                 for q, question in enumerate(_check_list(document[1], "")):
                     place = f"[{d}][1][{q}]"
@@ -280,15 +306,22 @@ def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: 
                     }
                     choices = row["choice"]
                     if len(choices) < 2 or (has_answers and len(choices) > MAX_CHOICES):
-                        raise _FieldError("choice", f"{len(choices)} choices are not 2 to {MAX_CHOICES}")
+                        raise _FieldError(
+                            "choice",
+                            say(
+                                "{num_choices} choices are not 2 to {max_choices}",
+                                num_choices=len(choices),
+                                max_choices=MAX_CHOICES,
+                            ),
+                        )
                     if has_answers:
                         answer = _get(question, "answer", str)
                         if answer not in choices:
-                            raise _FieldError("answer", f"{show(answer)} is not one of the choices")
+                            raise _FieldError("answer", say("{answer} is not one of the choices", answer=show(answer)))
                         row["label"] = choices.index(answer)
                     else:
                         if "id" not in question:
-                            raise _FieldError("id", "missing")
+                            raise _FieldError("id", say("missing"))
                         row["id"] = _get_id(question)
                         ids.add(row["id"])
                         num_cut += len(choices) > MAX_CHOICES
@@ -299,7 +332,14 @@ def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: 
             raise _at(path, place, error) from None
     if num_cut:
         names = ", ".join(map(str, files))
-        logger.warning("%s: %d questions have more than %d choices; the rest is left out", names, num_cut, MAX_CHOICES)
+        logger.warning(
+            say(
+                "{names}: {num_cut} questions have more than {max_choices} choices; the rest is left out",
+                names=names,
+                num_cut=num_cut,
+                max_choices=MAX_CHOICES,
+            )
+        )
 
 
 def _read_span(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
@@ -327,7 +367,7 @@ def _read_span(reader: Reader, task: Task, has_answers: bool, files: tuple[Path,
                         if has_answers:
                             row["answers"] = _get(question, "answers", [{"text": str, "answer_start": int}])
                             if not row["answers"]:
-                                raise _FieldError("answers", "empty, where the split needs gold answers")
+                                raise _FieldError("answers", say("empty, where the split needs gold answers"))
                         yield row
         except _FieldError as error:
             raise _at(path, place, error) from None
@@ -339,10 +379,12 @@ def _require_squad_style(document: Any) -> None:
         return
     found = show(document)
     if type(document) is list:
-        found = "a list"
+        found = say("a list")
         if document and type(document[0]) is dict and "context_text" in document[0]:
-            found = "the form of CMRC 2018's first release, a list with context_text and query_text"
-    raise _FieldError("", f'expected {{"data": [{{"paragraphs": ...}}]}}, the squad style, but this is {found}')
+            found = say("the form of CMRC 2018's first release, a list with context_text and query_text")
+    raise _FieldError(
+        "", say('expected {{"data": [{{"paragraphs": ...}}]}}, the squad style, but this is {found}', found=found)
+    )
 
 
 def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path, ...]) -> Rows:
@@ -364,14 +406,32 @@ def _read_cloze(reader: Reader, task: Task, has_answers: bool, files: tuple[Path
     answers_path = files[1]
     answers = reader.document(answers_path)
     if type(answers) is not dict:
-        raise UserError(f"{answers_path}: {show(answers)} is not an object")
+        raise UserError(
+            say("{answers_path}: {answers} is not an object", answers_path=answers_path, answers=show(answers))
+        )
     for number, row in enumerate(checked, 1):
         for tag in row["answers"]:
             if tag not in answers:
-                raise UserError(f"{path}:{number}: field 'content': {shorten(tag)} has no answer in {answers_path}")
+                raise UserError(
+                    say(
+                        "{path}:{number}: field 'content': {tag} has no answer in {answers_path}",
+                        path=path,
+                        number=number,
+                        tag=shorten(tag),
+                        answers_path=answers_path,
+                    )
+                )
             answer = answers[tag]
             if type(answer) is not int or not 0 <= answer < NUM_CANDIDATES:
-                raise UserError(f"{answers_path}: field {show(tag)}: {show(answer)} is not 0 to {NUM_CANDIDATES - 1}")
+                raise UserError(
+                    say(
+                        "{answers_path}: field {tag}: {answer} is not 0 to {num_candidates}",
+                        answers_path=answers_path,
+                        tag=show(tag),
+                        answer=show(answer),
+                        num_candidates=NUM_CANDIDATES - 1,
+                    )
+                )
             row["answers"][tag] = answer
         yield row
 
@@ -386,10 +446,17 @@ def _check_fields(task: Task, record: Any) -> Example:
 def _check_cloze(row: Example, tags: _Unique) -> list[str]:
     """The tags of a CHID example, which has ten candidates and at least one blank; they are added to ``tags``."""
     if len(row["candidates"]) != NUM_CANDIDATES:
-        raise _FieldError("candidates", f"{len(row['candidates'])} idioms are not {NUM_CANDIDATES}")
+        raise _FieldError(
+            "candidates",
+            say(
+                "{num_candidates} idioms are not {wanted}",
+                num_candidates=len(row["candidates"]),
+                wanted=NUM_CANDIDATES,
+            ),
+        )
     own = blanks(row)
     if not own:
-        raise _FieldError("content", "no blank, such as #idiom000001#")
+        raise _FieldError("content", say("no blank, such as #idiom000001#"))
     for tag in own:
         tags.add(tag)
     return own
@@ -397,21 +464,26 @@ def _check_cloze(row: Example, tags: _Unique) -> list[str]:
 
 def _check_list(value: Any, name: str) -> list[Any]:
     if type(value) is not list:
-        raise _FieldError(name, f"{show(value)} is not a list")
+        raise _FieldError(name, say("{value} is not a list", value=show(value)))
     return value
 
 
 def _get_list(example: Any, key: str) -> list[Any]:
     if type(example) is not dict or key not in example:
         raise _FieldError(
-            key, "missing" if type(example) is dict else f"{show(example)} is not an object that holds it"
+            key,
+            say("missing")
+            if type(example) is dict
+            else say("{example} is not an object that holds it", example=show(example)),
         )
     return _check_list(example[key], key)
 
 
 def _at(path: Path, place: str, error: _FieldError) -> UserError:
     """For a file that is one document: the line is not known, the place in it is."""
-    return UserError(f"{path}: {f'at {place}: ' if place else ''}{error}")
+    if not place:
+        return UserError(f"{path}: {error}")
+    return UserError(say("{path}: at {place}: {error}", path=path, place=place, error=error))
 
 
 # Kind of task -> reader of its files.

@@ -25,6 +25,7 @@ from clue_utils.errors import USER_ERRNOS, UserError
 from clue_utils.features.method import Method
 from clue_utils.features.store import Feature, Features
 from clue_utils.files import digest_of, locked, put, scratch
+from clue_utils.language import say
 from clue_utils.tasks import Example
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,8 @@ def build_features(
     try:
         if path is None:
             cache_dir.mkdir(parents=True, exist_ok=True)
-            note = f"{examples.task.name} {examples.split}: waiting for the process that builds these features"
+            waited = f"{examples.task.name} {examples.split}"
+            note = say("{data}: waiting for the process that builds these features", data=waited)
             with locked(stem.with_name(f"{stem.name}.lock"), note=note):
                 path = None if overwrite else _find(stem)  # another process may have built it meanwhile
                 if path is None:
@@ -122,8 +124,12 @@ def build_features(
         if error.errno not in USER_ERRNOS:
             raise
         raise UserError(
-            f"{cache_dir}: cannot keep features there ({error.strerror}): free some space, make it "
-            "writable, or name another folder in CLUE_CACHE_DIR"
+            say(
+                "{cache_dir}: cannot keep features there ({strerror}): free some space, make it writable, or name "
+                "another folder in CLUE_CACHE_DIR",
+                cache_dir=cache_dir,
+                strerror=error.strerror,
+            )
         ) from None
     features = Features(path)
     logger.info("%s %s: %d features %s %s", examples.task.name, examples.split, len(features), how, path)
@@ -140,7 +146,7 @@ def _clear(stem: Path, overwrite: bool) -> None:
     """Remove damaged files, which are in the way of a build."""
     for path in stem.parent.glob(f"{stem.name}.*.arrow"):
         if not overwrite:
-            logger.warning("%s: damaged (its checksum is another one), building it again", path)
+            logger.warning(say("{path}: damaged (its checksum is another one), building it again", path=path))
         path.unlink()
 
 
@@ -217,7 +223,7 @@ def _encode_chunks(examples: Examples, encode: Encode, num_proc: int) -> Iterato
                 yield from chunks
     except BrokenProcessPool:
         raise UserError(
-            "a process that builds features was killed, perhaps for want of memory: pass --num_proc 1 to use less"
+            say("a process that builds features was killed, perhaps for want of memory: pass --num_proc 1 to use less")
         ) from None
     finally:
         _job = None

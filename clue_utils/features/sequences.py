@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from clue_utils.errors import UserError
+from clue_utils.language import say
 
 # Ids that no token has, in the place of two texts.
 _FIRST, _SECOND = -1, -2
@@ -122,7 +123,10 @@ def _separator(tokenizer: Any) -> int:
     separator: int | None = next((id_ for id_ in separators if id_ is not None), None)
     if separator is None:
         raise UserError(
-            f"{type(tokenizer).__name__} has neither a sep_token nor an eos_token to set two texts apart with: "
-            "name one in tokenizer_config.json"
+            say(
+                "{name} has neither a sep_token nor an eos_token to set two texts apart with: name one in "
+                "tokenizer_config.json",
+                name=type(tokenizer).__name__,
+            )
         )
     return separator

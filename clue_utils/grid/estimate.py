@@ -31,6 +31,7 @@ from clue_utils.errors import UserError
 from clue_utils.grid import schedule, trial
 from clue_utils.grid.progress import end_of
 from clue_utils.grid.search_space import Trial
+from clue_utils.language import say
 from clue_utils.record import METRICS_FILE, WEIGHTS_FILE, Record
 from clue_utils.tasks import KNOWN, Task
 
@@ -122,7 +123,13 @@ def estimate(search: schedule.Search, report: Callable[[str], None] = lambda _: 
     """
     plans = [plan for plan in search.plans() if not trial.ending(plan)]
     if not plans:
-        raise UserError(f"{search.folder}: all {len(search.trials)} trials are finished, nothing is left to estimate")
+        raise UserError(
+            say(
+                "{folder}: all {num_trials} trials are finished, nothing is left to estimate",
+                folder=search.folder,
+                num_trials=len(search.trials),
+            )
+        )
     by_task: dict[str, list[trial.Plan]] = {}
     for plan in plans:
         by_task.setdefault(plan.trial.task, []).append(plan)
@@ -168,8 +175,10 @@ def _measure(search: schedule.Search, plan: trial.Plan, folder: Path) -> Measure
         seconds = time.monotonic() - begin
     if status:
         found = Record.read(of_sample.folder)
-        reason = found.remark if found and found.remark else said.getvalue().strip() or f"status {status}"
-        raise UserError(f"{task.name}: the trial that is measured failed: {reason}")
+        reason = (
+            found.remark if found and found.remark else said.getvalue().strip() or say("status {status}", status=status)
+        )
+        raise UserError(say("{name}: the trial that is measured failed: {reason}", name=task.name, reason=reason))
     return read_measured(of_sample.folder, plan.trial.batch_size, seconds, shares, cache)
 
 
@@ -274,7 +283,9 @@ def write_sample(task: Task, split: str, data_dir: str | None, folder: Path, num
             with files[0].open("rb") as stream:  # lines end at line feeds only
                 lines = [line for line in stream if line.strip()]
         except OSError as error:
-            raise UserError(f"{files[0]}: cannot be read ({error.strerror})") from None
+            raise UserError(
+                say("{files}: cannot be read ({strerror})", files=files[0], strerror=error.strerror)
+            ) from None
         chosen = _spread(lines, number)
         (target / files[0].name).write_bytes(b"".join(chosen))
         for path in files[1:]:  # answers by tag, of which there may be more than are asked for
@@ -291,7 +302,7 @@ def write_sample(task: Task, split: str, data_dir: str | None, folder: Path, num
             total, written = total + sum(counts), written + sum(counts[i] for i in chosen)
             kept: Any = [documents[i] for i in chosen]
         except (TypeError, KeyError, IndexError):
-            raise UserError(f"{path}: not in the form of the official file") from None
+            raise UserError(say("{path}: not in the form of the official file", path=path)) from None
         text = json.dumps({**document, "data": kept} if task.kind == "span" else kept, ensure_ascii=False)
         (target / path.name).write_text(text, encoding="utf-8")
     return total / max(1, written)

@@ -21,12 +21,16 @@ from clue_utils import task_file
 from clue_utils.errors import UserError
 from clue_utils.files import locked, write_text_atomically
 from clue_utils.grid import search_space
+from clue_utils.language import later, say
 from clue_utils.record import RESULT_FILE, WEIGHTS_FILE, Record
 from clue_utils.strict_json import JsonObject
 from clue_utils.tasks import KNOWN, OWN, TASKS, Task
 
 # What became of a trial: as of ``Record.status``; "missing" is in the grid's plan and has no folder.
-STATUSES = ("finished", "pruned", "running", "killed", "stopped", "failed", "missing")
+STATUSES = (
+    *(later("finished"), later("pruned"), later("running"), later("killed"), later("stopped"), later("failed")),
+    later("missing"),
+)
 # The trials that were asked for of a model, in its folder.
 PLAN_FILE = "plan.json"
 _RUN_NAME = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)_([0-9]+)_([0-9.]+)_([0-9]+)")
@@ -113,7 +117,11 @@ def _read_outcome(task: Task, folder: Path, damages: list[str]) -> Outcome | Non
             return Outcome(task, label, record.status, folder, trial, clean(record.remark)[:_LONGEST_REASON], record)
         if not (folder / search_space.LOG_FILE).is_file():
             return None
-        reason = f"no {RESULT_FILE}: it ended before it began; see {search_space.LOG_FILE}"
+        reason = say(
+            "no {result_file}: it ended before it began; see {log_file}",
+            result_file=RESULT_FILE,
+            log_file=search_space.LOG_FILE,
+        )
     except (UserError, OSError) as error:
         damages.append(clean(error))
         reason = clean(str(error).replace(f"{folder}{os.sep}", ""))
@@ -128,7 +136,7 @@ def read_run(record: Record) -> Outcome:
     """
     task = KNOWN.get(record.task or "")
     if task is None:
-        raise record.refusal(f"its task is {record.task}")
+        raise record.refusal(say("its task is {task}", task=record.task))
     remark = clean(record.remark)[:_LONGEST_REASON]
     trial = _trial_of(task, record)
     return Outcome(task, clean(record.folder.name), record.status, record.folder, trial, remark, record)
@@ -141,11 +149,13 @@ def _trial_of(task: Task, record: Record) -> search_space.Trial:
         UserError: the record is not one of a trial of this task.
     """
     if record.task != task.name or record.metric not in (None, task.metric):
-        raise record.refusal(f"its task is {record.task}, its metric {record.metric}")
+        raise record.refusal(say("its task is {task}, its metric {metric}", task=record.task, metric=record.metric))
     if record.learnt_dev:
-        raise UserError(f"{record.folder} was trained on the development set too: it has no score to compare")
+        raise UserError(
+            say("{folder} was trained on the development set too: it has no score to compare", folder=record.folder)
+        )
     if record.is_finished and record.score is None:
-        raise record.refusal("it is finished and has no score")
+        raise record.refusal(say("it is finished and has no score"))
     rate, batch_size, dropout, seed = map(record.number, ("learning_rate", "batch_size", "dropout", "seed"))
     gpus = record.num_processes
     return search_space.Trial(task.name, float(rate), int(batch_size) * gpus, float(dropout), int(seed), gpus)
@@ -202,11 +212,17 @@ def read_plan(model_folder: Path) -> tuple[str, ...]:
         for described in plan.get("tasks", {}).values():
             task_file.know(described, path)
         if not all(trial_of_folder(folder) for folder in folders):
-            raise ValueError("a name that no trial has")
+            raise ValueError(say("a name that no trial has"))
     except FileNotFoundError:
         return ()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove it, and the next grid search writes it anew") from None
+        raise UserError(
+            say(
+                "{path} is damaged ({error}): remove it, and the next grid search writes it anew",
+                path=path,
+                error=error,
+            )
+        ) from None
     return tuple(dict.fromkeys(folders))
 
 

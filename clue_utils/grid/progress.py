@@ -25,6 +25,7 @@ from clue_utils.errors import UserError
 from clue_utils.grid import outcomes
 from clue_utils.grid.pruning import MIN_TRIALS
 from clue_utils.grid.search_space import Trial
+from clue_utils.language import say
 from clue_utils.record import RESULT_FILE, Record
 from clue_utils.tasks import KNOWN, MAX_CHOICES, NUM_CANDIDATES
 
@@ -137,7 +138,13 @@ class Reader:
             trials = [trial for name in outcomes.read_plan(self.folder) if (trial := outcomes.trial_of_folder(name))]
             slots = outcomes.read_slots(self.folder)
             if not trials:
-                raise UserError(f"{self.folder} holds no {outcomes.PLAN_FILE}: start the grid search first")
+                raise UserError(
+                    say(
+                        "{folder} holds no {plan_file}: start the grid search first",
+                        folder=self.folder,
+                        plan_file=outcomes.PLAN_FILE,
+                    )
+                )
         records = {trial.folder: self._record(trial.folder) for trial in trials}
         return assess(trials, records, slots, ended, num_slots=1 if slots else self._most_at_work(records.values()))
 

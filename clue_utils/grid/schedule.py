@@ -23,16 +23,16 @@ from clue_utils import cli, environment, project
 from clue_utils.errors import SECONDS_TO_END, UserError
 from clue_utils.grid import outcomes, progress, screen, search_space, trial
 from clue_utils.grid.search_space import Trial
+from clue_utils.language import later, say
 from clue_utils.record import Record
 from clue_utils.tasks import KNOWN
 
 RUN_TRIAL = project.TOP / "scripts/run_trial.sh"
 # What other machines are told of the environment.
-_PASSED_ON = "PYTHON RESULTS_DIR CLUE_DATA_DIR CLUE_CACHE_DIR OMP_NUM_THREADS CUDA_DEVICE_ORDER".split()
+_PASSED_ON = "PYTHON RESULTS_DIR CLUE_DATA_DIR CLUE_CACHE_DIR CLUE_LANG OMP_NUM_THREADS CUDA_DEVICE_ORDER".split()
 # Longer than run_trial.sh gives a training, and then the launcher its processes, which it kills after 30 s.
 _SECONDS_TO_END = SECONDS_TO_END + 60
-_STOPPING = f"stopping: what runs writes a checkpoint first, for up to {SECONDS_TO_END // 60} minutes"
-_INSTALL = "on Debian or Ubuntu: apt-get install parallel"
+_INSTALL = later("on Debian or Ubuntu: apt-get install parallel")
 _JOBLOG_COLUMNS = "Seq Host Starttime JobRuntime Send Receive Exitval Signal Command".split()
 
 
@@ -108,10 +108,10 @@ def _environment() -> dict[str, str]:
 def require_parallel() -> None:
     """Raise UserError, which names the remedy, where GNU parallel is not installed."""
     if not shutil.which("parallel"):
-        raise UserError(f"GNU parallel is not installed; {_INSTALL}")
+        raise UserError(say("GNU parallel is not installed; {install}", install=say(_INSTALL)))
     version = subprocess.run(["parallel", "--will-cite", "--version"], capture_output=True, text=True).stdout
     if not version.startswith("GNU parallel"):
-        raise UserError(f"the program parallel is another one (moreutils?); {_INSTALL}")
+        raise UserError(say("the program parallel is another one (moreutils?); {install}", install=say(_INSTALL)))
 
 
 def _logins(hosts: Path) -> list[str]:
@@ -140,9 +140,16 @@ def require_hosts(hosts: Path, gpus: Sequence[str]) -> None:
     said = [process.communicate()[0] for process in asked]
     bad = [(login, text) for login, text, process in zip(logins, said, asked, strict=True) if process.returncode]
     if bad:
-        lacks = "cannot be reached, or lacks this folder, the project or its Python"
+        lacks = say("cannot be reached, or lacks this folder, the project or its Python")
         reason = next(filter(None, (trial.reason_of(text) for _, text in bad)), lacks)
-        raise UserError(f"--hosts {hosts}: {reason}: {', '.join(login for login, _ in bad)}")
+        raise UserError(
+            say(
+                "--hosts {hosts}: {reason}: {bad}",
+                hosts=hosts,
+                reason=reason,
+                bad=", ".join((login for login, _ in bad)),
+            )
+        )
 
 
 def run(search: Search) -> int:
@@ -158,9 +165,21 @@ def run(search: Search) -> int:
     shown = _Shown(search, slots)
     outcomes.add_to_plan(search.folder, [one.folder for one in search.trials], slots)
     (search.folder / "joblog").write_text("\t".join(_JOBLOG_COLUMNS) + "\n", encoding="utf-8")
-    where = f"GPUs {','.join(search.gpus)}" if search.gpus else f"{search.cpu_slots} at a time on the CPU"
-    where += f" of each of the hosts in {search.hosts}" if search.hosts else ""
-    print(f"trials of {search.model}: {len(plans)}, {where}; results in {search.folder}", flush=True)
+    where = say("{slots} at a time on the CPU", slots=search.cpu_slots)
+    if search.gpus:
+        where = say("GPUs {gpus}", gpus=",".join(search.gpus))
+    if search.hosts:
+        where = say("{where} of each of the hosts in {hosts}", where=where, hosts=search.hosts)
+    print(
+        say(
+            "trials of {model}: {num_plans}, {where}; results in {folder}",
+            model=search.model,
+            num_plans=len(plans),
+            where=where,
+            folder=search.folder,
+        ),
+        flush=True,
+    )
     signals: list[int] = []
     for num_gpus in sorted(slots, reverse=True):
         jobs = [search.job(one) for one in search.trials if one.num_gpus == num_gpus]
@@ -168,12 +187,13 @@ def run(search: Search) -> int:
     status = summarize(plans, bool(signals))
     names = dict.fromkeys(one.task for one in search.trials)
     scores = screen.best_scores(search.folder, names)
-    print(*scores, f"this search took {cli.duration(time.monotonic() - shown.begin)}", sep="\n")
+    took = say("this search took {time}", time=cli.duration(time.monotonic() - shown.begin))
+    print(*scores, took, sep="\n")
     if not signals:
         if scores:
             print(*screen.next_commands(search.folder, search.flags, names), sep="\n")
         return status
-    print("interrupted: the same command goes on from here")
+    print(say("interrupted: the same command goes on from here"))
     return 128 + signals[-1]
 
 
@@ -182,7 +202,12 @@ def _run_jobs(words: list[str], jobs: Sequence[list[str]], shown: _Shown) -> lis
 
     def stop(process: subprocess.Popen[str]) -> None:
         process.send_signal(signal.SIGINT)
-        shown.screen.warn(_STOPPING)
+        shown.screen.warn(
+            say(
+                "stopping: what runs writes a checkpoint first, for up to {minutes} minutes",
+                minutes=SECONDS_TO_END // 60,
+            )
+        )
 
     with tempfile.TemporaryFile("w+") as file:
         file.write("".join(f"{shlex.join(job)}\0" for job in jobs))
@@ -213,10 +238,10 @@ class _Shown:
         now = self.read()
         task = self._ended[-1].partition("/")[0]
         leader = now.best().get(task)
-        best = f"best of {task} {cli.percent(leader.score or 0.0)}" if leader else ""
+        best = say("best of {task} {score}", task=task, score=cli.percent(leader.score or 0.0)) if leader else ""
         rest = screen.left_text(now) if len(self._ended) < len(self._search.trials) else ""
         number = f"[{len(self._ended)}/{len(self._search.trials)}]"
-        self.screen.say("; ".join(filter(None, (f"{number} {screen.clock()} {line}", best, rest))))
+        self.screen.say(say("; ").join(filter(None, (f"{number} {screen.clock()} {line}", best, rest))))
 
 
 def _status(plan: trial.Plan) -> str:
@@ -241,15 +266,32 @@ def summarize(plans: Sequence[trial.Plan], is_interrupted: bool) -> int:
         if status == "none":  # one that has had its turn was refused
             status = "unfinished" if is_interrupted else "refused"
         if status == "refused":
-            print(f"\nrefused: {plan.folder}, for the reason given above")
+            print("\n" + say("refused: {folder}, for the reason given above", folder=plan.folder))
         elif found := Record.read(plan.folder):
             hours += found.wall_time * found.num_processes / 3600
             if status == "failed":
-                print(f"\nfailed: {plan.folder}: {found.remark}; the end of its {search_space.LOG_FILE}:")
+                print(
+                    "\n"
+                    + say(
+                        "failed: {folder}: {remark}; the end of its {log_file}:",
+                        folder=plan.folder,
+                        remark=found.remark,
+                        log_file=search_space.LOG_FILE,
+                    )
+                )
                 print(*(f"  {line}" for line in trial.last_lines(plan.log, 5)), sep="\n")
         counts["failed" if status == "refused" else status] += 1
-    rest = f", {counts['unfinished']} not ended" if counts["unfinished"] else ""
-    print(f"\n{counts['finished']} finished, {counts['failed']} failed{rest}; {hours:.2f} GPU-hours")
+    rest = say(", {number} not ended", number=counts["unfinished"]) if counts["unfinished"] else ""
+    print(
+        "\n"
+        + say(
+            "{finished} finished, {failed} failed{rest}; {hours:.2f} GPU-hours",
+            finished=counts["finished"],
+            failed=counts["failed"],
+            rest=rest,
+            hours=hours,
+        )
+    )
     return int(counts["finished"] < len(plans))
 
 

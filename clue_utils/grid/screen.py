@@ -20,6 +20,7 @@ from rich.text import Text
 from clue_utils.cli import duration
 from clue_utils.grid.outcomes import clean, read_trials, winner
 from clue_utils.grid.progress import Progress, State
+from clue_utils.language import say
 from clue_utils.project import as_typed
 from clue_utils.tasks import KNOWN, TASKS
 
@@ -46,9 +47,18 @@ def _run_name(state: State) -> str:
 
 def counts_line(progress: Progress) -> str:
     """``12 of 134 ended (11 finished, 1 failed), 8 running``."""
-    ended = [f"{number} {status}" for status, number in sorted(progress.counts.items()) if _is_end(status)]
-    detail = f" ({', '.join(ended)})" if ended else ""
-    return f"{progress.num_ended} of {len(progress.states)} ended{detail}, {len(progress.running)} running"
+    ended = [
+        say("{number} {status}", number=number, status=say(status))
+        for status, number in sorted(progress.counts.items())
+        if _is_end(status)
+    ]
+    return say(
+        "{number} of {all} ended{detail}, {running} running",
+        number=progress.num_ended,
+        all=len(progress.states),
+        detail=say(" ({names})", names=say(", ").join(ended)) if ended else "",
+        running=len(progress.running),
+    )
 
 
 def _is_end(status: str) -> bool:
@@ -60,8 +70,8 @@ def left_text(progress: Progress) -> str:
     if progress.num_ended == len(progress.states):
         return ""
     if progress.seconds_left is None:
-        return "time left not known yet"
-    return f"about {duration(progress.seconds_left)} left"
+        return say("time left not known yet")
+    return say("about {time} left", time=duration(progress.seconds_left))
 
 
 def best_text(progress: Progress) -> str:
@@ -82,15 +92,15 @@ def render(title: str, progress: Progress, height: int = 24, note: str = "") -> 
     bar = Text("=" * done, style="green") + Text("-" * (_BAR - done), style="bright_black")
     head = [Text(f"{clean(title)}: {counts_line(progress)}", style="bold")]
     head.append(bar + Text(f" {100 * share:.0f} %  {left_text(progress)}"))
-    best = Text(f"best so far: {best_text(progress) or 'nothing scored yet'}")
+    best = Text(say("best so far: {best}", best=best_text(progress) or say("nothing scored yet")))
     if note:
         head.append(Text(note, style="bold yellow"))
-    best_lines = 1 + len(best.plain) // 80
+    best_lines = 1 + best.cell_len // 80
     room = max(1, height - _OTHER_LINES - len(head) - best_lines)
     table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bright_black")
-    table.add_column("task", no_wrap=True)
-    table.add_column("trial", no_wrap=True, overflow="ellipsis")
-    for name in ("step", "done", "loss", "best", "left"):
+    table.add_column(say("task"), no_wrap=True)
+    table.add_column(say("trial"), no_wrap=True, overflow="ellipsis")
+    for name in (say("step"), say("done"), "loss", say("best"), say("left")):
         table.add_column(name, justify="right", no_wrap=True)
     for state in progress.running[:room]:
         left = "" if state.seconds_left is None else duration(state.seconds_left)
@@ -99,13 +109,13 @@ def render(title: str, progress: Progress, height: int = 24, note: str = "") -> 
     if progress.running:
         parts += [Text(""), table]
     if len(progress.running) > room:
-        parts.append(Text(f"and {len(progress.running) - room} more"))
+        parts.append(Text(say("and {number} more", number=len(progress.running) - room)))
     return Group(*parts, Text(""), best)
 
 
 def _numbers(state: State) -> tuple[str, str, str]:
     if state.step is None or not state.num_steps:
-        return "starting", "", ""
+        return say("starting"), "", ""
     loss = "" if state.loss is None else f"{state.loss:.4f}"
     return f"{state.step}/{state.num_steps}", f"{100 * state.step / state.num_steps:.0f} %", loss
 
@@ -186,7 +196,7 @@ class Screen:
         for state in progress.running:
             if state.trial.folder not in self._begun:
                 self._begun.add(state.trial.folder)
-                self.say(f"{clock()} {state.trial.folder} runs")
+                self.say(f"{clock()} {say('{trial} runs', trial=state.trial.folder)}")
         if time.monotonic() - self._said_at >= HEARTBEAT:
             self._said_at = time.monotonic()
             self.say(f"{clock()} {status_line(progress)}")
@@ -195,14 +205,14 @@ class Screen:
 def status_line(progress: Progress) -> str:
     """How far a search is, in a line: what has ended, what runs and where, the time left, the best scores."""
     steps = [
-        f"{state.trial.folder} {state.step}/{state.num_steps}" if state.step else f"{state.trial.folder} starting"
+        f"{state.trial.folder} {f'{state.step}/{state.num_steps}' if state.step else say('starting')}"
         for state in progress.running[:4]
     ]
-    more = [f"{len(progress.running) - 4} more"] if len(progress.running) > 4 else []
+    more = [say("{number} more", number=len(progress.running) - 4)] if len(progress.running) > 4 else []
     parts = [counts_line(progress), left_text(progress)]
-    parts += ["runs: " + ", ".join(steps + more)] if steps else []
-    parts += [f"best so far: {best_text(progress)}"] if progress.best() else []
-    return "; ".join(filter(None, parts))
+    parts += [say("runs: {trials}", trials=say(", ").join(steps + more))] if steps else []
+    parts += [say("best so far: {best}", best=best_text(progress))] if progress.best() else []
+    return say("; ").join(filter(None, parts))
 
 
 def watch(title: str, read: Callable[[], Progress], console: Console | None = None) -> None:
@@ -221,9 +231,10 @@ def watch(title: str, read: Callable[[], Progress], console: Console | None = No
                 while progress.num_ended < len(progress.states):
                     time.sleep(INTERVAL)
                     progress = read()
-                    screen.note = "" if progress.running else "no trial runs at the moment; Ctrl-C ends this screen"
+                    idle = say("no trial runs at the moment; Ctrl-C ends this screen")
+                    screen.note = "" if progress.running else idle
     except KeyboardInterrupt:
-        screen.say("no longer watched; the search goes on")
+        screen.say(say("no longer watched; the search goes on"))
         return
     screen.say(f"{clock()} {clean(title)}: {status_line(progress)}")
 
@@ -237,7 +248,7 @@ def best_scores(folder: Path, names: Iterable[str]) -> list[str]:
     lines = [
         f"  {name:<{width}}  {_percent(one.score):>6}  {run}" for one, (name, _, run) in zip(winners, rows, strict=True)
     ]
-    return ["best score of each task, in percent:", *lines] if lines else []
+    return [say("best score of each task, in percent:"), *lines] if lines else []
 
 
 def next_commands(folder: Path, flags: Sequence[str], names: Iterable[str] = TASKS) -> list[str]:
@@ -260,4 +271,4 @@ def next_commands(folder: Path, flags: Sequence[str], names: Iterable[str] = TAS
         if best and best.path and best.has_checkpoint:
             place = ["--model_name_or_path", str(best.path), "--output_dir", str(best.path)]
             commands.append(["python", task.script, *task.words, *place, "--do_predict"])
-    return ["next:", *(f"  {as_typed(shlex.join(command))}" for command in commands)]
+    return [say("next:"), *(f"  {as_typed(shlex.join(command))}" for command in commands)]

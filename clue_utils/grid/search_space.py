@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from clue_utils import cli, published, settings, task_file, tasks
 from clue_utils.errors import UserError
+from clue_utils.language import say
 
 # The folder of all models, unless told otherwise.
 RESULTS_DIR = "results"
@@ -86,8 +87,12 @@ def published_trials(model_name_or_path: str, task_names: Sequence[str] = (), se
     if row is None:
         names = ", ".join(row.name for row in published.PUBLISHED_MODELS)
         raise UserError(
-            f"--published: no scores of {model_name_or_path} are published, only of {names}, or of a folder "
-            "that is called so"
+            say(
+                "--published: no scores of {model_name_or_path} are published, only of {names}, or of a folder "
+                "that is called so",
+                model_name_or_path=model_name_or_path,
+                names=names,
+            )
         )
     trials = []
     for task in [tasks.get_task(name, takes_file=True) for name in task_names] or tasks.TASKS.values():
@@ -146,8 +151,12 @@ def chosen_trials(args: argparse.Namespace, flags: Sequence[str] = (), model: st
         _require_published_alone(args, flags, model)
     elif settings.flags_of_trials(flags).get("lora_rank") and not args.learning_rates:
         raise UserError(
-            "--lora_rank: the learning rates of the grid are far below those of adapters; pass --learning_rates, such "
-            f"as {published.LORA_LEARNING_RATE:.0e} {3 * published.LORA_LEARNING_RATE:.0e}"
+            say(
+                "--lora_rank: the learning rates of the grid are far below those of adapters; pass "
+                "--learning_rates, such as {rate:.0e} {higher:.0e}",
+                rate=published.LORA_LEARNING_RATE,
+                higher=3 * published.LORA_LEARNING_RATE,
+            )
         )
     if args.published:
         trials = published_trials(str(model), names, args.seeds)
@@ -155,7 +164,7 @@ def chosen_trials(args: argparse.Namespace, flags: Sequence[str] = (), model: st
         trials = list_trials(names, args.learning_rates, args.batch_sizes, args.dropouts, args.seeds)
     chosen = [trial for trial in trials if args.cards in (None, trial.num_gpus)]
     if not chosen:
-        raise UserError(f"no trial: none of {' '.join(names)} takes {args.cards} GPUs")
+        raise UserError(say("no trial: none of {names} takes {cards} GPUs", names=" ".join(names), cards=args.cards))
     if args.shuffle:
         order = list(dict.fromkeys(trial.task for trial in chosen))
         random.Random(0).shuffle(chosen)
@@ -165,12 +174,14 @@ def chosen_trials(args: argparse.Namespace, flags: Sequence[str] = (), model: st
 
 def _require_published_alone(args: argparse.Namespace, flags: Sequence[str], model: str | None) -> None:
     if not model:
-        raise UserError("--published: name the model, whose published settings are meant")
+        raise UserError(say("--published: name the model, whose published settings are meant"))
     for name in ("learning_rates", "batch_sizes", "dropouts"):
         if getattr(args, name):
-            raise UserError(f"--published or --{name}, not both: each task has the setting that was published")
+            raise UserError(
+                say("--published or --{name}, not both: each task has the setting that was published", name=name)
+            )
     if settings.flags_of_trials(flags).get("lora_rank"):
-        raise UserError("--published: the scores are of whole models, not of adapters; drop it or --lora_rank")
+        raise UserError(say("--published: the scores are of whole models, not of adapters; drop it or --lora_rank"))
 
 
 def model_folder(root: Path, model_name_or_path: str) -> Path:
@@ -181,5 +192,10 @@ def model_folder(root: Path, model_name_or_path: str) -> Path:
     """
     name = os.path.basename(os.path.abspath(model_name_or_path))
     if not name:
-        raise UserError(f"{model_name_or_path!r} has no name for a folder of trials: give another model or folder")
+        raise UserError(
+            say(
+                "{model_name_or_path!r} has no name for a folder of trials: give another model or folder",
+                model_name_or_path=model_name_or_path,
+            )
+        )
     return root / name

@@ -27,6 +27,7 @@ from clue_utils.errors import SECONDS_TO_END, UserError
 from clue_utils.files import Busy, locked_folder
 from clue_utils.grid import outcomes, search_space
 from clue_utils.grid.search_space import Trial
+from clue_utils.language import say
 from clue_utils.project import MODULES, TOP
 from clue_utils.record import Record, trained_with, write_failure, write_start
 from clue_utils.strict_json import JsonObject
@@ -63,7 +64,9 @@ def run_script(words: Sequence[str], log: Path, name: str, **variables: str) -> 
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=os.environ | variables)
     status = done.returncode if done.returncode >= 0 else 128 - done.returncode
     if status and status - 128 not in (signal.SIGINT, signal.SIGTERM):
-        print(f"{name} failed; the end of {log}:", *last_lines(log, 20), sep="\n", file=sys.stderr)
+        print(
+            say("{name} failed; the end of {log}:", name=name, log=log), *last_lines(log, 20), sep="\n", file=sys.stderr
+        )
     return status
 
 
@@ -85,16 +88,18 @@ def visible_gpus() -> tuple[str, ...]:
     """
     device, named = os.environ.get("DEVICE", ""), os.environ.get("CUDA_VISIBLE_DEVICES")
     if device == "xpu":
-        raise UserError("DEVICE=xpu: a grid search knows GPUs and the CPU only; train by the tasks' scripts on an XPU")
+        raise UserError(
+            say("DEVICE=xpu: a grid search knows GPUs and the CPU only; train by the tasks' scripts on an XPU")
+        )
     if device not in ("", "cpu", "gpu"):
-        raise UserError(f"DEVICE={device}: choose gpu or cpu")
+        raise UserError(say("DEVICE={device}: choose gpu or cpu", device=device))
     if device == "cpu":
         return ()
     gpus = (
         _gpus_of_the_machine() if named is None else tuple(i for i in named.split(",") if i not in environment.NO_GPU)
     )
     if device == "gpu" and not gpus:
-        raise UserError("DEVICE=gpu, but no GPU is visible")
+        raise UserError(say("DEVICE=gpu, but no GPU is visible"))
     return gpus
 
 
@@ -148,14 +153,25 @@ def require_use(gpus: Sequence[str], remedy: str = "DEVICE=cpu") -> None:
         text=True,
     )
     if done.returncode:
-        reason = reason_of(done.stderr) or f"{USE_GPU.name} ends with status {done.returncode}"
-        raise UserError(f"GPUs {','.join(gpus)} cannot be used: {reason}; or take the CPU: {remedy}")
+        reason = reason_of(done.stderr) or say(
+            "{program} ends with status {status}", program=USE_GPU.name, status=done.returncode
+        )
+        raise UserError(
+            say(
+                "GPUs {gpus} cannot be used: {reason}; or take the CPU: {remedy}",
+                gpus=",".join(gpus),
+                reason=reason,
+                remedy=remedy,
+            )
+        )
 
 
 def reason_of(said: str) -> str:
     """Why GPUs cannot be used, from what ``USE_GPU`` has said; "" where that is nothing."""
     *_, last = ["", *filter(str.strip, said.splitlines())]
-    return last.removeprefix("error: ").removeprefix("--device gpu: ").removesuffix(", or pass --device cpu")
+    # What is around the reason in what clue_utils.device says.
+    begin, end = say("--device {device}: {reason}, or pass --device cpu").replace("{device}", "gpu").split("{reason}")
+    return last.removeprefix("error: ").removeprefix(begin).removesuffix(end)
 
 
 def _with_modules() -> dict[str, str]:
@@ -243,11 +259,19 @@ def ending(plan: Plan) -> str:
     for name, (there, here) in settings.differences(earlier.fields, now.description(), {*named, *one_sided}).items():
         flag = "model_name_or_path" if name == "model" else name
         raise UserError(
-            f"{plan.folder} holds a finished run with --{flag} {there}, not {here}: "
-            "choose another folder with --results, or remove this one"
+            say(
+                "{folder} holds a finished run with --{flag} {there}, not {here}: choose another folder with "
+                "--results, or remove this one",
+                folder=plan.folder,
+                flag=flag,
+                there=there,
+                here=here,
+            )
         )
-    pruned = f", pruned at step {earlier.fields['pruned']['step']}" if earlier.status == "pruned" else ""
-    return f"{earlier.metric} {cli.percent(earlier.score or 0.0)}{pruned}"
+    ended = f"{earlier.metric} {cli.percent(earlier.score or 0.0)}"
+    if earlier.status == "pruned":
+        return say("{ended}, pruned at step {step}", ended=ended, step=earlier.fields["pruned"]["step"])
+    return ended
 
 
 def settings_of(plan: Plan) -> settings.Settings:
@@ -304,25 +328,29 @@ def run(plan: Plan, asks: bool = True) -> int:
             plan.folder.mkdir(parents=True, exist_ok=True)
             log = open(plan.log, "a", encoding="utf-8")  # noqa: SIM115
         except OSError:
-            print(f"{name}: failed: {plan.folder} cannot be made or written to")
+            print(f"{name}: {say('failed: {folder} cannot be made or written to', folder=plan.folder)}")
             return 2
         with log:
             # Held by the training process too, whose output goes there: one that outlived a killed grid search is
             # waited for, not joined.
             if not lock(log, wait=False):
                 if sys.stderr.isatty():
-                    print(f"{name}: waiting for another process that runs it", file=sys.stderr, flush=True)
+                    print(f"{name}: {say('waiting for another process that runs it')}", file=sys.stderr, flush=True)
                 lock(log)
             ended = ending(plan)
             status = 0 if ended else _run_until_it_fits(plan, log)
     if ended:
-        print(f"{name}: finished already, {ended}")
+        print(f"{name}: {say('finished already, {ended}', ended=ended)}")
     elif status == 0:
-        print(f"{name}: finished, {ending(plan)}, {time.monotonic() - begin:.0f} s")
+        seconds = time.monotonic() - begin
+        print(f"{name}: {say('finished, {ending}, {seconds:.0f} s', ending=ending(plan), seconds=seconds)}")
     else:
         found = Record.read(plan.folder) or Record()
-        reason = f"another run is writing there: {found.remark}" if found.status == "running" else found.remark
-        print(f"{name}: failed with status {status}: {reason} (log: {plan.log})")
+        reason = found.remark
+        if found.status == "running":
+            reason = say("another run is writing there: {remark}", remark=found.remark)
+        how = say("failed with status {status}: {reason} (log: {log})", status=status, reason=reason, log=plan.log)
+        print(f"{name}: {how}")
     return status
 
 
@@ -373,7 +401,9 @@ def _run_until_it_fits(plan: Plan, log: IO[str]) -> int:
             return 0
         if after.status not in ("failed", "stopped") or after == before:  # it had no time to say why
             is_killed = status - 128 in [*signal.Signals]
-            reason = f"killed by {signal.Signals(status - 128).name}" if is_killed else f"ended with status {status}"
+            reason = say("ended with status {status}", status=status)
+            if is_killed:
+                reason = say("killed by {signal}", signal=signal.Signals(status - 128).name)
             *_, said = filter(str.strip, last_lines(plan.log, 5))
             if status and not is_killed and said not in shlex.join(command(plan, micro_batches)):
                 reason = said.removeprefix("error: ")  # such as of a flag that the script does not take

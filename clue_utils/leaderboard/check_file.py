@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from clue_utils import strict_json
 from clue_utils.errors import show
+from clue_utils.language import later, say
 from clue_utils.leaderboard.file_names import known_files
 from clue_utils.strict_json import JsonObject, NotJson
 from clue_utils.tasks import BLANK, MAX_CHOICES, NUM_CANDIDATES, Task
@@ -71,13 +72,20 @@ class _Problems:
     def note_if_equal(self, answers: Sequence[Any]) -> None:
         """Say so where a file gives one answer to everything: the leaderboard takes it, but no model means it."""
         if len(answers) > 1 and all(answer == answers[0] for answer in answers):
-            text = f"all {len(answers):,} answers are {show(answers[0])}: a model that has not learnt gives such"
-            self._findings.notes.append(f"{self._name}: {text}")
+            self._findings.notes.append(
+                say(
+                    "{name}: all {number:,} answers are {answer}: a model that has not learnt gives such",
+                    name=self._name,
+                    number=len(answers),
+                    answer=show(answers[0]),
+                )
+            )
 
     def close(self) -> None:
         for kind, number in self._kinds.items():
             if number > MAX_LINES:
-                self._findings.problems.append(f"{self._name}: {kind}: {number - MAX_LINES:,} more like these")
+                more = say("{kind}: {number:,} more like these", kind=say(kind), number=number - MAX_LINES)
+                self._findings.problems.append(f"{self._name}: {more}")
 
 
 def read_prediction(stream: IO[bytes]) -> bytes:
@@ -99,15 +107,15 @@ def check_prediction(
     task, split = known_files()[name]
     found = _Problems(place, findings)
     if len(content) > MAX_FILE_BYTES:
-        found.add("size", f"more than {MAX_FILE_BYTES >> 20} MB: not a prediction file")
+        found.add("size", say("more than {megabytes} MB: not a prediction file", megabytes=MAX_FILE_BYTES >> 20))
         return
     if content.startswith(codecs.BOM_UTF8):
-        found.add("byte order mark", "begins with a byte order mark; save it as UTF-8 without one", 1)
+        found.add("byte order mark", say("begins with a byte order mark; save it as UTF-8 without one"), 1)
         content = content.removeprefix(codecs.BOM_UTF8)
     if b"\r\n" in content:
-        findings.notes.append(f"{place}: lines end as on Windows (CR LF), which JSON allows")
+        findings.notes.append(say("{place}: lines end as on Windows (CR LF), which JSON allows", place=place))
     if not content.strip():
-        found.add("empty", "empty")
+        found.add("empty", say("empty"))
     else:
         form = _FORMATS[task.kind]
         answers = form.read(task, content, found)
@@ -121,14 +129,16 @@ def check_prediction(
 
 
 def _too_many(what: str) -> str:
-    return f"more than {MAX_PREDICTIONS:,} {what}: no test set of the leaderboard is as large"
+    return say(
+        "more than {number:,} {what}: no test set of the leaderboard is as large", number=MAX_PREDICTIONS, what=what
+    )
 
 
 def _parse(raw: bytes) -> tuple[Any, list[str]]:
     """The value of a JSON text, and the keys that one of its objects holds twice."""
     if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_MARKS:
-        raise NotJson(_too_many("values"))
-    return strict_json.parse(raw, "JSON of a prediction")
+        raise NotJson(_too_many(say("values")))
+    return strict_json.parse(raw, later("JSON of a prediction"))
 
 
 def _label_problem(task: Task, label: Any) -> str | None:
@@ -138,14 +148,19 @@ def _label_problem(task: Task, label: Any) -> str | None:
             return None
         # Of a text much longer than any label, none is close, and a comparison would take long.
         close = difflib.get_close_matches(label.strip().lower()[:100], task.labels, n=1, cutoff=0.8)
-        meant = f"; did you mean {show(close[0])}?" if close else ""
-        return f"{show(label)} is not one of {task.name}'s{meant}"
+        meant = say("; did you mean {name}?", name=show(close[0])) if close else ""
+        return say("{label} is not one of {name}'s{meant}", label=show(label), name=task.name, meant=meant)
     written = json.dumps(label) if isinstance(label, bool) else str(label) if isinstance(label, int) else ""
     if written in task.labels:
-        return f'{show(label)} is not a text: write "{written}" with quotes'
+        return say('{label} is not a text: write "{written}" with quotes', label=show(label), written=written)
     index = type(label) is int and 0 <= label < len(task.labels)
-    hint = f' (the position of "{task.labels[label]}"?)' if index else ""
-    return f"{show(label)} is not one of {task.name}'s: a label is a text such as {json.dumps(task.labels[0])}{hint}"
+    return say(
+        "{label} is not one of {name}'s: a label is a text such as {example}{hint}",
+        label=show(label),
+        name=task.name,
+        example=json.dumps(task.labels[0]),
+        hint=say(' (the position of "{label}"?)', label=task.labels[label]) if index else "",
+    )
 
 
 def _choice_problem(number: int, task: Task, value: Any) -> str | None:
@@ -153,23 +168,26 @@ def _choice_problem(number: int, task: Task, value: Any) -> str | None:
     if type(value) is int and 0 <= value < number:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 3 and int(value) < number:
-        return f"{show(value)} is a text: write {int(value)} without quotes"
-    return f"{show(value)} is not 0 to {number - 1}"
+        return say("{value} is a text: write {number} without quotes", value=show(value), number=int(value))
+    return say("{value} is not 0 to {largest}", value=show(value), largest=number - 1)
 
 
 def _text_problem(task: Task, value: Any) -> str | None:
     """Why a value is not an answer in words."""
     if not isinstance(value, str):
-        return f"{show(value)} is not a text"
-    return None if value.strip() else "is empty"
+        return say("{value} is not a text", value=show(value))
+    return None if value.strip() else say("is empty")
 
 
 def _check_count(task: Task, split: str, number: int, found: _Problems, at_least: bool = False) -> None:
     """Compare a number of lines or keys with the official test set's."""
     official = task.splits[split].num_examples
     if number < official or (number > official and not at_least):
-        least = "at least " if at_least else ""
-        found.add("number", f"{number:,} predictions, but the official {split} set has {least}{official:,}")
+        values = {"number": number, "split": split, "official": official}
+        text = say("{number:,} predictions, but the official {split} set has {official:,}", **values)
+        if at_least:
+            text = say("{number:,} predictions, but the official {split} set has at least {official:,}", **values)
+        found.add("number", text)
 
 
 def _wrong_shape(content: bytes) -> str | None:
@@ -179,9 +197,9 @@ def _wrong_shape(content: bytes) -> str | None:
     except NotJson:
         return None
     if isinstance(whole, list):
-        return 'not an object with "id" and "label" a line but a JSON array for the whole file'
+        return say('not an object with "id" and "label" a line but a JSON array for the whole file')
     if isinstance(whole, dict) and (b"\n" in content.strip() or not {"id", "label"} & whole.keys()):
-        return 'not an object with "id" and "label" a line but a single object for the whole file'
+        return say('not an object with "id" and "label" a line but a single object for the whole file')
     return None
 
 
@@ -203,48 +221,58 @@ class _Lines:
         for number, line in enumerate(io.BytesIO(content), 1):
             line = line.removesuffix(b"\n")
             if number > MAX_PREDICTIONS:
-                found.add("number", _too_many("lines"))
+                found.add("number", _too_many(say("lines")))
                 return None
             if not line.strip():
-                found.add("blank line", "blank line; it shifts every line after it", number)
+                found.add(later("blank line"), say("blank line; it shifts every line after it"), number)
                 continue
             if b"\r" in line.removesuffix(b"\r"):
-                text = "a carriage return within the line, which many programs take for its end"
-                found.add("carriage return", text, number)
+                text = say("a carriage return within the line, which many programs take for its end")
+                found.add(later("carriage return"), text, number)
             ids[number] = None
             try:
                 example, repeated = _parse(line)
             except NotJson as error:
-                found.add("not JSON", str(error), number)
+                found.add(later("not JSON"), str(error), number)
                 continue
             if not isinstance(example, dict):
-                found.add("not an object", f'{show(example)} is not an object with "id" and "label"', number)
+                text = say('{example} is not an object with "id" and "label"', example=show(example))
+                found.add(later("not an object"), text, number)
                 continue
             for key in repeated:
-                found.add("repeated key", f"key {show(key)} occurs twice in one object", number)
+                found.add(later("repeated key"), say("key {key} occurs twice in one object", key=show(key)), number)
             for key in ("id", "label"):
                 if key not in example:
-                    found.add(f"no {key}", f'not an object with "id" and "label": no "{key}"', number)
+                    text = say('not an object with "id" and "label": no "{key}"', key=key)
+                    found.add(say("no {key}", key=key), text, number)
             if "id" in example:
                 id_ = example["id"]
                 if type(id_) is not int or id_ < 0:
-                    found.add("id", f"id {show(id_)} is not an integer of at least 0", number)
+                    found.add(later("id"), say("id {id} is not an integer of at least 0", id=show(id_)), number)
                 elif id_ in seen:
-                    found.add("repeated id", f"id {show(id_)} occurs twice, first in line {seen[id_]}", number)
+                    text = say("id {id} occurs twice, first in line {line}", id=show(id_), line=seen[id_])
+                    found.add(later("repeated id"), text, number)
                 else:
                     ids[number] = id_
                     seen[id_] = number
             if "label" in example:
                 labels.append(example["label"])
                 if problem := self.problem(task, example["label"]):
-                    found.add("label", f"label {problem}", number)
+                    found.add(later("label"), say("label {problem}", problem=problem), number)
         found.note_if_equal(labels)
         return ids
 
     def compare(self, lines: dict[Any, Any], ids: Sequence[Any], found: _Problems) -> None:
         """Compare with the ids of a test set."""
         if len(lines) != len(ids):
-            found.add("number", f"{len(lines):,} predictions, but the test file has {len(ids):,} records")
+            found.add(
+                "number",
+                say(
+                    "{number:,} predictions, but the test file has {records:,} records",
+                    number=len(lines),
+                    records=len(ids),
+                ),
+            )
         self._compare_ids(lines, ids, found)
 
     def compare_with_official(self, task: Task, split: str, lines: dict[Any, Any], found: _Problems) -> None:
@@ -258,14 +286,19 @@ class _Lines:
         expected = set(ids)
         for number, id_ in lines.items():
             if id_ is not None and id_ not in expected:
-                found.add("unknown id", f"id {show(id_)} is not in the test file", number)
+                found.add(later("unknown id"), say("id {id} is not in the test file", id=show(id_)), number)
         for id_ in sorted(expected.difference(given)):
-            found.add("missing id", f"id {id_} is missing")
+            found.add(later("missing id"), say("id {id} is missing", id=id_))
         if len(lines) == len(given) == len(ids) and expected == set(given):
             wrong = [line for (line, id_), right in zip(lines.items(), ids, strict=True) if id_ != right]
             if wrong:
                 first, right = wrong[0], ids[list(lines).index(wrong[0])]
-                text = f"id {lines[first]} stands where the test file has {right}: {len(wrong):,} lines out of order"
+                text = say(
+                    "id {id} stands where the test file has {right}: {number:,} lines out of order",
+                    id=lines[first],
+                    right=right,
+                    number=len(wrong),
+                )
                 found.add("order", text, first)
 
 
@@ -288,22 +321,26 @@ class _Object:
             answers, repeated = _parse(content)
         except NotJson as error:
             if "Extra data" in str(error):
-                found.add("shape", "not one JSON object with all answers but several values, such as one a line", 1)
+                text = say("not one JSON object with all answers but several values, such as one a line")
+                found.add("shape", text, 1)
             else:
-                found.add("not JSON", str(error), error.line)
+                found.add(later("not JSON"), str(error), error.line)
             return None
         if not isinstance(answers, dict) or not answers:
-            shape = "a JSON array" if isinstance(answers, list) else show(answers)
-            found.add("shape", f"not one JSON object with all answers but {shape}", 1)
+            shape = say("a JSON array") if isinstance(answers, list) else show(answers)
+            found.add("shape", say("not one JSON object with all answers but {shape}", shape=shape), 1)
             return None
         if len(answers) > MAX_PREDICTIONS:
-            found.add("number", _too_many("answers"))
+            found.add("number", _too_many(say("answers")))
             return None
         for key in repeated:
-            found.add("repeated key", f"key {show(key)} occurs twice", partial(_line_of, content, key))
+            found.add(
+                later("repeated key"), say("key {key} occurs twice", key=show(key)), partial(_line_of, content, key)
+            )
         for key, value in answers.items():
             if problem := self.problem(task, value):
-                found.add("answer", f"answer {problem} ({show(key)})", partial(_line_of, content, key))
+                text = say("answer {problem} ({key})", problem=problem, key=show(key))
+                found.add(later("answer"), text, partial(_line_of, content, key))
         found.note_if_equal(list(answers.values()))
         return answers
 
@@ -312,18 +349,21 @@ class _Object:
         expected = set(ids)
         for key in answers:
             if key not in expected:
-                found.add(f"unknown {self.id_name}", f"{self.id_name} {show(key)} is not in the test file")
+                text = say("{name} {key} is not in the test file", name=say(self.id_name), key=show(key))
+                found.add(say("unknown {name}", name=say(self.id_name)), text)
         for key in ids:
             if key not in answers:
-                found.add(f"missing {self.id_name}", f"{self.id_name} {show(key)} of the test file is missing")
+                text = say("{name} {key} of the test file is missing", name=say(self.id_name), key=show(key))
+                found.add(say("missing {name}", name=say(self.id_name)), text)
 
     def compare_with_official(self, task: Task, split: str, answers: dict[Any, Any], found: _Problems) -> None:
         """Compare with what is known of an official test set whose file is not there."""
         _check_count(task, split, len(answers), found, at_least=self.several)
         for key in answers:
             if not re.fullmatch(self.id_pattern, key):
-                text = f"{show(key)} is not a {self.id_name} such as {self.id_example}"
-                found.add(f"strange {self.id_name}", text)
+                names = {"name": say(self.id_name), "example": self.id_example}
+                text = say("{key} is not a {name} such as {example}", key=show(key), **names)
+                found.add(say("strange {name}", name=say(self.id_name)), text)
 
 
 def _line_of(content: bytes, key: str) -> int | None:
@@ -339,6 +379,6 @@ def _line_of(content: bytes, key: str) -> int | None:
 _FORMATS: dict[str, _Lines | _Object] = {
     "classification": _Lines(_label_problem),
     "multiple_choice": _Lines(partial(_choice_problem, MAX_CHOICES)),
-    "span": _Object("question id", r"TEST_\d+_QUERY_\d+", "TEST_0_QUERY_0", _text_problem),
-    "cloze": _Object("tag", BLANK, "#idiom000001#", partial(_choice_problem, NUM_CANDIDATES), several=True),
+    "span": _Object(later("question id"), r"TEST_\d+_QUERY_\d+", "TEST_0_QUERY_0", _text_problem),
+    "cloze": _Object(later("tag"), BLANK, "#idiom000001#", partial(_choice_problem, NUM_CANDIDATES), several=True),
 }

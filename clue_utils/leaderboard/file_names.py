@@ -9,6 +9,7 @@ from typing import Any
 from clue_utils.data.examples import cache_dir, load_examples
 from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.tasks import DIAGNOSTICS, TASKS, Task
 
 
@@ -30,7 +31,7 @@ def expected_ids(task: Task, split: str, data_dir: str | os.PathLike[str] | None
     """
     root = Path(data_dir) if data_dir is not None else cache_dir() / "data"
     if data_dir is None and not (root / task.folder).is_dir():
-        return None, f"no data of {task.name} here"
+        return None, say("no data of {name} here", name=task.name)
     try:
         examples = load_examples(task, split, root)
     except UserError as error:

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from clue_utils import cli
+from clue_utils.columns import left
 from clue_utils.errors import UserError
 from clue_utils.files import digest_of, write_text_atomically
+from clue_utils.language import say
 from clue_utils.leaderboard.file_names import known_files
 from clue_utils.record import WEIGHTS_FILE, Record
 from clue_utils.strict_json import JsonObject, NotJson, parse
@@ -106,9 +108,15 @@ def read(output: Path) -> JsonObject | None:
         if not all(isinstance(one, dict) for one in files.values()):
             raise ValueError("no files")
     except (OSError, NotJson, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path.name} is damaged ({error})") from None
+        raise UserError(say("{name} is damaged ({error})", name=path.name, error=error)) from None
     if manifest.get("sha256") != digest_of(output):
-        raise UserError(f"{path.name} tells of another zip: {output.name} was made or changed in another way since")
+        raise UserError(
+            say(
+                "{name} tells of another zip: {output_name} was made or changed in another way since",
+                name=path.name,
+                output_name=output.name,
+            )
+        )
     return dict(manifest)
 
 
@@ -120,12 +128,14 @@ def rows(manifest: JsonObject) -> list[str]:
 def _score_and_members(entry: Mapping[str, Any]) -> str:
     members = [one for one in entry.get("checkpoints") or [] if isinstance(one, dict)]
     if not members:
-        return "of unknown origin: no record beside it tells of it"
+        return say("of unknown origin: no record beside it tells of it")
     score, metric = entry.get("score"), entry.get("metric")
-    shown = f"{metric} {cli.percent(score)}" if isinstance(score, (int, float)) else "no score"
+    shown = f"{metric} {cli.percent(score)}" if isinstance(score, (int, float)) else say("no score")
     names = ", ".join(f"{one.get('path')}{_remark(one)}" for one in members)
-    return f"{shown:<17}{f'mean of {len(members)}: ' if members[1:] else ''}{names}"
+    if members[1:]:
+        names = say("mean of {number}: {names}", number=len(members), names=names)
+    return left(shown, 17) + names
 
 
 def _remark(member: Mapping[str, Any]) -> str:
-    return " (trained on the development set too)" if member.get("trained_on_dev") else ""
+    return say(" (trained on the development set too)") if member.get("trained_on_dev") else ""

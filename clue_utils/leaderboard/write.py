@@ -16,6 +16,7 @@ from typing import Any
 from clue_utils import ranks
 from clue_utils.errors import UserError
 from clue_utils.files import atomically, write_json_lines_atomically, write_text_atomically
+from clue_utils.language import say
 from clue_utils.leaderboard import manifest
 from clue_utils.leaderboard.check_file import Findings, check_prediction, read_prediction
 from clue_utils.leaderboard.file_names import expected_ids, known_files, submission_files
@@ -91,16 +92,31 @@ def zip_predictions(
             if not path.is_file():
                 continue
             if name in found:
-                raise UserError(f"{name} is in both {found[name].parent} and {folder}: name one folder for each task")
+                raise UserError(
+                    say(
+                        "{name} is in both {parent} and {folder}: name one folder for each task",
+                        name=name,
+                        parent=found[name].parent,
+                        folder=folder,
+                    )
+                )
             found[name] = path
     if not found:
         raise UserError(
-            f"no prediction file in {', '.join(map(str, folders))}: run the scripts with --do_predict first"
+            say(
+                "no prediction file in {folders}: run the scripts with --do_predict first",
+                folders=", ".join(map(str, folders)),
+            )
         )
     if with_diagnostics and (missing := {*DIAGNOSTICS.submissions.values()} - {*found}):
         raise UserError(
-            f"--with_diagnostics: no {' or '.join(sorted(missing))} in {', '.join(map(str, folders))}: "
-            f"CMNLI's --do_predict writes it where the data has {DIAGNOSTICS.folder}/"
+            say(
+                "--with_diagnostics: no {missing} in {folders}: CMNLI's --do_predict writes it where the data has "
+                "{folder}/",
+                missing=say(" or ").join(sorted(missing)),
+                folders=", ".join(map(str, folders)),
+                folder=DIAGNOSTICS.folder,
+            )
         )
     counts = _check_files(found, data_dir)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -119,11 +135,14 @@ def _check_files(found: dict[str, Path], data_dir: str | os.PathLike[str] | None
         if data_dir is not None:
             ids, reason = expected_ids(*known_files()[name], data_dir)
             if ids is None:
-                raise UserError(f"{path}: cannot be compared with the test file ({reason})")
+                raise UserError(
+                    say("{path}: cannot be compared with the test file ({reason})", path=path, reason=reason)
+                )
         with path.open("rb") as stream:
             content = read_prediction(stream)
         check_prediction(name, content, str(path), findings, ids)
     if findings.problems:
         more = len(findings.problems) - 1
-        raise UserError(findings.problems[0] + (f" (and {more:,} more problems)" if more else ""))
+        first = findings.problems[0]
+        raise UserError(say("{first} (and {more:,} more problems)", first=first, more=more) if more else first)
     return findings.counts

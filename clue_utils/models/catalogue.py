@@ -14,6 +14,7 @@ import paddle
 from paddlenlp.transformers.model_utils import no_init_weights
 
 from clue_utils.errors import UserError, show
+from clue_utils.language import say
 from clue_utils.models.config import Config, encoder_settings
 from clue_utils.models.families import FAMILIES, Family
 from clue_utils.models.source import is_known_name
@@ -202,7 +203,9 @@ def find(name: str) -> Model:
     """
     model = next((model for family in FAMILIES for model in sized_models_of(family) if model.name == name), None)
     if model is None:
-        raise UserError(f"{show(name)}: no model whose size is known; python scripts/list_models.py lists them")
+        raise UserError(
+            say("{name}: no model whose size is known; python scripts/list_models.py lists them", name=show(name))
+        )
     return model
 
 

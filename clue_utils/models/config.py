@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clue_utils.errors import UserError, show
+from clue_utils.language import say
 from clue_utils.model_names import config_file
 from clue_utils.models.families import BY_TYPE, FAMILIES, Family
 from clue_utils.models.vocabulary import read_object
@@ -85,7 +86,10 @@ class Config:
             names = [names.get(str(i)) for i in range(len(names))]
         if not isinstance(names, list) or not all(type(name) in (str, int) for name in names):
             raise self.error(
-                f"id2label cannot be {show(self.values['id2label'])}: it gives the classes 0, 1, ... names"
+                say(
+                    "id2label cannot be {id2label}: it gives the classes 0, 1, ... names",
+                    id2label=show(self.values["id2label"]),
+                )
             )
         texts = [str(name) for name in names]
         numbers = [str(i) for i in range(len(texts))]
@@ -103,7 +107,7 @@ def read_config(folder: Path) -> Config:
     config = Config(path, flattened(read_object(path)))
     for name, neutral in _NEUTRAL.items():
         if config.values.get(name) not in neutral:
-            raise config.error(f"{name} {show(config.values[name])} is not supported")
+            raise config.error(say("{name} {values} is not supported", name=name, values=show(config.values[name])))
     _flatten_rotations(config)
     return config
 
@@ -115,7 +119,7 @@ def _flatten_rotations(config: Config) -> None:
         if isinstance(rope, dict):
             kind = rope.get("rope_type", rope.get("type", "default"))
             if kind != "default":
-                raise config.error(f"{name} of type {show(kind)} is not supported")
+                raise config.error(say("{name} of type {kind} is not supported", name=name, kind=show(kind)))
             if "rope_theta" in rope:
                 config.values["rope_theta"] = rope["rope_theta"]
 
@@ -162,7 +166,9 @@ def _family_by_name(config: Config, prefixes: set[str]) -> Family:
         family = by_type.get(said) if isinstance(said, str) else None
     if family is None:
         what = f"architectures {show(names)}" if said is None else f"model_type {show(said)}"
-        raise config.error(f"{what} is not supported; supported are {', '.join(BY_TYPE)}")
+        raise config.error(
+            say("{what} is not supported; supported are {by_type}", what=what, by_type=", ".join(BY_TYPE))
+        )
     if prefixes & {family.torch_prefix, family.base_class.base_model_prefix}:
         return family
     # "model" and "transformer" say nothing: many wrappers call so what they wrap.
@@ -170,7 +176,11 @@ def _family_by_name(config: Config, prefixes: set[str]) -> Family:
     is_alike = {family.model_type, found.model_type} <= _ALIKE and found.model_type != "roberta"
     if found is not family and not is_alike and (said is not None or names):
         raise config.error(
-            f"of {family.model_type}, but the weights are {found.model_type}'s: use the files of one model"
+            say(
+                "of {model_type}, but the weights are {found_model_type}'s: use the files of one model",
+                model_type=family.model_type,
+                found_model_type=found.model_type,
+            )
         )
     return found
 
@@ -209,13 +219,19 @@ def encoder_settings(config: Config, family: Family) -> JsonObject:
         name = aliases.get(common_name, common_name)
         is_needed = all(name in each for each in published)  # else PaddleNLP's default is the published models' too
         if examples.get(name) is not None and name not in settings and is_needed:
-            raise config.error(f"no {name}, which the weights alone do not say: copy the file of the model anew")
+            raise config.error(
+                say("no {name}, which the weights alone do not say: copy the file of the model anew", name=name)
+            )
     sizes = with_common_names(settings, family)
     heads, hidden = sizes.get("num_attention_heads"), sizes.get("hidden_size")
     if heads and hidden and hidden % heads:
-        raise config.error(f"num_attention_heads {heads} does not divide hidden_size {hidden}")
+        raise config.error(
+            say("num_attention_heads {heads} does not divide hidden_size {hidden}", heads=heads, hidden=hidden)
+        )
     if not 0 <= settings.get("pad_token_id", 0) < settings.get("vocab_size", _MAX_COUNT):
-        raise config.error(f"pad_token_id {settings['pad_token_id']} is none of vocab_size tokens")
+        raise config.error(
+            say("pad_token_id {pad_token_id} is none of vocab_size tokens", pad_token_id=settings["pad_token_id"])
+        )
     return settings
 
 
@@ -238,22 +254,39 @@ def _checked(config: Config, name: str, value: Any, example: Any, common_name: s
             return value  # which stands for "none"
         least = 0 if name == "type_vocab_size" else 1
         if type(value) is not int or not least <= value <= _MAX_COUNT:
-            raise config.error(f"{name} cannot be {show(value)}: it is a whole number from {least} to {_MAX_COUNT:,}")
+            raise config.error(
+                say(
+                    "{name} cannot be {value}: it is a whole number from {least} to {max_count:,}",
+                    name=name,
+                    value=show(value),
+                    least=least,
+                    max_count=_MAX_COUNT,
+                )
+            )
         return value
     if name in _WORDS:
         if value not in _WORDS[name]:
-            raise config.error(f"{name} {show(value)} is none of {', '.join(_WORDS[name])}")
+            raise config.error(
+                say("{name} {value} is none of {words}", name=name, value=show(value), words=", ".join(_WORDS[name]))
+            )
         return value
     if name.endswith("_act"):
         if not isinstance(value, str) or value not in _ACTIVATIONS:
-            raise config.error(f"{name} {show(value)} is none of {', '.join(sorted(_ACTIVATIONS))}")
+            raise config.error(
+                say(
+                    "{name} {value} is none of {activations}",
+                    name=name,
+                    value=show(value),
+                    activations=", ".join(sorted(_ACTIVATIONS)),
+                )
+            )
         return _ACTIVATIONS[value]
     if "dropout" in name or name in ("initializer_range", "layer_norm_eps"):
         # The scripts set dropouts themselves; null stands for "as the others".
         fits = value is None if "dropout" in name else False
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not fits and not (number and 0 <= value <= (1 if "dropout" in name else 100)):
-            raise config.error(f"{name} cannot be {show(value)}")
+            raise config.error(say("{name} cannot be {value}", name=name, value=show(value)))
         return value
     if name == "mem_len":  # how much XLNet remembers of earlier texts, which are none here
         return None
@@ -261,12 +294,19 @@ def _checked(config: Config, name: str, value: Any, example: Any, common_name: s
         return example
     if isinstance(example, tuple):  # words
         if not isinstance(value, (list, str)) or not all(isinstance(word, str) for word in value):
-            raise config.error(f"{name} cannot be {show(value)}: expected a list of words")
+            raise config.error(say("{name} cannot be {value}: expected a list of words", name=name, value=show(value)))
         return value
     kinds = (int, float) if type(example) is float else (type(example),)
     free = example is None and (value is None or isinstance(value, (bool, int, float, str)))
     if not free and type(value) not in kinds:
-        raise config.error(f"{name} cannot be {show(value)}: expected something like {show(example)}")
+        raise config.error(
+            say(
+                "{name} cannot be {value}: expected something like {example}",
+                name=name,
+                value=show(value),
+                example=show(example),
+            )
+        )
     if isinstance(value, (int, float)) and not abs(value) <= _MAX_COUNT:  # nor is NaN
-        raise config.error(f"{name} cannot be {show(value)}")
+        raise config.error(say("{name} cannot be {value}", name=name, value=show(value)))
     return value

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import paddle
 
 from clue_utils.errors import UserError, shorten
+from clue_utils.language import say
 from clue_utils.models.families import Family
 from clue_utils.models.weights import Weights
 
@@ -108,8 +109,14 @@ def _as_torch(model: paddle.nn.Layer, family: Family, weights: Weights) -> dict[
         if renamed.startswith(theirs):
             renamed = ours + renamed.removeprefix(theirs)
         if renamed.startswith(ours) and renamed in by_target:
-            both = f"{shorten(by_target[renamed])} and {shorten(source)}"
-            raise UserError(f"{weights.files[0]}: {both} are the same parameter of the encoder; take one of them out")
+            both = say(" and ").join((shorten(by_target[renamed]), shorten(source)))
+            raise UserError(
+                say(
+                    "{files}: {both} are the same parameter of the encoder; take one of them out",
+                    files=weights.files[0],
+                    both=both,
+                )
+            )
         by_target[renamed] = source
         if is_bare:
             by_target.setdefault(ours + renamed, source)

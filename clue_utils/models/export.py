@@ -18,6 +18,7 @@ from clue_utils.errors import UserError
 from clue_utils.features.batches import Batch
 from clue_utils.features.method import Method
 from clue_utils.files import atomically
+from clue_utils.language import say
 from clue_utils.models import onnx_model
 from clue_utils.models.heads import CHOICES, HEADS, Head, input_names, to_tensors
 from clue_utils.strict_json import JsonObject
@@ -57,7 +58,7 @@ def export(
     """
     sequences = method.sequences
     if sequences.pad_id in sequences.build([-1], [-2])[0]:
-        raise _refusal(model, "its tokenizer has one token for padding and for the end of a text")
+        raise _refusal(model, say("its tokenizer has one token for padding and for the end of a text"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomically(folder) as written:
         written.mkdir()
@@ -70,7 +71,11 @@ def export(
         (written / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
     logger.info("inference model written to %s, logits within %.0e", folder, described["largest_difference"])
     if with_onnx and not onnx_model.can_run():
-        logger.warning("%s.onnx is not compared with the model: onnxruntime is not installed", folder / MODEL_NAME)
+        logger.warning(
+            say(
+                "{folder}.onnx is not compared with the model: onnxruntime is not installed", folder=folder / MODEL_NAME
+            )
+        )
 
 
 def write_model(
@@ -114,9 +119,11 @@ def write_model(
     except Exception as error:  # whatever Paddle makes of a computation that it cannot write
         logger.debug("export", exc_info=error)
         _forget_programs()
-        raise _refusal(model, f"Paddle cannot write down what it computes, {type(error).__name__}") from error
+        raise _refusal(
+            model, say("Paddle cannot write down what it computes, {name}", name=type(error).__name__)
+        ) from error
     if not off < _TOLERANCE:
-        raise _refusal(model, f"its logits would be off by {off:.2g}")
+        raise _refusal(model, say("its logits would be off by {off:.2g}", off=off))
     if with_onnx:
         try:
             onnx_model.write(path, shape, head.output_names)
@@ -126,7 +133,7 @@ def write_model(
         except onnx_model.ConversionError as error:
             raise _refusal(model, str(error), "--export_onnx") from error
         if not off < _TOLERANCE:
-            raise _refusal(model, f"its logits would be off by {off:.2g}", "--export_onnx")
+            raise _refusal(model, say("its logits would be off by {off:.2g}", off=off), "--export_onnx")
     return {
         "inputs": dict.fromkeys(names, shape),
         "outputs": head.output_names,
@@ -135,8 +142,16 @@ def write_model(
 
 
 def _refusal(model: paddle.nn.Layer, reason: str, flag: str = "--do_export") -> UserError:
-    remedy = "; without the flag Paddle Inference's files are written" if flag == "--export_onnx" else ""
-    return UserError(f"{flag}: a {model.config.model_type} cannot be exported ({reason}){remedy}")
+    remedy = say("; without the flag Paddle Inference's files are written") if flag == "--export_onnx" else ""
+    return UserError(
+        say(
+            "{flag}: a {model_type} cannot be exported ({reason}){remedy}",
+            flag=flag,
+            model_type=model.config.model_type,
+            reason=reason,
+            remedy=remedy,
+        )
+    )
 
 
 def _forget_programs() -> None:

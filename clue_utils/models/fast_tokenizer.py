@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 
 from clue_utils.features.tokenization import WORD_BEGIN
+from clue_utils.language import say
 from clue_utils.models.vocabulary import Added
 
 SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
@@ -63,14 +64,14 @@ class FastTokenizer:
         self.special_tokens_map = {name: special[name] for name in SPECIAL_TOKENS if special.get(name)}
         for name, token in self.special_tokens_map.items():
             if self._tokenizer.token_to_id(token) is None:
-                raise Unreadable(f"{token!r:.60} is not in its vocabulary, the {name}")
+                raise Unreadable(say("{token!r:.60} is not in its vocabulary, the {name}", token=token, name=name))
         # None of them is split.
         known = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
         unknown = [token for token in self.special_tokens_map.values() if token not in known]
         self._tokenizer.add_special_tokens([*dict.fromkeys(unknown)])
         if "pad_token" not in self.special_tokens_map:
             if "eos_token" not in self.special_tokens_map:
-                raise Unreadable("nothing names a pad_token nor an eos_token to pad with")
+                raise Unreadable(say("nothing names a pad_token nor an eos_token to pad with"))
             self.special_tokens_map["pad_token"] = self.special_tokens_map["eos_token"]
         for name in SPECIAL_TOKENS:
             found = self.special_tokens_map.get(name)
@@ -87,7 +88,14 @@ class FastTokenizer:
                 kind = {"normalized": False, "special": token.special}
                 self._tokenizer.add_tokens([AddedToken(token.text, **kind)])
             if (id_ := self._tokenizer.token_to_id(token.text)) != token.id:
-                raise Unreadable(f"the added token {token.text!r:.60} has id {token.id}, but {id_} in the vocabulary")
+                raise Unreadable(
+                    say(
+                        "the added token {text!r:.60} has id {id}, but {other} in the vocabulary",
+                        text=token.text,
+                        id=token.id,
+                        other=id_,
+                    )
+                )
 
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
@@ -168,7 +176,7 @@ class _Form:
             if set(places) >= {0, int(is_pair)}:
                 break
         else:
-            raise Unreadable("it makes no token of any text")
+            raise Unreadable(say("it makes no token of any text"))
         # Special tokens (id, segment) as they are; a text as its number and its segment.
         self._parts: list[tuple[bool, int, int]] = []
         for id_, place, segment in zip(encoding.ids, places, encoding.type_ids, strict=True):
@@ -176,7 +184,7 @@ class _Form:
             if place is None or part not in self._parts:
                 self._parts.append(part)
         if [number for is_text, number, _ in self._parts if is_text] != [0, 1][: 1 + is_pair]:
-            raise Unreadable("it does not write one text after the other")
+            raise Unreadable(say("it does not write one text after the other"))
 
     def ids(self, texts: Sequence[list[int]]) -> list[int]:
         parts = ((texts[number] if is_text else [number]) for is_text, number, _ in self._parts)
@@ -224,7 +232,9 @@ def _require_unknown(tokenizer: Tokenizer) -> None:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        raise Unreadable(f"it fails on a character that it does not know ({_reason(error)})") from None
+        raise Unreadable(
+            say("it fails on a character that it does not know ({reason})", reason=_reason(error))
+        ) from None
 
 
 def _reason(error: BaseException) -> str:

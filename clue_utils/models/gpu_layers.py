@@ -15,6 +15,7 @@ import paddle
 import paddle.nn.functional as F
 
 from clue_utils.errors import UserError
+from clue_utils.language import say
 
 logger = logging.getLogger(__name__)
 _C_ops: Any = paddle._C_ops
@@ -66,7 +67,10 @@ def fuse_attention(model: paddle.nn.Layer) -> None:
     attentions = [layer for layer in layers if type(layer) is paddle.nn.MultiHeadAttention]
     if not attentions:
         raise UserError(
-            f"--fused_attention: a {model.config.model_type} has an attention of its own; leave the flag out"
+            say(
+                "--fused_attention: a {model_type} has an attention of its own; leave the flag out",
+                model_type=model.config.model_type,
+            )
         )
     for layer in layers:
         if type(layer) is paddle.nn.MultiHeadAttention:

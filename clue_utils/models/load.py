@@ -19,6 +19,7 @@ import paddle.nn.functional as F
 
 from clue_utils.errors import UserError, is_out_of_memory, shorten, show
 from clue_utils.files import put, scratch
+from clue_utils.language import say
 from clue_utils.models import lora
 from clue_utils.models import source as sources
 from clue_utils.models.config import Config, encoder_settings, family_of, read_config, with_common_names
@@ -82,8 +83,13 @@ def load_model(
     lost = [name for name in drawn if task.kind != "span" or "pooler" not in name]  # a pooler that spans do not use
     if lost and not training:
         raise UserError(
-            f"{name_or_path} has no trained head for {task.name} ({', '.join(lost[:4])} missing, or of another task): "
-            "name the folder of a fine-tuned checkpoint, or fine-tune this one with --do_train"
+            say(
+                "{name_or_path} has no trained head for {name} ({lost} missing, or of another task): name the "
+                "folder of a fine-tuned checkpoint, or fine-tune this one with --do_train",
+                name_or_path=name_or_path,
+                name=task.name,
+                lost=", ".join(lost[:4]),
+            )
         )
     if not training and not adapters and task.kind != "span":
         _refuse_other_parts(source, model, origins)
@@ -115,8 +121,12 @@ def require_architecture(name_or_path: str, output_dir: str | None = None) -> No
     if adapters := lora.of_config(config):
         if output_dir and os.path.realpath(adapters.base) == os.path.realpath(output_dir):
             raise UserError(
-                f"--output_dir {output_dir} is the model that the adapters of {name_or_path} stand on, which training "
-                "would replace: choose another"
+                say(
+                    "--output_dir {output_dir} is the model that the adapters of {name_or_path} stand on, which "
+                    "training would replace: choose another",
+                    output_dir=output_dir,
+                    name_or_path=name_or_path,
+                )
             )
         _find_base(config, adapters)
 
@@ -130,11 +140,21 @@ def check_fit(model: paddle.nn.Layer, tokenizer: Any, max_seq_length: int) -> No
     family = next(family for family in FAMILIES if isinstance(model.config, family.base_class.config_class))
     positions = _num_positions(model, family)
     if max_seq_length > positions:
-        raise UserError(f"--max_seq_length {max_seq_length}: the model has {positions} positions; pass at most that")
+        raise UserError(
+            say(
+                "--max_seq_length {max_seq_length}: the model has {positions} positions; pass at most that",
+                max_seq_length=max_seq_length,
+                positions=positions,
+            )
+        )
     if num_ids(tokenizer) > model.config.vocab_size:
         raise UserError(
-            f"the tokenizer knows {num_ids(tokenizer)} tokens but the model embeds {model.config.vocab_size}: "
-            "the files of the tokenizer and the weights are not of one model"
+            say(
+                "the tokenizer knows {num_ids} tokens but the model embeds {vocab_size}: the files of the "
+                "tokenizer and the weights are not of one model",
+                num_ids=num_ids(tokenizer),
+                vocab_size=model.config.vocab_size,
+            )
         )
 
 
@@ -147,8 +167,12 @@ def check_segments(model: paddle.nn.Layer, num_segments: int) -> None:
     embedded = getattr(model.config, "type_vocab_size", num_segments)
     if "token_type_ids" in input_names(model) and embedded < num_segments:
         raise UserError(
-            f"the tokenizer numbers {num_segments} segments but the model embeds {embedded}: "
-            "tokenizer_config.json and weights are not of one model"
+            say(
+                "the tokenizer numbers {num_segments} segments but the model embeds {embedded}: "
+                "tokenizer_config.json and weights are not of one model",
+                num_segments=num_segments,
+                embedded=embedded,
+            )
         )
 
 
@@ -187,8 +211,11 @@ def _build(source: Source, family: Family, task: Task, dropout: float, num_outpu
     head_class = family.head_class(task.kind, unwrapped(source.weights.shapes))
     if source.weights.format == "pt" and not family.torch_prefix:
         raise UserError(
-            f"{source.weights.files[0]}: {family.model_type} cannot be read in PyTorch's form; take PaddleNLP's "
-            "form of the checkpoint"
+            say(
+                "{files}: {model_type} cannot be read in PyTorch's form; take PaddleNLP's form of the checkpoint",
+                files=source.weights.files[0],
+                model_type=family.model_type,
+            )
         )
     settings = encoder_settings(source.config, family)
     _check_sizes(source, family, settings)
@@ -226,7 +253,13 @@ def _build(source: Source, family: Family, task: Task, dropout: float, num_outpu
 def _impossible(source: Source, family: Family, error: Exception) -> UserError:
     """What PaddleNLP ends with where settings do not go together."""
     reason = shorten(" ".join(str(error).split()), 120)
-    return source.config.error(f"no {family.model_type} can be made, or computes, with these settings ({reason})")
+    return source.config.error(
+        say(
+            "no {model_type} can be made, or computes, with these settings ({reason})",
+            model_type=family.model_type,
+            reason=reason,
+        )
+    )
 
 
 # Ends of names -> the setting that each dimension is, in PyTorch's order or Paddle's; None: any.
@@ -264,24 +297,51 @@ def _check_sizes(source: Source, family: Family, settings: Mapping[str, Any]) ->
     largest = max((max(shape, default=1) for shape in shapes.values()), default=1)
     for name, value in settings.items():
         if name.endswith("_size") and type(value) is int and value > largest:
-            raise source.config.error(f"{name} {value} is larger than any tensor of the weights")
+            raise source.config.error(
+                say("{name} {value} is larger than any tensor of the weights", name=name, value=value)
+            )
     for tensor, shape in shapes.items() if family.torch_prefix else ():  # others have dimensions of their own
         expected = next((names for end, names in _DIMENSIONS.items() if tensor.endswith(end)), ())
         for setting, size in zip(expected, shape, strict=False):
             if setting and settings.get(setting, size) != size:
-                raise source.config.error(f"{setting} is {settings[setting]}, but {tensor} has {size}")
+                raise source.config.error(
+                    say(
+                        "{setting} is {settings}, but {tensor} has {size}",
+                        setting=setting,
+                        settings=settings[setting],
+                        tensor=tensor,
+                        size=size,
+                    )
+                )
     layers = {int(match[1]) for tensor in shapes if (match := _LAYER.search(tensor))}
     claimed = settings.get("num_hidden_layers", 1)
     if claimed > (max(layers) + 1 if layers else len(shapes)):
         raise source.config.error(
-            f"num_hidden_layers is {claimed}, but the weights have {max(layers) + 1 if layers else 'no'} layers"
+            say(
+                "num_hidden_layers is {claimed}, but the weights have {layers} layers",
+                claimed=claimed,
+                layers=max(layers) + 1 if layers else say("no"),
+            )
         )
     hidden, inner = settings.get("hidden_size", 1), settings.get("intermediate_size") or 1
     # A layer has a matrix of these sizes, in the thriftiest architectures a fourth of one; ALBERT's layers are one.
     if (claimed if layers else 1) * hidden * max(hidden, inner) > 4 * sum(map(math.prod, shapes.values())):
-        raise source.config.error(f"hidden_size {hidden}, intermediate_size {inner}: the weights are far smaller")
+        raise source.config.error(
+            say(
+                "hidden_size {hidden}, intermediate_size {inner}: the weights are far smaller",
+                hidden=hidden,
+                inner=inner,
+            )
+        )
     if layers and claimed <= max(layers):
-        logger.warning("%s: of %d layers the first %d are used", source.name, max(layers) + 1, claimed)
+        logger.warning(
+            say(
+                "{name}: of {layers} layers the first {claimed} are used",
+                name=source.name,
+                layers=max(layers) + 1,
+                claimed=claimed,
+            )
+        )
 
 
 # --- filling it ---------------------------------------------------------------------------------------------------
@@ -298,15 +358,31 @@ def _check_encoder(
         stored = stored_shape(origins[name], source.weights.shapes)
         if stored != shapes[name]:
             raise UserError(
-                f"{files}: {origins[name].name} has shape {stored} where {source.config.path} makes it {shapes[name]}"
+                say(
+                    "{files}: {name} has shape {stored} where {path} makes it {shapes}",
+                    files=files,
+                    name=origins[name].name,
+                    stored=stored,
+                    path=source.config.path,
+                    shapes=shapes[name],
+                )
             )
     missing = sorted(shapes.keys() - origins.keys())
     needed = [name for name in missing if not may_be_missing(name)]
     if needed:
-        known = "PyTorch or Paddle" if family.torch_prefix else "Paddle, whose form alone is read"
+        known = say("PyTorch or Paddle") if family.torch_prefix else say("Paddle, whose form alone is read")
         raise UserError(
-            f"{files}: {len(needed)} of the encoder's {len(shapes)} parameters are not in it (such as {needed[0]}; it "
-            f"has {shorten(min(source.weights.shapes))}): incomplete, or no {family.model_type} as written by {known}"
+            say(
+                "{files}: {num_needed} of the encoder's {num_shapes} parameters are not in it (such as {needed}; "
+                "it has {shapes}): incomplete, or no {model_type} as written by {known}",
+                files=files,
+                num_needed=len(needed),
+                num_shapes=len(shapes),
+                needed=needed[0],
+                shapes=shorten(min(source.weights.shapes)),
+                model_type=family.model_type,
+                known=known,
+            )
         )
     _refuse_unread(source, family, origins.keys() & shapes.keys(), origins)
     drawn = f"; drawn at random: {', '.join(missing)}" if missing and training else ""
@@ -345,15 +421,26 @@ def _refuse_unread(source: Source, family: Family, read: Collection[str], origin
         left = [stored for stored in left if stored not in of_tasks]
         if "use_task_id" not in source.config.values:
             logger.warning(
-                "%s: %s is left out, since %s does not say use_task_id: true",
-                *(source.name, of_tasks[0], source.config.path),
+                say(
+                    "{name}: {tensor} is left out, since {path} does not say use_task_id: true",
+                    name=source.name,
+                    tensor=of_tasks[0],
+                    path=source.config.path,
+                )
             )
     if family.model_type == "deberta-v2" and source.config.values.get("position_biased_input") is False:
         left = [stored for stored in left if not stored.endswith(".position_embeddings.weight")]
     if left:
         raise UserError(
-            f"{source.weights.files[0]}: {len(left)} tensors of its encoder (such as {shorten(min(left))}) have no "
-            f"place in the {family.model_type} that {source.config.path} describes: use the files of one model"
+            say(
+                "{files}: {num_left} tensors of its encoder (such as {left}) have no place in the {model_type} "
+                "that {path} describes: use the files of one model",
+                files=source.weights.files[0],
+                num_left=len(left),
+                left=shorten(min(left)),
+                model_type=family.model_type,
+                path=source.config.path,
+            )
         )
 
 
@@ -400,8 +487,13 @@ def _refuse_other_parts(source: Source, model: paddle.nn.Layer, origins: Mapping
     ]
     if left:
         raise UserError(
-            f"{source.name}: its head has {shorten(min(left))}, for which a {model.config.model_type} has no place "
-            "here: fine-tune it again with --do_train"
+            say(
+                "{name}: its head has {left}, for which a {model_type} has no place here: fine-tune it again with "
+                "--do_train",
+                name=source.name,
+                left=shorten(min(left)),
+                model_type=model.config.model_type,
+            )
         )
 
 
@@ -444,11 +536,19 @@ def _class_order(source: Source, task: Task, training: bool) -> tuple[list[int] 
             return None, True
         logger.info("%s: its classes are put in the order of %s: %s", source.name, task.name, ", ".join(task.labels))
         return order, True
-    said = f"{source.name}: its classes are {show(names)}, those of {task.name} {show(task.labels)}"
+    said = say(
+        "{model}: its classes are {names}, those of {name} {labels}",
+        model=source.name,
+        names=show(names),
+        name=task.name,
+        labels=show(task.labels),
+    )
     if training:
-        logger.warning("%s: the head is drawn at random", said)
+        logger.warning(say("{said}: the head is drawn at random", said=said))
         return None, False
-    raise UserError(f"{said}: where they mean the same, name them so in id2label of {source.config.path}")
+    raise UserError(
+        say("{said}: where they mean the same, name them so in id2label of {path}", said=said, path=source.config.path)
+    )
 
 
 def _refuse_shifted_positions(source: Source, family: Family) -> None:
@@ -456,8 +556,11 @@ def _refuse_shifted_positions(source: Source, family: Family) -> None:
     is_roberta = any(name.startswith("roberta.") for name in unwrapped(source.weights.shapes))
     if family.model_type == "bert" and is_roberta and Path(source.config.path).name == "config.json":
         raise UserError(
-            f"{source.name}: fine-tuned with positions that begin at 1 (PaddleNLP's RobertaModel), which this encoder "
-            "was not pretrained with: fine-tune the pretrained checkpoint again"
+            say(
+                "{name}: fine-tuned with positions that begin at 1 (PaddleNLP's RobertaModel), which this encoder "
+                "was not pretrained with: fine-tune the pretrained checkpoint again",
+                name=source.name,
+            )
         )
 
 
@@ -471,7 +574,9 @@ def _set_epsilon(source: Source, family: Family, model: paddle.nn.Layer, is_torc
     if epsilon is None:
         return
     if type(epsilon) is not float or not 0 < epsilon <= 1e-3:  # Paddle computes with no larger one
-        raise source.config.error(f"{'layer_norm_eps' if is_torch else _EPSILON} cannot be {show(epsilon)}")
+        raise source.config.error(
+            say("{name} cannot be {epsilon}", name="layer_norm_eps" if is_torch else _EPSILON, epsilon=show(epsilon))
+        )
     norms = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.LayerNorm)]
     if any(layer._epsilon != epsilon for layer in norms):
         setattr(model.config, _EPSILON, epsilon)
@@ -488,11 +593,15 @@ def _find_base(config: Config, adapters: Lora) -> Source:
         base = sources.find(adapters.base)
     except UserError as error:
         raise config.error(
-            f"the model that its adapters were trained on is not to be had ({error}); put it there, or name its "
-            f'folder as "base" in {lora.KEY}'
+            say(
+                "the model that its adapters were trained on is not to be had ({error}); put it there, or name its "
+                'folder as "base" in {key}',
+                error=error,
+                key=lora.KEY,
+            )
         ) from error
     if lora.of_config(base.config):
-        raise config.error(f"{lora.KEY} names {adapters.base}, which has adapters itself")
+        raise config.error(say("{key} names {base}, which has adapters itself", key=lora.KEY, base=adapters.base))
     return base
 
 
@@ -509,8 +618,11 @@ def _fill_adapters(
     """Put a checkpoint's adapters and its head on its base; return what of the head keeps its random numbers."""
     if lora.digest(model, family, base.config) != adapters.sha256:
         raise source.config.error(
-            f"its adapters were trained on other weights than those in {adapters.base} now, or with other settings of "
-            "their config.json: put back the former"
+            say(
+                "its adapters were trained on other weights than those in {base} now, or with other settings of "
+                "their config.json: put back the former",
+                base=adapters.base,
+            )
         )
     lora.adapt(model, family, adapters, dropout, f'{source.config.path}: "rank" in {lora.KEY}')
     own = lora.own_state(model)
@@ -518,7 +630,11 @@ def _fill_adapters(
     drawn = [name for name in _fill(source, model, origins, order, keep_head) if name in own]
     if missing := [name for name in drawn if name.startswith(f"{model.base_model_prefix}.")]:
         raise UserError(
-            f"{source.weights.files[0]}: {missing[0]} is missing or of another shape: incomplete; copy the folder anew"
+            say(
+                "{files}: {missing} is missing or of another shape: incomplete; copy the folder anew",
+                files=source.weights.files[0],
+                missing=missing[0],
+            )
         )
     return drawn
 
@@ -529,8 +645,14 @@ def _choose_what_is_trained(
     """Have a model trained as ``--lora_rank`` says: as a whole, or adapters that it has or gets."""
     if adapters and rank not in (0, adapters.rank):
         raise UserError(
-            f"--lora_rank {rank}: {source.name} has adapters of rank {adapters.rank}; pass that to train them on, "
-            f"0 to train the whole model, or name {adapters.base} to begin anew"
+            say(
+                "--lora_rank {rank}: {name} has adapters of rank {adapters_rank}; pass that to train them on, 0 to "
+                "train the whole model, or name {base} to begin anew",
+                rank=rank,
+                name=source.name,
+                adapters_rank=adapters.rank,
+                base=adapters.base,
+            )
         )
     if adapters and not rank:
         lora.merge(model)
@@ -555,8 +677,12 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
     """
     if family.sees_padding:
         logger.warning(
-            "%s: a %s's scores depend on the padding of a batch, and so a little on --eval_batch_size",
-            *(source.name, family.model_type),
+            say(
+                "{name}: a {model_type}'s scores depend on the padding of a batch, and so a little on "
+                "--eval_batch_size",
+                name=source.name,
+                model_type=family.model_type,
+            )
         )
     head = HEADS[task.kind]
     num_rows = model.config.num_choices if head is CHOICES else 2
@@ -574,7 +700,7 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
         return output.reshape(num_rows, -1)
 
     if length < 1:
-        raise source.config.error("max_position_embeddings leaves no position for a token")
+        raise source.config.error(say("max_position_embeddings leaves no position for a token"))
     was_training = model.training
     model.eval()
     try:
@@ -593,9 +719,17 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
     largest = max(float(np.abs(values).max()) for values in alone)
     off = max(float(np.abs(values - row[: len(values)]).max()) for values, row in zip(alone, together, strict=False))
     if not np.isfinite([largest, off]).all():
-        raise UserError(f"{source.name}: its scores are no finite numbers: damaged weights, or of another model")
+        raise UserError(
+            say("{name}: its scores are no finite numbers: damaged weights, or of another model", name=source.name)
+        )
     if off > _TOLERANCE * max(largest, 1e-3):
         raise UserError(
-            f"{source.name}: refused, a text's scores depend on the other texts of its batch (by {off:.1g} of "
-            f"{largest:.1g}): PaddleNLP's {family.model_type} computes something else than this architecture"
+            say(
+                "{name}: refused, a text's scores depend on the other texts of its batch (by {off:.1g} of "
+                "{largest:.1g}): PaddleNLP's {model_type} computes something else than this architecture",
+                name=source.name,
+                off=off,
+                largest=largest,
+                model_type=family.model_type,
+            )
         )

@@ -19,6 +19,7 @@ from paddlenlp.peft import LoRAConfig, LoRAModel
 from paddlenlp.peft.lora.lora_model import LoRALinear
 
 from clue_utils.errors import UserError, show
+from clue_utils.language import say
 from clue_utils.models import source as sources
 from clue_utils.models.config import Config, encoder_settings
 from clue_utils.models.conversion import may_be_missing
@@ -60,11 +61,15 @@ def of_config(config: Config) -> Lora | None:
         return None
     is_whole = isinstance(said, dict) and {name: type(value) for name, value in said.items()} == _TYPES
     if not is_whole or said["rank"] < 1:
-        raise config.error(f"{KEY} cannot be {show(said)}")
+        raise config.error(say("{key} cannot be {said}", key=KEY, said=show(said)))
     # A relative path would be another folder wherever the script is called.
     if not (os.path.isabs(said["base"]) or sources.is_known_name(said["base"])):
         raise config.error(
-            f'"base" in {KEY} cannot be {show(said["base"])}: it is an absolute path, or the name of a published model'
+            say(
+                '"base" in {key} cannot be {base}: it is an absolute path, or the name of a published model',
+                key=KEY,
+                base=show(said["base"]),
+            )
         )
     return Lora(**said)
 
@@ -92,9 +97,22 @@ def adapt(model: paddle.nn.Layer, family: Family, lora: Lora, dropout: float, sa
         if name.startswith(prefix) and _NUMBERED.search(name) and isinstance(layer, paddle.nn.Linear)
     }
     if not targets:
-        raise UserError(f"{said_by}: a {family.model_type} has no linear layers in attention and feed-forward")
+        raise UserError(
+            say(
+                "{said_by}: a {model_type} has no linear layers in attention and feed-forward",
+                said_by=said_by,
+                model_type=family.model_type,
+            )
+        )
     if not 1 <= lora.rank <= min(targets.values()):
-        raise UserError(f"{said_by} cannot be {lora.rank}: the model has layers of size {min(targets.values())}")
+        raise UserError(
+            say(
+                "{said_by} cannot be {rank}: the model has layers of size {values}",
+                said_by=said_by,
+                rank=lora.rank,
+                values=min(targets.values()),
+            )
+        )
     names = "|".join(map(re.escape, targets))
     LoRAModel(model, LoRAConfig(r=lora.rank, lora_alpha=2 * lora.rank, lora_dropout=dropout, target_modules=names))
     trained = []

@@ -17,6 +17,7 @@ import numpy as np
 from clue_utils import environment
 from clue_utils.errors import first_line, shorten
 from clue_utils.features.batches import Batch
+from clue_utils.language import say
 
 logger = logging.getLogger(__name__)
 # The first version with LayerNormalization as one operator.
@@ -44,7 +45,7 @@ def write(path: Path, shape: Sequence[int | str], output_names: Sequence[str]) -
     import onnx  # slow, and hardly ever needed
 
     if os.path.getsize(f"{path}.pdiparams") > _MOST_BYTES:
-        raise ConversionError("its weights are more than the 2 GB that the file may have")
+        raise ConversionError(say("its weights are more than the 2 GB that the file may have"))
     _convert(path)
     # paddle2onnx has numbers for names.
     model = onnx.load(f"{path}.onnx")
@@ -72,7 +73,9 @@ def write(path: Path, shape: Sequence[int | str], output_names: Sequence[str]) -
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # of classes that have no other in common
-        raise ConversionError(f"paddle2onnx wrote what is no ONNX: {shorten(first_line(error), 160)}") from error
+        raise ConversionError(
+            say("paddle2onnx wrote what is no ONNX: {reason}", reason=shorten(first_line(error), 160))
+        ) from error
     onnx.save(model, f"{path}.onnx")
 
 
@@ -100,7 +103,7 @@ def _convert(path: Path) -> None:
         )
     logger.debug("paddle2onnx: %s", done.stdout)
     if done.returncode:
-        lines = done.stdout.strip().splitlines() or [f"status {done.returncode}"]
+        lines = done.stdout.strip().splitlines() or [say("status {status}", status=done.returncode)]
         raise ConversionError(f"paddle2onnx: {shorten((_ERROR.findall(done.stdout) or lines)[-1], 160)}")
 
 

@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from clue_utils.errors import UserError, shorten, show
+from clue_utils.language import say
 from clue_utils.models.vocabulary import read_bytes
 
 StateDict = dict[str, np.ndarray]
@@ -91,13 +92,13 @@ def read_words(path: Path) -> list[str]:
         UserError: the file is damaged, larger than any dictionary, or holds something else.
     """
     content = io.BytesIO(read_bytes(path))
-    words = _guarded(path, lambda *_: _Words(content, _WORD_NAMES).load(), "a dictionary of words")
+    words = _guarded(path, lambda *_: _Words(content, _WORD_NAMES).load(), say("a dictionary of words"))
     if not isinstance(words, (dict, set, frozenset, list, tuple)) or not all(type(word) is str for word in words):
-        raise UserError(f"{path}: holds something else than words")
+        raise UserError(say("{path}: holds something else than words", path=path))
     return sorted(words)
 
 
-def _guarded(path: Path, read: Callable[[IO[bytes], _Budget], Any], what: str = "a file of weights") -> Any:
+def _guarded(path: Path, read: Callable[[IO[bytes], _Budget], Any], what: str | None = None) -> Any:
     try:
         with open(path, "rb") as file:
             return read(file, _Budget(_MAX_EXPANSION * path.stat().st_size))
@@ -106,13 +107,21 @@ def _guarded(path: Path, read: Callable[[IO[bytes], _Budget], Any], what: str = 
     except OSError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(f"{path}: damaged or not {what} ({type(error).__name__}: {shorten(error)})") from error
+        raise UserError(
+            say(
+                "{path}: damaged or not {what} ({name}: {error})",
+                path=path,
+                what=what or say("a file of weights"),
+                name=type(error).__name__,
+                error=shorten(error),
+            )
+        ) from error
 
 
 def _table(path: Path, read: Callable[[IO[bytes], _Budget], Any]) -> Any:
     table = _guarded(path, read)
     if not isinstance(table, dict):
-        raise UserError(f"{path}: holds a {type(table).__name__}, not a table of weights")
+        raise UserError(say("{path}: holds a {name}, not a table of weights", path=path, name=type(table).__name__))
     return table
 
 
@@ -120,7 +129,7 @@ def _require_arrays(path: Path, values: dict[str, Any]) -> StateDict:
     arrays = {}
     for name, value in values.items():
         if not isinstance(value, _Array):
-            raise UserError(f"{path}: {show(name)} is not an array of numbers")
+            raise UserError(say("{path}: {name} is not an array of numbers", path=path, name=show(name)))
         array = value.array
         if array.dtype == _BFLOAT16:
             array = (array["bfloat16"].astype("<u4") << 16).view("<f4")
@@ -137,7 +146,7 @@ class _Budget:
     def take(self, num_bytes: int) -> None:
         self._left -= num_bytes
         if self._left < 0:
-            raise UnpicklingError("refused: its arrays claim more memory than the file has bytes for")
+            raise UnpicklingError(say("refused: its arrays claim more memory than the file has bytes for"))
 
 
 # --- the interpreter ---------------------------------------------------------------------------------------------
@@ -180,13 +189,13 @@ class _NumberType(_Stateful):
 
     def __init__(self, name: Any, *_: Any) -> None:
         if type(name) is not str or name not in _NUMBER_TYPES:
-            raise UnpicklingError("refused: arrays of something else than numbers")
+            raise UnpicklingError(say("refused: arrays of something else than numbers"))
         self.dtype = np.dtype(name)
 
     def set_state(self, state: Any) -> None:
         """Version, byte order, and what only structured types have."""
         if state[1] not in ("<", "|", "=") or any(part is not None for part in state[2:5]):
-            raise UnpicklingError("refused: an unusual type of numbers")
+            raise UnpicklingError(say("refused: an unusual type of numbers"))
 
 
 class _PaddleArray(_Array):
@@ -202,7 +211,7 @@ class _PaddleArray(_Array):
         """Version, shape, type, whether in Fortran's order, and bytes."""
         _, shape, number_type, is_fortran, data = state
         if type(number_type) is not _NumberType or type(data) not in (bytes, str):
-            raise UnpicklingError("refused: an unusual array")
+            raise UnpicklingError(say("refused: an unusual array"))
         self._budget.take(len(data))
         raw = data.encode("latin1") if isinstance(data, str) else data
         self.array = np.frombuffer(raw, number_type.dtype).reshape(shape, order="F" if is_fortran else "C")
@@ -210,7 +219,7 @@ class _PaddleArray(_Array):
 
 def _text(value: Any) -> str:
     if type(value) is not str:
-        raise UnpicklingError("refused: a key that is no text")
+        raise UnpicklingError(say("refused: a key that is no text"))
     return value
 
 
@@ -230,22 +239,25 @@ class _Interpreter(_PythonUnpickler):
     def find_class(self, module: Any, name: Any) -> Any:
         if (_text(module), _text(name)) not in self._known:
             raise UnpicklingError(
-                f"refused: the file asks to run {shorten(f'{module}.{name}')}, which no table of weights needs"
+                say(
+                    "refused: the file asks to run {value}, which no table of weights needs",
+                    value=shorten(f"{module}.{name}"),
+                )
             )
         return self._known[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
         kind, storage_type, key, _, size = pid[:5]
         if kind != "storage" or type(storage_type) is not _StorageType or type(size) is not int or size < 0:
-            raise UnpicklingError("an object that is no tensor's storage")
+            raise UnpicklingError(say("an object that is no tensor's storage"))
         if self._load_storage is None:
-            raise UnpicklingError("a storage where there can be none")
+            raise UnpicklingError(say("a storage where there can be none"))
         return _Array(self._load_storage(storage_type.dtype, str(key), size))
 
     def load_build(self) -> None:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], _Stateful):
-            raise UnpicklingError("refused: a state for what has none")
+            raise UnpicklingError(say("refused: a state for what has none"))
         self.stack[-1].set_state(state)
 
     def load_setitem(self) -> None:
@@ -292,7 +304,7 @@ def _paddle_names(budget: _Budget) -> Known:
     def encode(text: str, encoding: str) -> bytes:
         """Stands for ``_codecs.encode``, by which old protocols write bytes."""
         if encoding != "latin1":
-            raise UnpicklingError(f"unexpected encoding {show(encoding)}")
+            raise UnpicklingError(say("unexpected encoding {encoding}", encoding=show(encoding)))
         budget.take(len(text))
         return text.encode("latin1")
 
@@ -331,11 +343,11 @@ def _torch_names(budget: _Budget) -> Known:
     def strided(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Array:
         """Stands for ``torch._utils._rebuild_tensor_v2``: a view on a storage, held to the storage's bounds."""
         if type(storage) is not _Array or any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
-            raise UnpicklingError("a tensor that is none")
+            raise UnpicklingError(say("a tensor that is none"))
         values = storage.array
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if 0 not in size and last >= len(values):
-            raise UnpicklingError("a tensor lies outside its storage")
+            raise UnpicklingError(say("a tensor lies outside its storage"))
         budget.take(math.prod(size) * values.itemsize)
         if 0 in size:
             return _Array(np.zeros(size, values.dtype))
@@ -357,7 +369,7 @@ def _torch_names(budget: _Budget) -> Known:
 def _read_torch_zip(file: IO[bytes], budget: _Budget) -> Any:
     with zipfile.ZipFile(file) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise UnpicklingError("refused: compressed, which torch.save never does")
+            raise UnpicklingError(say("refused: compressed, which torch.save never does"))
         table = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         folder = table.removesuffix("data.pkl") + "data/"
         storages: dict[str, np.ndarray] = {}
@@ -375,7 +387,7 @@ def _read_torch_stream(file: IO[bytes], budget: _Budget) -> Any:
     """The older form: four pickles, the storages' keys, then each storage's length and bytes."""
     file.seek(0)
     if _Interpreter(file, {}).load() != _TORCH_MAGIC:
-        raise ValueError("not written by torch.save")
+        raise ValueError(say("not written by torch.save"))
     for _ in range(2):  # version of the format, sizes of the writer's integers
         _Interpreter(file, {}).load()
     storages: dict[str, np.ndarray] = {}
@@ -389,11 +401,11 @@ def _read_torch_stream(file: IO[bytes], budget: _Budget) -> Any:
     table = _Interpreter(file, _torch_names(budget), load_storage).load()
     keys = _Interpreter(file, {}).load()
     if sorted(keys) != sorted(storages):
-        raise ValueError("its storages are not those of its tensors")
+        raise ValueError(say("its storages are not those of its tensors"))
     for key in keys:
         storage = storages[key]
         if file.read(8) != len(storage).to_bytes(8, "little"):
-            raise ValueError(f"storage {shorten(key)} has another length than its tensors")
+            raise ValueError(say("storage {key} has another length than its tensors", key=shorten(key)))
         if file.readinto(storage.view("u1")) != storage.nbytes:  # type: ignore[attr-defined]
-            raise EOFError("the file ends inside a storage")
+            raise EOFError(say("the file ends inside a storage"))
     return table

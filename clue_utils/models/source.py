@@ -18,6 +18,7 @@ from paddlenlp.utils.env import MODEL_HOME
 
 from clue_utils import model_names, published
 from clue_utils.errors import UserError, shorten
+from clue_utils.language import later, say
 from clue_utils.models.config import Config, read_config
 from clue_utils.models.families import BY_TYPE, FAMILIES, Family
 from clue_utils.models.weights import INDEX, WEIGHTS_FILES, Weights, has_weights, list_parts, open_weights
@@ -27,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 # Why architectures of PaddleNLP that know Chinese are no encoders here, by the package that they lie in.
 _NO_ENCODERS = {
-    "artist": " (it paints pictures of texts)",
-    "ernie_layout": " (it reads pages, with the place of every word)",
-    "layoutxlm": " (it reads pages, with the place of every word)",
-    "ernie_code": " (it writes texts and programs)",
-    "xlm": " (its tokenizer needs a package beyond the requirements)",
+    "artist": later(" (it paints pictures of texts)"),
+    "ernie_layout": later(" (it reads pages, with the place of every word)"),
+    "layoutxlm": later(" (it reads pages, with the place of every word)"),
+    "ernie_code": later(" (it writes texts and programs)"),
+    "xlm": later(" (its tokenizer needs a package beyond the requirements)"),
 }
 
 
@@ -80,8 +81,13 @@ def refuse_unsupported(name: str) -> None:
             package = each.__module__.split(".")[-2]
             if package in _NO_ENCODERS or each.config_class.model_type not in BY_TYPE:
                 raise UserError(
-                    f"{name}: PaddleNLP's {package} is not supported{_NO_ENCODERS.get(package, '')}; supported are "
-                    + ", ".join(BY_TYPE)
+                    say(
+                        "{name}: PaddleNLP's {package} is not supported{reason}; supported are {types}",
+                        name=name,
+                        package=package,
+                        reason=say(_NO_ENCODERS[package]) if package in _NO_ENCODERS else "",
+                        types=", ".join(BY_TYPE),
+                    )
                 )
 
 
@@ -93,7 +99,9 @@ def _download_known(name: str, family: Family) -> Source:
         config = Config(name, settings | {"model_type": family.model_type})
     address = family.base_class.pretrained_resource_files_map["model_state"].get(name)
     if address is None:
-        raise UserError(f"{name}: PaddleNLP has settings of this name, but no weights; name another model")
+        raise UserError(
+            say("{name}: PaddleNLP has settings of this name, but no weights; name another model", name=name)
+        )
     if family.complete:
         tokenizer = getattr(transformers, f"{family.name}Tokenizer")
         fetch(name, [tokenizer.pretrained_resource_files_map["tokenizer_config_file"][name]])
@@ -118,7 +126,7 @@ def fetch(name: str, files: list[str]) -> str:
         logger.info("%s: fetching %s", name, " or ".join(files))
     path: str | None = resolve_file_path(name, files, "")
     if path is None:
-        raise FileNotFoundError(f"it has none of {', '.join(files)}")
+        raise FileNotFoundError(say("it has none of {files}", files=", ".join(files)))
     return path
 
 
@@ -173,9 +181,13 @@ def _by_hand(name: str) -> str:
     tables = [table for each in [*vars(transformers).values()] for table in _addresses(each)]
     addresses = dict.fromkeys(table[name] for table in tables if isinstance(table.get(name), str))
     if not addresses:
-        return "name a folder with the model's files"
-    files = [f"{each} as {_cached_as(each)}" if _cached_as(each) not in each else each for each in addresses]
-    return f"put what another machine fetches into {_cache(name)}: {', '.join(files)}"
+        return say("name a folder with the model's files")
+    files = [
+        each if (cached := _cached_as(each)) in each else say("{address} as {name}", address=each, name=cached)
+        for each in addresses
+    ]
+    words = {"folder": _cache(name), "files": ", ".join(files)}
+    return say("put what another machine fetches into {folder}: {files}", **words)
 
 
 def _addresses(of: Any) -> list[Mapping[str, Any]]:
@@ -201,7 +213,12 @@ def readable_errors(name: str) -> Iterator[None]:
             error = error.__context__  # the first, which says what happened
         reason = shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", 120)
         raise UserError(
-            f"{shorten(name, 200)}: neither a folder nor a model that could be downloaded ({reason}); check the name "
-            "and the network (https_proxy names a proxy, PPNLP_ENDPOINT a mirror), or "
-            f"{_by_hand(name)}{model_names.meant(name, known_names())}"
+            say(
+                "{shown}: neither a folder nor a model that could be downloaded ({reason}); check the name and the "
+                "network (https_proxy names a proxy, PPNLP_ENDPOINT a mirror), or {remedy}{meant}",
+                shown=shorten(name, 200),
+                reason=reason,
+                remedy=_by_hand(name),
+                meant=model_names.meant(name, known_names()),
+            )
         ) from error

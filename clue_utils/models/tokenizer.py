@@ -24,6 +24,7 @@ from paddlenlp.transformers.auto.tokenizer import TOKENIZER_MAPPING_NAMES
 from paddlenlp.utils.download import resolve_file_path
 
 from clue_utils.errors import UserError
+from clue_utils.language import later, say
 from clue_utils.models.fast_tokenizer import SPECIAL_TOKENS, FastTokenizer, Unreadable, qwen2
 from clue_utils.models.pickles import read_words
 from clue_utils.models.source import fetch, readable_errors, unshadowed
@@ -80,18 +81,18 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         "do_lower_case do_basic_tokenize tokenize_chinese_chars use_jieba split_special_tokens remove_space "
         "keep_accents split_by_punct need_token_type_id add_two_sep_token_inter".split(),
-        (_is_flag, "true or false"),
+        (_is_flag, later("true or false")),
     ),
-    "strip_accents": (_is_flag, "true, false or null"),
-    "cls_num": (lambda value: type(value) is int and 1 <= value <= 16, "a number of tokens from 1 to 16"),
-    "cls_token_template": (_is_template, "a token with {} for its number"),
-    "src_lang": (_is_language, "a language such as zh_CN"),
-    "never_split": (_is_texts, "a list of tokens"),
-    "use_bpe_encoder": (lambda value: value is False, "false: byte pairs are not supported"),
-    "model_max_length": (lambda value: type(value) in (int, float) and value >= 1, "a number of tokens"),
-    "truncation_side": (lambda value: value in ("left", "right"), '"left" or "right"'),
-    "padding_side": (lambda value: value in ("left", "right"), '"left" or "right"'),
-    "model_input_names": (lambda value: _is_texts(value) and "input_ids" in value, "a list with input_ids"),
+    "strip_accents": (_is_flag, later("true, false or null")),
+    "cls_num": (lambda value: type(value) is int and 1 <= value <= 16, later("a number of tokens from 1 to 16")),
+    "cls_token_template": (_is_template, later("a token with {} for its number")),
+    "src_lang": (_is_language, later("a language such as zh_CN")),
+    "never_split": (_is_texts, later("a list of tokens")),
+    "use_bpe_encoder": (lambda value: value is False, later("false: byte pairs are not supported")),
+    "model_max_length": (lambda value: type(value) in (int, float) and value >= 1, later("a number of tokens")),
+    "truncation_side": (lambda value: value in ("left", "right"), later('"left" or "right"')),
+    "padding_side": (lambda value: value in ("left", "right"), later('"left" or "right"')),
+    "model_input_names": (lambda value: _is_texts(value) and "input_ids" in value, later("a list with input_ids")),
 }
 # Settings that change ids where a class does not know them, and the value that is no change.
 _NEUTRAL = {"do_basic_tokenize": True, "tokenize_chinese_chars": True}
@@ -112,7 +113,11 @@ def load_tokenizer(name_or_path: str, do_lower_case: bool | None = None) -> Any:
             return (_Folder(Path(source), given) if os.path.isdir(source) else _by_name(source, given)).load()
         except ImportError as error:
             raise UserError(
-                f"{name_or_path}: its tokenizer needs the package {error.name}: install requirements.txt anew"
+                say(
+                    "{name_or_path}: its tokenizer needs the package {name}: install requirements.txt anew",
+                    name_or_path=name_or_path,
+                    name=error.name,
+                )
             ) from error
 
 
@@ -153,16 +158,19 @@ def _download(name: str) -> Path:
     others = sorted({file for kind in candidates for file in kind.files.values()})
     found += fetched(others)
     if not found:
-        raise FileNotFoundError(f"it has none of {', '.join([*files, *others])}")
+        raise FileNotFoundError(say("it has none of {value}", value=", ".join([*files, *others])))
     return found[0].parent
 
 
 def _unsupported(name: str) -> str:
     name = name if name.isprintable() else ascii(name)
     others = ", ".join(kind.name.removesuffix("Tokenizer") for kind in KINDS if not kind.makes_word_pieces)
-    return (
-        f"its tokenizer is {name:.60}, which is not supported; supported are any {FAST}, BERT's word pieces, and those "
-        f"of {others}"
+    return say(
+        "its tokenizer is {name:.60}, which is not supported; supported are any {fast}, BERT's word pieces, and those "
+        "of {others}",
+        name=name,
+        fast=FAST,
+        others=others,
     )
 
 
@@ -211,7 +219,13 @@ class _Folder:
         """The tokenizers that it can be: as the folder says, else by the type of the model; none: tokenizer.json's."""
         named = next((name for name in self._names() if name is not None), None)
         if named is not None and not isinstance(named, str):
-            raise UserError(f"{self._path(SETTINGS)}: tokenizer_class is {named!r:.40}, expected the name of a class")
+            raise UserError(
+                say(
+                    "{path}: tokenizer_class is {named!r:.40}, expected the name of a class",
+                    path=self._path(SETTINGS),
+                    named=named,
+                )
+            )
         if named and named.removesuffix("Fast") not in _ANY:
             is_tokenizer = named.isidentifier() and named.endswith(("Tokenizer", "TokenizerFast"))
             if is_tokenizer and common_name(named) in CANDIDATES:
@@ -221,8 +235,13 @@ class _Folder:
             if self._has(FAST):
                 named = named if named.isprintable() else ascii(named)
                 raise UserError(
-                    f"{self._path(SETTINGS)}: the tokenizer is {named:.60}, code of its own, which is not run; where "
-                    f"{FAST} says all that it does, write PreTrainedTokenizerFast for tokenizer_class"
+                    say(
+                        "{path}: the tokenizer is {named:.60}, code of its own, which is not run; where {fast} "
+                        "says all that it does, write PreTrainedTokenizerFast for tokenizer_class",
+                        path=self._path(SETTINGS),
+                        named=named,
+                        fast=FAST,
+                    )
                 )
             raise UserError(f"{self.folder}: {_unsupported(named)}")
         architectures = self.model.get("architectures")
@@ -234,7 +253,7 @@ class _Folder:
                 if common_name(said) in map(common_name, TOKENIZER_MAPPING_NAMES):
                     if self._has(FAST):
                         return ()
-                    raise UserError(f"{self.folder}: {_unsupported(f'that of {said}')}")
+                    raise UserError(f"{self.folder}: {_unsupported(say('that of {type}', type=said))}")
         return CANDIDATES["bert"]  # whatever the encoder: it is what makes word pieces
 
     def _names(self) -> Iterator[Any]:
@@ -253,16 +272,28 @@ class _Folder:
             missing = [file for file in kind.files.values() if not self._has(file)]
             if len(missing) < len(kind.files):
                 return UserError(
-                    f"{self._path(missing[0])}: no such file, which {kind.name} needs: copy it from the model"
+                    say(
+                        "{path}: no such file, which {name} needs: copy it from the model",
+                        path=self._path(missing[0]),
+                        name=kind.name,
+                    )
                 )
         ways = [{*kind.files.values()} for kind in candidates]
         least = [kind for kind, way in zip(candidates, ways, strict=True) if not any(other < way for other in ways)]
-        wanted = " or ".join(" and ".join(kind.files.values()) for kind in least)
+        wanted = say(" or ").join(say(" and ").join(kind.files.values()) for kind in least)
         files = {*self.folder.glob("*.model"), *self.folder.glob("vocab.json")}
         others = ", ".join(sorted(file.name for file in files))[:80]
-        hint = f" ({others}: of another tokenizer than {candidates[0].name})" if others else ""
+        hint = ""
+        if others:
+            hint = say(" ({files}: of another tokenizer than {name})", files=others, name=candidates[0].name)
         return UserError(
-            f"{self.folder}: no {wanted}{hint}, nor a {FAST}: copy it from the model that the weights are of"
+            say(
+                "{folder}: no {wanted}{hint}, nor a {fast}: copy it from the model that the weights are of",
+                folder=self.folder,
+                wanted=wanted,
+                hint=hint,
+                fast=FAST,
+            )
         )
 
     # --- PaddleNLP's classes ---
@@ -293,7 +324,14 @@ class _Folder:
                 tokenizer = kind.class_(**files, **settings, **plain)
             except (RuntimeError, OSError) as error:
                 reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-                raise UserError(f"{self.folder}: not files that {kind.name} can read ({reason})") from None
+                raise UserError(
+                    say(
+                        "{folder}: not files that {name} can read ({reason})",
+                        folder=self.folder,
+                        name=kind.name,
+                        reason=reason,
+                    )
+                ) from None
         # A checkpoint gets what was read, whatever has become of the folder.
         tokenizer.resources = contents
         tokenizer.save_resources = functools.partial(_save, contents)
@@ -358,7 +396,14 @@ class _Folder:
                 value = said.get(name)
                 tokens = list(value.values()) if isinstance(value, dict) else value
                 if not isinstance(tokens, list | None):
-                    raise UserError(f"{self._path(file)}: {name} is {value!r:.40}, expected a list of tokens")
+                    raise UserError(
+                        say(
+                            "{path}: {name} is {value!r:.40}, expected a list of tokens",
+                            path=self._path(file),
+                            name=name,
+                            value=value,
+                        )
+                    )
                 if tokens:
                     return [_special_token(self._path(file), name, token) for token in tokens]
         return []
@@ -371,14 +416,26 @@ class _Folder:
             file = next((file for file, said in ((SPECIAL, self.special), (SETTINGS, self.said)) if name in said), None)
             where = f" ({self._path(file)})" if file else ""
             raise UserError(
-                f"{vocabulary}: {str(token)!r:.60} is not in it, the {name}{where}: use the files of one model"
+                say(
+                    "{vocabulary}: {token!r:.60} is not in it, the {name}{where}: use the files of one model",
+                    vocabulary=vocabulary,
+                    token=str(token),
+                    name=name,
+                    where=where,
+                )
             )
 
     def _require_cls_tokens(self, settings: JsonObject, pieces: set[str]) -> None:
         for number in range(settings.get("cls_num", 1)):
             token = settings.get("cls_token_template", "[CLS{}]").replace("{}", str(number))
             if token not in pieces:
-                raise UserError(f"{self._path(VOCABULARY)}: {token!r:.60} is not in it: use the files of one model")
+                raise UserError(
+                    say(
+                        "{path}: {token!r:.60} is not in it: use the files of one model",
+                        path=self._path(VOCABULARY),
+                        token=token,
+                    )
+                )
 
     def _require_known(self, kind: Kind, settings: JsonObject) -> None:
         """Refuse a setting that would change ids but that the class does not know; choose a language."""
@@ -387,14 +444,33 @@ class _Folder:
         for name, value in neutral.items():
             if kind.makes_word_pieces and name not in known and settings.get(name, value) != value:
                 raise UserError(
-                    f"{self._path(SETTINGS)}: {kind.name} has no {name}, here {settings[name]}: take the setting out"
+                    say(
+                        "{path}: {name} has no {setting}, here {value}: take the setting out",
+                        path=self._path(SETTINGS),
+                        name=kind.name,
+                        setting=name,
+                        value=settings[name],
+                    )
                 )
         if self.given.get("do_lower_case") and "do_lower_case" not in known:
-            raise UserError(f"{self.folder}: {kind.name} cannot write in lower case: leave out --do_lower_case")
+            raise UserError(
+                say(
+                    "{folder}: {name} cannot write in lower case: leave out --do_lower_case",
+                    folder=self.folder,
+                    name=kind.name,
+                )
+            )
         if "src_lang" in known:
             languages = kind.class_.FAIRSEQ_LANGUAGE_CODES
             if settings.setdefault("src_lang", "zh_CN") not in languages:
-                raise UserError(f"{self._path(SETTINGS)}: {kind.name} has no src_lang {settings['src_lang']}")
+                raise UserError(
+                    say(
+                        "{path}: {name} has no src_lang {src_lang}",
+                        path=self._path(SETTINGS),
+                        name=kind.name,
+                        src_lang=settings["src_lang"],
+                    )
+                )
 
     def _drop_absent(self, tokenizer: Any, kind: Kind, special: JsonObject) -> None:
         """Take away a class's special tokens that the vocabulary lacks; pad with another token where there is none."""
@@ -443,8 +519,14 @@ class _Folder:
 
     def _unknown(self, token: str) -> UserError:
         return UserError(
-            f"{self.folder}: the special token {token!r:.60} is not in the vocabulary and has no embedding: "
-            f"take it out of {SETTINGS} and {SPECIAL}, or use the files of one model"
+            say(
+                "{folder}: the special token {token!r:.60} is not in the vocabulary and has no embedding: take it "
+                "out of {settings} and {special}, or use the files of one model",
+                folder=self.folder,
+                token=token,
+                settings=SETTINGS,
+                special=SPECIAL,
+            )
         )
 
     # --- tokenizer.json ---
@@ -472,13 +554,20 @@ class _Folder:
         try:
             content = qwen2(ids, read_merges(merges))
         except Unreadable as error:
-            raise UserError(f"{path}, {merges}: do not go together ({error}): use the files of one model") from None
+            raise UserError(
+                say(
+                    "{path}, {merges}: do not go together ({error}): use the files of one model",
+                    path=path,
+                    merges=merges,
+                    error=error,
+                )
+            ) from None
         return self._described(path, content, {"eos_token": end, "pad_token": end}, added)
 
     def _described(self, path: Path, content: str, usual: Mapping[str, Any], added: list[Added]) -> FastTokenizer:
         """A tokenizer.json's tokenizer; ``usual`` are special tokens by name where no file says which they are."""
         if "do_lower_case" in self.given:
-            raise UserError(f"{path}: says by itself how text is written: leave out --do_lower_case")
+            raise UserError(say("{path}: says by itself how text is written: leave out --do_lower_case", path=path))
         special = dict(usual) | self._said_tokens(set())
         settings = _checked(self.said, self._path(SETTINGS))
         try:
@@ -489,7 +578,7 @@ class _Folder:
                 settings.get("truncation_side", "right"),
             )
         except Unreadable as error:
-            raise UserError(f"{path}: {error}: use the files of one model") from None
+            raise UserError(say("{path}: {error}: use the files of one model", path=path, error=error)) from None
         vocabulary = tokenizer.get_vocab()
         for token in map(str, self._additional()):
             if token not in vocabulary:
@@ -538,7 +627,15 @@ def _checked(said: JsonObject, path: Path) -> JsonObject:
         if value is None:
             continue
         if not is_right(value):
-            raise UserError(f"{path}: {name} is {value!r:.60}, expected {expected}")
+            raise UserError(
+                say(
+                    "{path}: {name} is {value!r:.60}, expected {expected}",
+                    path=path,
+                    name=name,
+                    value=value,
+                    expected=say(expected),
+                )
+            )
         settings[name] = value
     return settings
 
@@ -547,7 +644,11 @@ def _special_token(path: Path, name: str, value: Any) -> Any:
     """A special token as a file writes it: text, or an object with its ``content`` and how blanks around it count."""
     text = value.get("content") if isinstance(value, dict) else value
     if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{path}: {name} is {value!r:.60}, expected a token of the vocabulary")
+        raise UserError(
+            say(
+                "{path}: {name} is {value!r:.60}, expected a token of the vocabulary", path=path, name=name, value=value
+            )
+        )
     if not isinstance(value, dict):
         return text
     return AddedToken(text, **{flag: value.get(flag) is True for flag in ("single_word", "lstrip", "rstrip")})
@@ -555,9 +656,11 @@ def _special_token(path: Path, name: str, value: Any) -> Any:
 
 def _other_id(token: Added, id_: int | None) -> str:
     found = "none" if id_ is None else id_
-    return (
-        f"the added token {token.text!r:.60} has id {token.id}, but {found} in the vocabulary: "
-        "use the files of one model"
+    return say(
+        "the added token {text!r:.60} has id {id}, but {other} in the vocabulary: use the files of one model",
+        text=token.text,
+        id=token.id,
+        other=found,
     )
 
 

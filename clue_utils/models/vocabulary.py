@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 from clue_utils import strict_json
 from clue_utils.errors import UserError
 from clue_utils.features.tokenization import WORD_BEGIN
+from clue_utils.language import later, say
 from clue_utils.strict_json import JsonObject
 
 # Far above what any model has (a vocabulary of 250,000 pieces takes some 5 MB); what is larger is no vocabulary.
 _MAX_BYTES = 64 << 20
 _MAX_PIECES = 2_000_000
 _MAX_PIECE_CHARS = 1_000
-_SAME_MODEL = "copy the file anew from the model that the weights are of"
+_SAME_MODEL = later("copy the file anew from the model that the weights are of")
 
 
 class Added(NamedTuple):
@@ -47,10 +48,21 @@ def read_object(path: Path) -> JsonObject:
         # those who wrote and tried the model.
         value, _ = strict_json.parse(read_bytes(path).removeprefix(codecs.BOM_UTF8), allow_nan=True)
     except strict_json.NotJson as error:
-        line = f", line {error.line}" if error.line and error.line > 1 else ""
-        raise UserError(f"{path}{line}: {error}; {_SAME_MODEL}") from None
+        where = str(path)
+        if error.line and error.line > 1:
+            where = say("{path}, line {number}", path=path, number=error.line)
+        raise UserError(
+            say("{path}: {error}; {same_model}", path=where, error=error, same_model=say(_SAME_MODEL))
+        ) from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: holds a {type(value).__name__}, expected an object; {_SAME_MODEL}")
+        raise UserError(
+            say(
+                "{path}: holds a {name}, expected an object; {same_model}",
+                path=path,
+                name=type(value).__name__,
+                same_model=say(_SAME_MODEL),
+            )
+        )
     return value
 
 
@@ -69,16 +81,30 @@ def read_vocabulary(path: Path, word_pieces: bool) -> list[str]:
         text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {number}: not UTF-8 text; {_SAME_MODEL}") from None
+        raise UserError(
+            say(
+                "{path}, line {number}: not UTF-8 text; {same_model}",
+                path=path,
+                number=number,
+                same_model=say(_SAME_MODEL),
+            )
+        ) from None
     if text.count("\n") > _MAX_PIECES:
-        raise UserError(f"{path}: more than {_MAX_PIECES:,} lines, which no vocabulary has; {_SAME_MODEL}")
+        raise UserError(
+            say(
+                "{path}: more than {max_pieces:,} lines, which no vocabulary has; {same_model}",
+                path=path,
+                max_pieces=_MAX_PIECES,
+                same_model=say(_SAME_MODEL),
+            )
+        )
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
     if not any(lines):
-        raise UserError(f"{path}: empty; {_SAME_MODEL}")
+        raise UserError(say("{path}: empty; {same_model}", path=path, same_model=say(_SAME_MODEL)))
     for number, line in enumerate(lines, 1):
-        _check_piece(line, f"{path}, line {number}")
+        _check_piece(line, say("{path}, line {number}", path=path, number=number))
     if not word_pieces:
         return lines
     exact = set(lines)
@@ -97,10 +123,24 @@ def read_numbered_vocabulary(path: Path) -> list[str]:
     for number, line in enumerate(read_vocabulary(path, word_pieces=False)):
         piece, tab, id_text = line.rpartition("\t")
         if tab and not (id_text.isascii() and id_text.isdigit() and len(id_text) < 10):
-            raise UserError(f"{path}, line {number + 1}: {id_text!r:.20} is not the id of a piece; {_SAME_MODEL}")
+            raise UserError(
+                say(
+                    "{path}, line {number}: {id!r:.20} is not the id of a piece; {same_model}",
+                    path=path,
+                    number=number + 1,
+                    id=id_text,
+                    same_model=say(_SAME_MODEL),
+                )
+            )
         by_id[int(id_text) if tab else number] = piece if tab else line
     if max(by_id) >= len(by_id):
-        raise UserError(f"{path}: two lines have one id, or ids are left out; {_SAME_MODEL}")
+        raise UserError(
+            say(
+                "{path}: two lines have one id, or ids are left out; {same_model}",
+                path=path,
+                same_model=say(_SAME_MODEL),
+            )
+        )
     return [by_id[id_] for id_ in range(len(by_id))]
 
 
@@ -116,7 +156,15 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
         if not line or number == 1 and line.startswith("#version"):
             continue
         if not first or not second or " " in second:
-            raise UserError(f"{path}, line {number}: {line!r:.40} is not two pieces; {_SAME_MODEL}")
+            raise UserError(
+                say(
+                    "{path}, line {number}: {line!r:.40} is not two pieces; {same_model}",
+                    path=path,
+                    number=number,
+                    line=line,
+                    same_model=say(_SAME_MODEL),
+                )
+            )
         pairs.append((first, second))
     return pairs
 
@@ -132,9 +180,19 @@ def read_ids(path: Path) -> dict[str, int]:
     for piece, id_ in ids.items():
         _check_piece(piece, f"{path}, id {id_!r:.20}")
         if type(id_) is not int or not 0 <= id_ < _MAX_PIECES:
-            raise UserError(f"{path}: {id_!r:.20} is not the id of {piece!r:.40}; {_SAME_MODEL}")
+            raise UserError(
+                say(
+                    "{path}: {id!r:.20} is not the id of {piece!r:.40}; {same_model}",
+                    path=path,
+                    id=id_,
+                    piece=piece,
+                    same_model=say(_SAME_MODEL),
+                )
+            )
     if len({*ids.values()}) < len(ids) or not ids:
-        raise UserError(f"{path}: empty, or one id is that of two pieces; {_SAME_MODEL}")
+        raise UserError(
+            say("{path}: empty, or one id is that of two pieces; {same_model}", path=path, same_model=say(_SAME_MODEL))
+        )
     return ids
 
 
@@ -161,18 +219,30 @@ def read_bert_pieces(path: Path, content: JsonObject) -> TokenizerJson:
     """
     model, normalizer = content["model"], content["normalizer"]
     if not isinstance(model.get("vocab"), dict):
-        raise UserError(f"{path}: no model.vocab that maps pieces to ids; {_SAME_MODEL}")
+        raise UserError(
+            say("{path}: no model.vocab that maps pieces to ids; {same_model}", path=path, same_model=say(_SAME_MODEL))
+        )
     added = [_added(path, token) for token in _list(path, content, "added_tokens")]
     by_id: dict[int, str] = {}
     texts = [*model["vocab"].items(), *((token.text, token.id) for token in added)]
     for piece, id_ in texts:
         _check_piece(piece, f"{path}, id {id_!r:.20}")
         if type(id_) is not int or not 0 <= id_ < len(texts) or by_id.setdefault(id_, piece) != piece:
-            raise UserError(f"{path}: {id_!r:.20} is not the id of {piece!r:.40} alone; {_SAME_MODEL}")
+            raise UserError(
+                say(
+                    "{path}: {id!r:.20} is not the id of {piece!r:.40} alone; {same_model}",
+                    path=path,
+                    id=id_,
+                    piece=piece,
+                    same_model=say(_SAME_MODEL),
+                )
+            )
     # Tokens were added behind the vocabulary or into a gap of it; those behind stay added tokens.
     size = 1 + max(model["vocab"].values(), default=-1)
     if not size or any(id_ not in by_id for id_ in range(size)):
-        raise UserError(f"{path}: model.vocab leaves out ids or is empty; {_SAME_MODEL}")
+        raise UserError(
+            say("{path}: model.vocab leaves out ids or is empty; {same_model}", path=path, same_model=say(_SAME_MODEL))
+        )
     names = {"lowercase": "do_lower_case", "strip_accents": "strip_accents"}
     names["handle_chinese_chars"] = "tokenize_chinese_chars"
     settings = {ours: normalizer[theirs] for theirs, ours in names.items() if theirs in normalizer}
@@ -193,7 +263,9 @@ def added_tokens(folder: Path, settings: JsonObject) -> list[Added]:
     decoder = settings.get("added_tokens_decoder")
     if decoder is not None:
         if not isinstance(decoder, dict):
-            raise UserError(f"{path}: added_tokens_decoder is {decoder!r:.40}, expected an object")
+            raise UserError(
+                say("{path}: added_tokens_decoder is {decoder!r:.40}, expected an object", path=path, decoder=decoder)
+            )
         tokens = [token if isinstance(token, dict) else {"content": token} for token in decoder.values()]
         ids = [int(key) if key.isascii() and key.isdigit() and len(key) < 10 else key for key in decoder]
         return [_added(path, {**token, "id": id_}) for id_, token in zip(ids, tokens, strict=True)]
@@ -204,8 +276,10 @@ def added_tokens(folder: Path, settings: JsonObject) -> list[Added]:
 def _added(path: Path, token: Any) -> Added:
     text, id_, special = map((token if isinstance(token, dict) else {}).get, ("content", "id", "special"))
     if not isinstance(text, str) or not text or type(id_) is not int or id_ < 0:
-        raise UserError(f"{path}: {token!r:.80} is not an added token, which has a content and an id")
-    _check_piece(text, f"{path}, added token {id_}")
+        raise UserError(
+            say("{path}: {token!r:.80} is not an added token, which has a content and an id", path=path, token=token)
+        )
+    _check_piece(text, say("{path}, added token {id}", path=path, id=id_))
     return Added(id_, text, special is True)
 
 
@@ -216,22 +290,42 @@ def read_bytes(path: Path) -> bytes:
         UserError: there is no such file, or it is larger than any of its kind.
     """
     if path.is_dir():
-        raise UserError(f"{path}: a folder, expected a file; {_SAME_MODEL}")
+        raise UserError(say("{path}: a folder, expected a file; {same_model}", path=path, same_model=say(_SAME_MODEL)))
     if not path.is_file():
-        raise UserError(f"{path}: no such file; {_SAME_MODEL}")
+        raise UserError(say("{path}: no such file; {same_model}", path=path, same_model=say(_SAME_MODEL)))
     if path.stat().st_size > _MAX_BYTES:
-        raise UserError(f"{path}: larger than {_MAX_BYTES >> 20} MB, which no such file is; {_SAME_MODEL}")
+        raise UserError(
+            say(
+                "{path}: larger than {max_bytes} MB, which no such file is; {same_model}",
+                path=path,
+                max_bytes=_MAX_BYTES >> 20,
+                same_model=say(_SAME_MODEL),
+            )
+        )
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(say("{path}: cannot be read ({strerror})", path=path, strerror=error.strerror)) from None
 
 
 def _check_piece(piece: str, where: str) -> None:
     if len(piece) > _MAX_PIECE_CHARS:
-        raise UserError(f"{where}: {len(piece):,} characters, more than a piece of a word has; {_SAME_MODEL}")
+        raise UserError(
+            say(
+                "{where}: {num_piece:,} characters, more than a piece of a word has; {same_model}",
+                where=where,
+                num_piece=len(piece),
+                same_model=say(_SAME_MODEL),
+            )
+        )
     if any(char in piece for char in "\0\n\r") or not piece.isprintable() and _has_surrogate(piece):
-        raise UserError(f"{where}: holds a character that no piece has (NUL, line end, half a pair); {_SAME_MODEL}")
+        raise UserError(
+            say(
+                "{where}: holds a character that no piece has (NUL, line end, half a pair); {same_model}",
+                where=where,
+                same_model=say(_SAME_MODEL),
+            )
+        )
 
 
 def _has_surrogate(piece: str) -> bool:
@@ -243,15 +337,22 @@ def _require_word_pieces(pieces: list[str], path: Path) -> None:
     of_sentences = sum(piece.startswith(WORD_BEGIN) and len(piece) > 1 for piece in pieces)
     if of_sentences and not any(piece.startswith("##") for piece in pieces):
         raise UserError(
-            f"{path}: {of_sentences} of {len(pieces)} pieces begin with {WORD_BEGIN}: a vocabulary of sentencepiece "
-            f"(as ernie-tiny has), which the tokenizer of this folder does not use; take a model of word pieces"
+            say(
+                "{path}: {of_sentences} of {num_pieces} pieces begin with {word_begin}: a vocabulary of "
+                "sentencepiece (as ernie-tiny has), which the tokenizer of this folder does not use; take a model "
+                "of word pieces",
+                path=path,
+                of_sentences=of_sentences,
+                num_pieces=len(pieces),
+                word_begin=WORD_BEGIN,
+            )
         )
 
 
 def _list(path: Path, content: JsonObject, key: str) -> list[Any]:
     value = content.get(key)
     if not isinstance(value, list | None):
-        raise UserError(f"{path}: {key} is {value!r:.40}, expected a list")
+        raise UserError(say("{path}: {key} is {value!r:.40}, expected a list", path=path, key=key, value=value))
     return value or []
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from clue_utils.errors import UserError, shorten
+from clue_utils.language import say
 from clue_utils.models.pickles import read_paddle_pickle, read_torch_pickle
 from clue_utils.models.vocabulary import read_object
 from clue_utils.record import WEIGHTS_FILE
@@ -52,13 +53,19 @@ class Weights:
         for file in self.files:
             self._list_safetensors(file) if file.suffix == ".safetensors" else self._read_pickle(file)
         if not self.shapes:
-            raise UserError(f"{self.files[0]}: holds no tensor")
+            raise UserError(say("{files}: holds no tensor", files=self.files[0]))
 
     def _list_safetensors(self, file: Path) -> None:
         with open(file, "rb") as stream:
             header_bytes = int.from_bytes(stream.read(8), "little")
         if _MAX_HEADER_BYTES < header_bytes < file.stat().st_size:
-            raise UserError(f"{file}: refused, its list of tensors takes {header_bytes:,} bytes")
+            raise UserError(
+                say(
+                    "{file}: refused, its list of tensors takes {header_bytes:,} bytes",
+                    file=file,
+                    header_bytes=header_bytes,
+                )
+            )
         try:
             with safe_open(str(file), framework="np") as tensors:
                 self.format = (tensors.metadata() or {}).get("format", self.format)
@@ -67,11 +74,16 @@ class Weights:
                     kind = part.get_dtype()
                     self._add(name, tuple(part.get_shape()), _FLOATS.get(kind, kind.lower()), file)
         except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"{file}: damaged, or no file of safetensors ({shorten(error, 120)})") from None
+            raise UserError(
+                say("{file}: damaged, or no file of safetensors ({error})", file=file, error=shorten(error, 120))
+            ) from None
 
     def _read_pickle(self, file: Path) -> None:
         logger.warning(
-            "%s is a pickle: reading arrays from it and nothing else; safetensors load faster and safer", file
+            say(
+                "{file} is a pickle: reading arrays from it and nothing else; safetensors load faster and safer",
+                file=file,
+            )
         )
         read = read_torch_pickle if file.suffix == ".bin" else read_paddle_pickle
         self.format = "pt" if file.suffix == ".bin" else "pd"
@@ -81,10 +93,12 @@ class Weights:
 
     def _add(self, name: str, shape: tuple[int, ...], kind: str, file: Path) -> None:
         if name in self.shapes:
-            raise UserError(f"{file}: {name} is in another file too")
+            raise UserError(say("{file}: {name} is in another file too", file=file, name=name))
         self.shapes[name], self.kinds[name], self._file_of[name] = shape, kind, file
         if len(self.shapes) > _MAX_TENSORS:
-            raise UserError(f"{file}: refused, it holds more than {_MAX_TENSORS:,} tensors")
+            raise UserError(
+                say("{file}: refused, it holds more than {max_tensors:,} tensors", file=file, max_tensors=_MAX_TENSORS)
+            )
 
     def get(self, name: str) -> np.ndarray:
         """A tensor, float32.
@@ -94,13 +108,24 @@ class Weights:
         """
         if self.kinds[name] not in _FLOATS.values():
             raise UserError(
-                f"{self._file_of[name]}: {name} is of {self.kinds[name]}: weights that are quantised or no "
-                "floating-point numbers cannot be fine-tuned; take the checkpoint in float32 or float16"
+                say(
+                    "{file_of}: {name} is of {kinds}: weights that are quantised or no floating-point numbers "
+                    "cannot be fine-tuned; take the checkpoint in float32 or float16",
+                    file_of=self._file_of[name],
+                    name=name,
+                    kinds=self.kinds[name],
+                )
             )
         with np.errstate(over="ignore"):  # of float64
             value = np.ascontiguousarray(self._arrays[name] if name in self._arrays else self._read(name), np.float32)
         if not np.isfinite(value).all():
-            raise UserError(f"{self._file_of[name]}: {name} holds NaN or infinity: copy it anew, or train it again")
+            raise UserError(
+                say(
+                    "{file_of}: {name} holds NaN or infinity: copy it anew, or train it again",
+                    file_of=self._file_of[name],
+                    name=name,
+                )
+            )
         return value
 
     def _read(self, name: str) -> np.ndarray:
@@ -148,10 +173,21 @@ def open_weights(folder: Path) -> Weights:
         if foreign:
             name, framework = next(iter(foreign.items()))
             raise UserError(
-                f"{folder / name}: {framework}'s weights cannot be read; take the PyTorch or Paddle form of the "
-                f"checkpoint ({' or '.join(WEIGHTS_FILES)})"
+                say(
+                    "{folder}: {framework}'s weights cannot be read; take the PyTorch or Paddle form of the "
+                    "checkpoint ({weights_files})",
+                    folder=folder / name,
+                    framework=framework,
+                    weights_files=say(" or ").join(WEIGHTS_FILES),
+                )
             )
-        raise UserError(f"{folder}: no weights in this folder (looked for {', '.join(WEIGHTS_FILES)})")
+        raise UserError(
+            say(
+                "{folder}: no weights in this folder (looked for {weights_files})",
+                folder=folder,
+                weights_files=", ".join(WEIGHTS_FILES),
+            )
+        )
     return Weights(list_parts(found) if found.name.endswith(INDEX) else [found])
 
 
@@ -166,11 +202,19 @@ def list_parts(index: Path, must_exist: bool = True) -> list[Path]:
     names = list(parts.values()) if isinstance(parts, dict) else []
     is_safe = (isinstance(name, str) and name == Path(name).name and name.endswith(suffix) for name in names)
     if not names or not all(is_safe):
-        raise UserError(f"{index}: refused, it names none, or others than {suffix} files of this folder")
+        raise UserError(
+            say(
+                "{index}: refused, it names none, or others than {suffix} files of this folder",
+                index=index,
+                suffix=suffix,
+            )
+        )
     files = [index.parent / name for name in sorted(set(names))]
     for file in files if must_exist else ():
         if len(file.name) > 255 or not file.is_file():
-            raise UserError(f"{index.parent / shorten(file.name)}: is missing, {index.name} lists it")
+            raise UserError(
+                say("{parent}: is missing, {name} lists it", parent=index.parent / shorten(file.name), name=index.name)
+            )
     return files
 
 
@@ -182,5 +226,5 @@ def require_safe_shards(folder: Path) -> None:
     """
     for index in folder.glob(f"*{INDEX}"):
         if not index.name.endswith(f".safetensors{INDEX}"):
-            raise UserError(f"{index}: refused, it names files that are no safetensors")
+            raise UserError(say("{index}: refused, it names files that are no safetensors", index=index))
         list_parts(index, must_exist=False)

@@ -27,8 +27,8 @@ from clue_utils.grid.outcomes import (
     trial_of_folder,
     winner,
 )
+from clue_utils.language import say
 from clue_utils.record import RESULT_FILE, Record
-from clue_utils.report.language import say
 from clue_utils.report.uncertainty import interval
 from clue_utils.settings import SET_BY_TRIAL, free_to_change
 
@@ -182,8 +182,13 @@ def find_model(model: str, results_dir: Path) -> Path:
             return place
     looked = " and ".join(clean(place) for place in dict.fromkeys(places(model, results_dir)))
     raise UserError(
-        f"no trials of {clean(model)!r} (looked for <task>/<run> and for {RESULT_FILE} in {looked}): give a folder of "
-        "trials, the folder of a run, or the name of a model and --results"
+        say(
+            "no trials of {model!r} (looked for <task>/<run> and for {result_file} in {looked}): give a folder of "
+            "trials, the folder of a run, or the name of a model and --results",
+            model=clean(model),
+            result_file=RESULT_FILE,
+            looked=looked,
+        )
     )
 
 
@@ -197,7 +202,7 @@ def read_models(models: Sequence[str], results_dir: Path, choice: str = "best") 
         UserError: no model, an unknown one, or one without a single trial.
     """
     if not models:
-        raise UserError("no MODEL: name a folder of trials or runs, or a model whose folder is in --results")
+        raise UserError(say("no MODEL: name a folder of trials or runs, or a model whose folder is in --results"))
     searches: dict[Path, None] = {}
     runs: dict[Path, None] = {}
     refused: list[UserError] = []
@@ -220,7 +225,11 @@ def read_models(models: Sequence[str], results_dir: Path, choice: str = "best") 
     ]
     found += _read_runs(list(runs), {model.name for model in found}, choice)
     if not found:
-        raise refused[0] if refused else UserError(f"{clean(models[0])}: no run there has trained a model")
+        raise (
+            refused[0]
+            if refused
+            else UserError(say("{models}: no run there has trained a model", models=clean(models[0])))
+        )
     return found
 
 
@@ -280,7 +289,9 @@ def read_model(folder: Path, name: str, choice: str = "best") -> ModelReport:
         outcomes += in_order(found, task)
     found = [outcome for outcome in outcomes if outcome.status != "missing"]
     if not found:
-        raise UserError(f"{clean(folder)} holds no trial: run the grid search first, or give another folder")
+        raise UserError(
+            say("{folder} holds no trial: run the grid search first, or give another folder", folder=clean(folder))
+        )
     recorded = next((o.record.model for o in found if o.record.model), folder.name)
     doubts = tuple(map(clean, _doubts(outcomes)))
     row = published.published_model(recorded)

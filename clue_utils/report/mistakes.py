@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clue_utils import dev_predictions
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.record import Record
 from clue_utils.report.tables import Row, Table, percent
 from clue_utils.strict_json import JsonObject
@@ -70,22 +71,36 @@ def read_all(folders: Sequence[str | os.PathLike[str]]) -> list[Answers]:
     for other in found[1:]:
         if other.task is not first.task:
             raise UserError(
-                f"{first.name} is of {first.task.name}, {other.name} of {other.task.name}: name folders of one task"
+                say(
+                    "{name} is of {first_task_name}, {other_name} of {other_task_name}: name folders of one task",
+                    name=first.name,
+                    first_task_name=first.task.name,
+                    other_name=other.name,
+                    other_task_name=other.task.name,
+                )
             )
         if [(line["id"], line["gold"]) for line in other.lines] != [(line["id"], line["gold"]) for line in first.lines]:
             raise UserError(
-                f"{other.name} was evaluated on other records than {first.name}: evaluate both with the same --data_dir"
+                say(
+                    "{name} was evaluated on other records than {first_name}: evaluate both with the same --data_dir",
+                    name=other.name,
+                    first_name=first.name,
+                )
             )
     return found
 
 
 def _read(folder: str | os.PathLike[str]) -> Answers:
     if not os.path.isdir(folder):
-        raise UserError(f"{folder}: no such folder")
+        raise UserError(say("{folder}: no such folder", folder=folder))
     lines, record = dev_predictions.read(folder), Record.read(folder)
     if lines is None or record is None:
         raise UserError(
-            f"{folder}: no {dev_predictions.FILE_NAME}: name the output folder of a run, and evaluate it with --do_eval"
+            say(
+                "{folder}: no {file_name}: name the output folder of a run, and evaluate it with --do_eval",
+                folder=folder,
+                file_name=dev_predictions.FILE_NAME,
+            )
         )
     return Answers(str(folder), KNOWN[record.task or ""], record, lines)
 
@@ -98,8 +113,9 @@ def summary_table(runs: Sequence[Answers]) -> Table:
         scores = [v[:, 0].sum() / v[:, 1].sum() if v.ndim == 2 else v.mean() for v in units.values()]
         cells = (*(percent(float(score)) for score in scores), f"{run.num_wrong:,}", f"{len(run.lines):,}")
         rows.append(Row(run.name, (*cells, f"{sum(line['is_cut'] for line in run.lines):,}")))
-    metrics = ("EM", "F1") if runs[0].task.kind == "span" else ("accuracy",)
-    return Table(f"{runs[0].task.name}", ("folder", *metrics, "wrong", "records", "cut"), tuple(rows))
+    metrics = ("EM", "F1") if runs[0].task.kind == "span" else (say("accuracy"),)
+    header = (say("folder"), *metrics, say("wrong"), say("records"), say("cut"))
+    return Table(f"{runs[0].task.name}", header, tuple(rows))
 
 
 def confusions(run: Answers) -> Counter[tuple[str, str]]:
@@ -117,7 +133,8 @@ def pair_table(run: Answers, most: int) -> Table:
         golds[gold] += count
     wrong = sorted(((count, pair) for pair, count in counts.items() if pair[0] != pair[1]), key=lambda x: (-x[0], x[1]))
     rows = [Row(gold, (answer, f"{n:,}", percent(n / golds[gold]))) for n, (gold, answer) in wrong[:most]]
-    return Table("Most confused", ("gold", "answer", "times", "% of gold"), tuple(rows), 1)
+    header = (say("gold"), say("answer"), say("times"), say("% of gold"))
+    return Table(say("Most confused"), header, tuple(rows), 1)
 
 
 def class_table(run: Answers, most: int | None = None) -> Table:
@@ -128,10 +145,11 @@ def class_table(run: Answers, most: int | None = None) -> Table:
         figures = run.record.classes[name]
         cells = (percent(figures["precision"]), percent(figures["recall"]), percent(f1), f"{figures['num_gold']:,}")
         rows.append(Row(name, cells))
-    title = "Classes, the lowest F1 first"
+    title = say("Classes, the lowest F1 first")
     if len(rows) < len(there):
-        title += f": {len(rows)} of {len(there)}"
-    return Table(title, ("class", "precision", "recall", "F1", "records"), tuple(rows))
+        title = say("{title}: {count} of {all}", title=title, count=len(rows), all=len(there))
+    header = (say("class"), "precision", "recall", "F1", say("records"))
+    return Table(title, header, tuple(rows))
 
 
 def matrix(run: Answers) -> list[tuple[str, list[int]]] | None:
@@ -150,7 +168,7 @@ def matrix_table(run: Answers) -> Table | None:
         return None
     numbers = [str(number) for number in range(1, len(rows) + 1)]
     lines = [Row(f"{n} {gold}", tuple(f"{x or '·'}" for x in counts)) for n, (gold, counts) in zip(numbers, rows)]  # noqa: B905
-    return Table("Confusion matrix (gold down, answers across)", ("gold", *numbers), tuple(lines))
+    return Table(say("Confusion matrix (gold down, answers across)"), (say("gold"), *numbers), tuple(lines))
 
 
 def worst_mistakes(run: Answers, most: int) -> list[Mistake]:
@@ -160,36 +178,37 @@ def worst_mistakes(run: Answers, most: int) -> list[Mistake]:
 
 
 def _mistakes(task: Task, line: JsonObject) -> Iterator[Mistake]:
-    cut = "cut to fit the length" if line["is_cut"] else ""
+    cut = say("cut to fit the length") if line["is_cut"] else ""
 
     def mistake(gold: str, answer: str, share: float, remarks: Sequence[str], texts: Mapping[str, str]) -> Mistake:
-        remark = "; ".join(filter(None, (*remarks, cut)))
+        remark = say("; ").join(filter(None, (*remarks, cut)))
         return Mistake(str(line["id"]), gold, answer, share, remark, tuple(texts.items()))
 
     inputs = line["inputs"]
     if task.kind == "classification":
         shares = line["probabilities"]
-        told = [f"gold had {percent(shares.get(line['gold']))} %"]
+        told = [say("gold had {share} %", share=percent(shares.get(line["gold"])))]
         yield mistake(line["gold"], line["answer"], shares.get(line["answer"], 0.0), told, inputs)
     elif task.kind == "multiple_choice":
         shares = line["probabilities"]
         listed = "  ".join(f"{choice} {percent(p)} %" for choice, p in zip(inputs["choice"], shares, strict=False))
-        texts = {"question": inputs["question"], "choices": listed, "context": inputs["context"]}
+        texts = {say("question"): inputs["question"], say("choices"): listed, say("context"): inputs["context"]}
         yield mistake(line["gold"], line["answer"], shares[line["answer_index"]], (), texts)
     elif task.kind == "cloze":
         for blank in line["blanks"]:
             if not blank["is_right"]:
                 candidates = inputs["candidates"]
                 share, gold_share = (_of_candidate(blank, candidates, blank[name]) for name in ("answer", "gold"))
-                told = [f"blank {blank['tag']}", f"gold had {percent(gold_share)} %"]
-                texts = {"passage": next((p for p in inputs["content"] if blank["tag"] in p), "")}
-                yield mistake(blank["gold"], blank["answer"], share, told, texts | {"candidates": " ".join(candidates)})
+                told = [say("blank {tag}", tag=blank["tag"]), say("gold had {share} %", share=percent(gold_share))]
+                texts = {say("passage"): next((p for p in inputs["content"] if blank["tag"] in p), "")}
+                texts[say("candidates")] = " ".join(candidates)
+                yield mistake(blank["gold"], blank["answer"], share, told, texts)
     else:
         best, context = line["n_best"][0], inputs["context"]
-        texts = {"question": inputs["question"], "answered from": _quote(context, best["begin"], best["end"])}
+        texts = {say("question"): inputs["question"], say("answered from"): _quote(context, best["begin"], best["end"])}
         begin = context.find(line["gold"][0])
         if begin >= 0:
-            texts["gold from"] = _quote(context, begin, begin + len(line["gold"][0]))
+            texts[say("gold from")] = _quote(context, begin, begin + len(line["gold"][0]))
         gold = " / ".join(dict.fromkeys(line["gold"]))
         yield mistake(gold, line["answer"], best["probability"], (f"F1 {percent(line['f1'])}",), texts)
 
@@ -201,9 +220,10 @@ def _of_candidate(blank: JsonObject, candidates: Sequence[str], idiom: str) -> f
 def _quote(context: str, begin: int | None, end: int | None) -> str:
     """A part of a context in 【】 with what is around it, and where it is."""
     if begin is None or end is None:
-        return "nowhere: no span was allowed"
+        return say("nowhere: no span was allowed")
     left, right = context[max(0, begin - _AROUND) : begin], context[end : end + _AROUND]
-    return f"{left}【{context[begin:end]}】{right} (character {begin + 1} of {len(context)})"
+    place = say("(character {number} of {all})", number=begin + 1, all=len(context))
+    return f"{left}【{context[begin:end]}】{right} {place}"
 
 
 def gold_share(task: Task, line: JsonObject) -> float:
@@ -231,7 +251,7 @@ def hardest(runs: Sequence[Answers], most: int) -> list[Mistake]:
         of_each = [run.lines[number] for run in runs]
         answers = Counter(_shown(line["answer"]) for line in of_each if not line["is_right"])
         told = ", ".join(f"{answer} ({n})" if n > 1 else answer for answer, n in answers.most_common())
-        remark = f"{-minus} of {len(runs)} wrong"
+        remark = say("{number} of {all} wrong", number=-minus, all=len(runs))
         gold = _shown(dict.fromkeys(of_each[0]["gold"]) if isinstance(of_each[0]["gold"], list) else of_each[0]["gold"])
         texts = tuple((name, _shown(text)) for name, text in of_each[0]["inputs"].items())
         found.append(Mistake(str(of_each[0]["id"]), gold, told, share, remark, texts))

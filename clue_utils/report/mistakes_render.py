@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from clue_utils import language
+from clue_utils.columns import display_width, wrapped
 from clue_utils.grid.outcomes import clean
+from clue_utils.language import say
 from clue_utils.report import mistakes, page
 from clue_utils.report.mistakes import Answers, Mistake
-from clue_utils.report.render import as_text, display_width
+from clue_utils.report.render import as_text
 from clue_utils.report.tables import Row, Table, percent
 
 COLUMNS = 80
@@ -26,9 +29,9 @@ def to_text(runs: Sequence[Answers], most: int) -> str:
         tables = [mistakes.matrix_table(run), mistakes.pair_table(run, most), mistakes.class_table(run, most)]
         shown = [_table(table) for table in tables if table and table.rows]
         parts += [text for text in shown if _fits(text)]
-        parts.append(_listed("The mistakes it was surest of", mistakes.worst_mistakes(run, most)))
+        parts.append(_listed(say("The mistakes it was surest of"), mistakes.worst_mistakes(run, most)))
     else:
-        title = "The hardest records (by how many were wrong, then by p, the mean probability of gold)"
+        title = say("The hardest records (by how many were wrong, then by p, the mean probability of gold)")
         parts.append(_listed(title, mistakes.hardest(runs, most)))
     return "\n".join(parts)
 
@@ -49,12 +52,17 @@ def _clean(table: Table) -> Table:
 def _listed(title: str, found: Sequence[Mistake]) -> str:
     lines = [*wrapped(title, COLUMNS)]
     for number, mistake in enumerate(found, 1):
-        remark = f"; {mistake.remark}" if mistake.remark else ""
-        lines += ["", *wrapped(f"{number}. id {mistake.id}: p {percent(mistake.share)} %{remark}", COLUMNS)]
-        told = (("gold", mistake.gold), ("answer", mistake.answer), *mistake.texts)
+        remark = say("; ") + mistake.remark if mistake.remark else ""
+        lines += ["", *_wrapped(f"{number}. id {mistake.id}: p {percent(mistake.share)} %{remark}", COLUMNS)]
+        told = ((say("gold"), mistake.gold), (say("answer"), mistake.answer), *mistake.texts)
         for name, text in told:
-            lines += _few([*wrapped(f"{name}: {text}", COLUMNS - 3)])
-    return "\n".join(lines if found else [*lines, "none"]) + "\n"
+            lines += _few([*_wrapped(f"{name}: {text}", COLUMNS - 3)])
+    return "\n".join(lines if found else [*lines, say("none")]) + "\n"
+
+
+def _wrapped(text: str, columns: int) -> Iterator[str]:
+    """Lines of a text of the data."""
+    return wrapped(clean(" ".join(text.split())), columns)
 
 
 def _few(lines: list[str]) -> Iterator[str]:
@@ -68,23 +76,6 @@ def _without_end(line: str) -> str:
     return line
 
 
-def wrapped(text: str, columns: int) -> Iterator[str]:
-    """Lines of at most so many columns of a terminal; between words where there are any, else anywhere."""
-    line = ""
-    for letter in clean(" ".join(text.split())):
-        if display_width(line + letter) > columns:
-            head, blank, tail = line.rpartition(" ")
-            if letter == " " or not blank or display_width(tail) > columns // 3 or not tail.isascii():
-                head, tail = line, ""
-            yield head
-            line = tail
-            if letter == " ":
-                continue
-        line += letter
-    if line:
-        yield line
-
-
 def to_html(runs: Sequence[Answers], most: int, now: datetime.datetime | None = None) -> str:
     """The whole page; ``now`` is the time it states, the present one if not given."""
     now = now or datetime.datetime.now(datetime.timezone.utc)
@@ -96,9 +87,9 @@ def to_html(runs: Sequence[Answers], most: int, now: datetime.datetime | None = 
             light=page.LIGHT,
             dark=page.DARK,
             num_heats=page.NUM_HEATS,
-            language="en",
-            say=str,
-            title=f"{runs[0].task.name}: what was answered wrongly",
+            language=page.LANGUAGE_TAGS[language.current()],
+            say=say,
+            title=say("{task}: what was answered wrongly", task=runs[0].task.name),
             task=runs[0].task.name,
             summary=mistakes.summary_table(runs),
             hardest=[_shortened(m) for m in mistakes.hardest(runs, most)] if len(runs) > 1 else None,

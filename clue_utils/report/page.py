@@ -15,12 +15,12 @@ from typing import Any, TypeGuard
 
 import jinja2
 
-from clue_utils import tasks
+from clue_utils import language, tasks
 from clue_utils.grid.outcomes import STATUSES, Outcome
+from clue_utils.language import say
 from clue_utils.record import Record
-from clue_utils.report import language, tables, verdict
+from clue_utils.report import tables, verdict
 from clue_utils.report.collect import ModelReport, by_setting, setting_of, setting_text
-from clue_utils.report.language import say
 from clue_utils.report.tables import NOTHING, Table, duration, percent
 from clue_utils.report.uncertainty import interval
 
@@ -51,6 +51,8 @@ COST_WIDTH, COST_HEIGHT = 640, 300
 _LINE, _LETTER = 13, 6.2
 # Evaluations before this share of a training do not set the range of a chart: what matters is where the curves end.
 _EARLY = 0.5
+# What HTML calls the languages.
+LANGUAGE_TAGS = {"en": "en", "zh": "zh-CN"}
 
 
 def environment() -> jinja2.Environment:
@@ -77,7 +79,7 @@ def to_html(
     template = environment().get_template("page.html.jinja")
     return template.render(
         say=say,
-        language={"en": "en", "zh": "zh-CN"}[language.current()],
+        language=LANGUAGE_TAGS[language.current()],
         light=LIGHT,
         dark=DARK,
         num_heats=NUM_HEATS,

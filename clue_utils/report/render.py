@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from clue_utils.columns import display_width
 from clue_utils.grid.outcomes import clean
+from clue_utils.language import say
 from clue_utils.report import tables, verdict
 from clue_utils.report.collect import ModelReport
-from clue_utils.report.language import say
 from clue_utils.report.tables import Row, Table
 from clue_utils.report.uncertainty import interval
 
@@ -68,11 +68,6 @@ def _shortened(text: str) -> str:
     while display_width(tail) > _LABEL_WIDTH // 2 - 1:
         tail = tail[1:]
     return f"{head}…{tail}"
-
-
-def display_width(text: str) -> int:
-    """Columns that a text takes in a terminal: two for each wide character, as Chinese ones are."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def escape_markdown(text: str) -> str:

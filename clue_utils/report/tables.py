@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from clue_utils import published, tasks
 from clue_utils.grid.outcomes import STATUSES, Outcome, clean
+from clue_utils.language import say
 from clue_utils.record import RESULT_FILE, WEIGHTS_FILE
 from clue_utils.report.collect import ModelReport, setting_text
-from clue_utils.report.language import say
 
 NOTHING = "–"
 RULE_MARK = "†"
@@ -195,8 +195,16 @@ def uncertainty_table(model: ModelReport) -> Table:
         if rule:
             label = say("{task}, published rule", task=label) + RULE_MARK
             rows.append(Row(label, _trust(model, winner, rule[0]) + compared))
-    header = ("task", "score", "95 % interval", "dev records", "mean ± SD (seeds)", "published", "difference")
-    return Table(say("Uncertainty"), tuple(map(say, header)), tuple(rows))
+    header = (
+        say("task"),
+        say("score"),
+        say("95 % interval"),
+        say("dev records"),
+        say("mean ± SD (seeds)"),
+        say("published"),
+        say("difference"),
+    )
+    return Table(say("Uncertainty"), header, tuple(rows))
 
 
 def _trust(model: ModelReport, winner: Outcome, metric: str) -> tuple[str, ...]:
@@ -220,26 +228,26 @@ def cost_table(model: ModelReport) -> Table:
     statuses = [status for status in STATUSES if status == "finished" or model.with_status(status)]
     rows = [Row(name, _costs(model.of_task(name), statuses)) for name in model.tasks_with_trials]
     rows.append(Row(say("all tasks"), _costs(model.outcomes, statuses), "total"))
-    header = ("task", *statuses, "time (h:m:s)", "GPU-hours")
-    return Table(say("Trials and cost"), tuple(map(say, header)), tuple(rows))
+    header = (say("task"), *map(say, statuses), say("time (h:m:s)"), say("GPU-hours"))
+    return Table(say("Trials and cost"), header, tuple(rows))
 
 
 def model_table(models: Sequence[ModelReport]) -> Table:
     """What each model is and was trained with, as the records of its runs say; several values where they differ."""
     header = (
-        "model",
-        "size",
-        "weights",
-        "precision",
-        "card",
+        say("model"),
+        say("size"),
+        say("weights"),
+        say("precision"),
+        say("card"),
         "PaddlePaddle",
         "PaddleNLP",
-        "commit",
-        "date",
-        "GPU-hours",
+        say("commit"),
+        say("date"),
+        say("GPU-hours"),
     )
     rows = tuple(Row(model.name, _facts(model)) for model in models)
-    return Table(say("Models and machines"), tuple(map(say, header)), rows, num_texts=len(header) - 2)
+    return Table(say("Models and machines"), header, rows, num_texts=len(header) - 2)
 
 
 class Pair(Protocol):

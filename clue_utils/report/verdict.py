@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from clue_utils import published, tasks
 from clue_utils.grid.outcomes import Outcome
+from clue_utils.language import later, say
 from clue_utils.report.collect import ModelReport, setting_text
-from clue_utils.report.language import say
 from clue_utils.report.tables import NOTHING, RULE_MARK, Row, Table, percent, signed
 from clue_utils.report.uncertainty import LEVEL, interval
 
-WITHIN, ABOVE, BELOW = "within noise", "above", "below"
-HOW = (
+WITHIN, ABOVE, BELOW = later("within noise"), later("above"), later("below")
+HOW = later(
     "Published scores matched: a published score is within noise if it lies in the interval of ours; else ours is "
     "above or below. The interval is Wilson's of the development examples (95 %). With k seeds the score is their "
     "mean, and each side of the interval, of length w, becomes sqrt(w² + e²), where e = t · SD · sqrt(1 + 1/k) is how "
@@ -137,8 +137,18 @@ def verdict_table(model: ModelReport) -> Table:
     if (one := of_average(model)) is not None:
         rows.append(_row(f"AVG{RULE_MARK}", one, NOTHING, "total"))
     title = say("Published scores matched")
-    header = ("task", "verdict", "setting", "score", "95 % noise", "published", "difference", "dev records", "seeds")
-    return Table(title, tuple(map(say, header)), tuple(rows), num_texts=2)
+    header = (
+        say("task"),
+        say("verdict"),
+        say("setting"),
+        say("score"),
+        say("95 % noise"),
+        say("published"),
+        say("difference"),
+        say("dev records"),
+        say("seeds"),
+    )
+    return Table(title, header, tuple(rows), num_texts=2)
 
 
 def _row(label: str, one: Verdict, setting: str, kind: str = "") -> Row:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clue_utils.errors import UserError
+from clue_utils.language import say
 
 
 def accuracy(predictions: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -23,7 +24,7 @@ def accuracy(predictions: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     if predicted.shape != true.shape:
         raise ValueError(f"predictions have shape {predicted.shape}, labels {true.shape}")
     if true.size == 0:
-        raise UserError("nothing to score: the development file holds no labelled example; check --data_dir")
+        raise UserError(say("nothing to score: the development file holds no labelled example; check --data_dir"))
     for name, values in (("predictions", predicted), ("labels", true)):
         # Comparing ids with texts or logits would answer "all different" instead of failing.
         if not np.issubdtype(values.dtype, np.integer):

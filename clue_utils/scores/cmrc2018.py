@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from clue_utils.errors import UserError
+from clue_utils.language import say
 
 # The list of cmrc2018_evaluate.py has a 33rd entry, the two-character "……". It is compared with single characters,
 # which it never equals, so an ellipsis stays in the text, alone or doubled.
@@ -94,7 +95,7 @@ def _mean_over_questions(
     golds: Mapping[str, Sequence[str]],
 ) -> tuple[float, float]:
     if not golds:
-        raise UserError("nothing to score: the development file holds no question; check --data_dir")
+        raise UserError(say("nothing to score: the development file holds no question; check --data_dir"))
     for problem, questions in (
         ("without a prediction", [question for question in golds if question not in predictions]),
         ("predicted but unknown", [question for question in predictions if question not in golds]),

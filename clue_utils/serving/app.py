@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clue_utils import strict_json
 from clue_utils.errors import UserError, ending_of, one_line, shorten, show
+from clue_utils.language import later
 from clue_utils.serving.batching import Batcher, Model, QueueFull, Stopping
 from clue_utils.serving.examples import example, form
 from clue_utils.strict_json import JsonObject
@@ -209,7 +210,7 @@ async def _wait(request: Request, name: str, inputs: list[Any], is_single: bool,
 async def _read_body(request: Request, limit: int) -> JsonObject:
     try:
         content = await asyncio.wait_for(_receive(request, limit), _BODY_SECONDS)
-        body, repeated = strict_json.parse(content, remedy="send it in UTF-8")
+        body, repeated = strict_json.parse(content, remedy=later("send it in UTF-8"))
     except asyncio.TimeoutError:
         raise HTTPException(408, f"the body did not arrive within {_BODY_SECONDS} s") from None
     except ClientDisconnect:

@@ -21,6 +21,7 @@ import paddle
 from safetensors.numpy import load_file, save_file
 
 from clue_utils.files import atomically, digest_of, remove_folder
+from clue_utils.language import say
 from clue_utils.models.lora import own_state
 from clue_utils.strict_json import JsonObject
 
@@ -76,7 +77,13 @@ def find_latest(folder: Path) -> tuple[Path, JsonObject] | None:
             damaged = [f"{_STATE}: {error}"]
         if not damaged:
             return candidate, state
-        logger.warning("%s is damaged (%s): looking for an earlier one", candidate, ", ".join(damaged))
+        logger.warning(
+            say(
+                "{candidate} is damaged ({damaged}): looking for an earlier one",
+                candidate=candidate,
+                damaged=", ".join(damaged),
+            )
+        )
     return None
 
 

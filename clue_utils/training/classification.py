@@ -12,6 +12,7 @@ from clue_utils.errors import UserError
 from clue_utils.features.method import Method, probabilities
 from clue_utils.features.sequences import truncated_lengths
 from clue_utils.features.store import Feature, Features
+from clue_utils.language import say
 from clue_utils.leaderboard.write import Answers
 from clue_utils.scores.classes import class_scores
 from clue_utils.strict_json import JsonObject
@@ -79,7 +80,13 @@ class Classification(Method):
         self.task, self.texts = task, text_fields(task)
         least = self.sequences.num_special(len(self.texts)) + 1
         if max_seq_length < least:
-            raise UserError(f"--max_seq_length {max_seq_length} leaves no room for text: pass at least {least}")
+            raise UserError(
+                say(
+                    "--max_seq_length {max_seq_length} leaves no room for text: pass at least {least}",
+                    max_seq_length=max_seq_length,
+                    least=least,
+                )
+            )
         self.losing = (1, 0)[-len(self.texts) :]
         self.has_segments = "token_type_ids" in tokenizer.model_input_names
         self.num_outputs = self.width = len(task.labels)

@@ -15,6 +15,7 @@ from clue_utils.data.readers import blanks
 from clue_utils.errors import UserError
 from clue_utils.features.method import Method, probabilities
 from clue_utils.features.store import Feature, Features
+from clue_utils.language import say
 from clue_utils.leaderboard.write import Answers
 from clue_utils.scores.chid import assign_candidates
 from clue_utils.settings import Settings, recorded
@@ -52,22 +53,36 @@ class Chid(Method):
         self.window_tokens = max_seq_length - self.sequences.num_special(2) - IDIOM_TOKENS - 1
         if self.window_tokens < _LEAST_WINDOW_TOKENS:
             least = max_seq_length - self.window_tokens + _LEAST_WINDOW_TOKENS
-            raise UserError(f"--max_seq_length {max_seq_length} leaves no room around a blank: pass at least {least}")
+            raise UserError(
+                say(
+                    "--max_seq_length {max_seq_length} leaves no room around a blank: pass at least {least}",
+                    max_seq_length=max_seq_length,
+                    least=least,
+                )
+            )
         self.assignment = assignment
         mark, filler, other = tokenizer.get_vocab().get(BLANK_MARK), tokenizer.mask_token_id, self._stand_in()
         if other is None and (mark is None or filler is None):
             raise UserError(
-                f"the vocabulary has not both {BLANK_MARK} and a mask, to mark blanks with, nor an unknown token or "
-                'one for "_" in their place: choose another model'
+                say(
+                    "the vocabulary has not both {blank_mark} and a mask, to mark blanks with, nor an unknown "
+                    'token or one for "_" in their place: choose another model',
+                    blank_mark=BLANK_MARK,
+                )
             )
         self.mark: int = other if mark is None else mark
         self.filler: int = other if filler is None else filler
         missing = [name for name, id_ in ((BLANK_MARK, self.mark), ("mask", self.filler)) if id_ == other]
         if missing:
             mark, filler = tokenizer.convert_ids_to_tokens([self.mark, self.filler])
-            others = f", other blanks filled with {filler}" if "mask" in missing else ""
+            others = say(", other blanks filled with {filler}", filler=filler) if "mask" in missing else ""
             logger.warning(
-                "the vocabulary has no %s: blanks are marked with %s%s", " and no ".join(missing), mark, others
+                say(
+                    "the vocabulary has no {missing}: blanks are marked with {mark}{others}",
+                    missing=say(" and no ").join(missing),
+                    mark=mark,
+                    others=others,
+                )
             )
 
     def _stand_in(self) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from clue_utils import models
 from clue_utils.errors import UserError
 from clue_utils.features.build import tokenizer_fingerprint
+from clue_utils.language import say
 from clue_utils.model_names import require_member
 from clue_utils.record import Record
 from clue_utils.settings import Settings
@@ -51,7 +52,11 @@ def refuse_training_run(output_dir: str) -> None:
         UserError: it is one.
     """
     if (there := Record.read(output_dir)) and there.holds_training:
-        raise UserError(f"{output_dir} holds a training run: choose another --output_dir for the ensemble")
+        raise UserError(
+            say(
+                "{output_dir} holds a training run: choose another --output_dir for the ensemble", output_dir=output_dir
+            )
+        )
 
 
 def check_members(args: Settings, tokenizer: Any, settings: dict[str, Any]) -> None:
@@ -65,13 +70,24 @@ def check_members(args: Settings, tokenizer: Any, settings: dict[str, Any]) -> N
         own = models.load_tokenizer(folder, args.lower_case)
         if tokenizer_fingerprint(own) != tokenizer_fingerprint(tokenizer):
             raise UserError(
-                f"--ensemble {folder}: its tokenizer is not that of {args.model_name_or_path}; "
-                "an ensemble needs one vocabulary"
+                say(
+                    "--ensemble {folder}: its tokenizer is not that of {model_name_or_path}; an ensemble needs one "
+                    "vocabulary",
+                    folder=folder,
+                    model_name_or_path=args.model_name_or_path,
+                )
             )
         trained = (Record.read(folder) or Record()).hyper_parameters
         for name, value in settings.items():
             if args.sources.get(name) != "command line" and trained.get(name, value) != value:
                 raise UserError(
-                    f"--ensemble {folder} was trained with {name} {trained[name]}, {args.model_name_or_path} with "
-                    f"{value}: pass --{name} to use one for all"
+                    say(
+                        "--ensemble {folder} was trained with {name} {trained}, {model_name_or_path} with {value}: "
+                        "pass --{name} to use one for all",
+                        folder=folder,
+                        name=name,
+                        trained=trained[name],
+                        model_name_or_path=args.model_name_or_path,
+                        value=value,
+                    )
                 )

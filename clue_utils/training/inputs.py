@@ -25,6 +25,7 @@ from typing import Any
 from clue_utils import strict_json
 from clue_utils.data.readers import READERS, Reader, check_record
 from clue_utils.errors import UserError, show
+from clue_utils.language import later, say
 from clue_utils.tasks import Example, Task
 from clue_utils.training.classification import text_fields
 
@@ -52,17 +53,40 @@ def to_example(task: Task, value: Any, place: str) -> Example:
     if isinstance(value, str) or (isinstance(value, Sequence) and not isinstance(value, bytes)):
         value = _with_names(task, [value] if isinstance(value, str) else [*value], place)
     elif type(value) is not dict:
-        raise UserError(f"{place}: {show(value)} is neither a text, nor a pair of texts, nor {_fields_of(task)}")
+        raise UserError(
+            say(
+                "{place}: {value} is neither a text, nor a pair of texts, nor {fields}",
+                place=place,
+                value=show(value),
+                fields=_fields_of(task),
+            )
+        )
     return check_record(task, value, place)
 
 
 def _with_names(task: Task, texts: list[Any], place: str) -> Example:
     names = plain_texts(task)
     if not names:
-        raise UserError(f"{place}: a text alone is no record of {task.name}: give {_fields_of(task)}")
+        raise UserError(
+            say(
+                "{place}: a text alone is no record of {name}: give {fields}",
+                place=place,
+                name=task.name,
+                fields=_fields_of(task),
+            )
+        )
     if len(texts) != len(names):
-        found = "1 text" if len(texts) == 1 else f"{len(texts)} texts"
-        raise UserError(f"{place}: {found} where {task.name} has {len(names)} ({', '.join(names)})")
+        found = say("1 text") if len(texts) == 1 else say("{number} texts", number=len(texts))
+        raise UserError(
+            say(
+                "{place}: {found} where {name} has {num_names} ({names})",
+                place=place,
+                found=found,
+                name=task.name,
+                num_names=len(names),
+                names=", ".join(names),
+            )
+        )
     record: Example = {}
     for name, text in zip(names, texts, strict=True):
         is_list = isinstance(task.fields[name], list)  # the keywords of CSL, which are read as one text
@@ -71,7 +95,7 @@ def _with_names(task: Task, texts: list[Any], place: str) -> Example:
 
 
 def _fields_of(task: Task) -> str:
-    return f"an object with the fields {', '.join(task.fields)}"
+    return say("an object with the fields {fields}", fields=", ".join(task.fields))
 
 
 def read_records(task: Task, name: str) -> Iterator[Placed]:
@@ -94,7 +118,7 @@ def read_records(task: Task, name: str) -> Iterator[Placed]:
             with open(name, "rb") as file:
                 yield from _records_of(task, file, shown, suffix)
     except OSError as error:
-        raise UserError(f"{shown}: cannot be read ({error.strerror})") from None
+        raise UserError(say("{shown}: cannot be read ({strerror})", shown=shown, strerror=error.strerror)) from None
 
 
 def _records_of(task: Task, raw: Iterable[bytes], shown: str, suffix: str) -> Iterator[Placed]:
@@ -104,11 +128,11 @@ def _records_of(task: Task, raw: Iterable[bytes], shown: str, suffix: str) -> It
         return
     first = next(lines, None)
     if first is None:
-        raise UserError(f"{shown}: empty")
+        raise UserError(say("{shown}: empty", shown=shown))
     begin = first[1].lstrip()[:1]
     is_json = suffix in (".json", ".jsonl") or (suffix != ".txt" and begin == "{")
     if is_json and begin == "[":
-        raise UserError(f"{first[0]}: a JSON array in place of one JSON object a line")
+        raise UserError(say("{first}: a JSON array in place of one JSON object a line", first=first[0]))
     for place, line in _without_gaps(itertools.chain([first], lines)):
         yield place, _parse(line, place) if is_json else _texts(line)
 
@@ -122,7 +146,9 @@ def _lines(raw: Iterable[bytes], shown: str) -> Iterator[tuple[str, str]]:
         try:
             yield place, line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{place}: not UTF-8 ({error.reason}); save the file in UTF-8") from None
+            raise UserError(
+                say("{place}: not UTF-8 ({reason}); save the file in UTF-8", place=place, reason=error.reason)
+            ) from None
 
 
 def _without_gaps(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -133,10 +159,10 @@ def _without_gaps(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]
             gap = gap or place
             continue
         if gap:
-            raise UserError(f"{gap}: an empty line between others; remove it")
+            raise UserError(say("{gap}: an empty line between others; remove it", gap=gap))
         yield place, line.removesuffix("\n").removesuffix("\r")
     if gap.endswith(":1"):
-        raise UserError(f"{gap}: empty")
+        raise UserError(say("{gap}: empty", gap=gap))
 
 
 def _texts(line: str) -> str | list[str]:
@@ -146,13 +172,13 @@ def _texts(line: str) -> str | list[str]:
 
 def _parse(text: str, place: str) -> Any:
     try:
-        value, repeated = strict_json.parse(text.encode(), "a record")
+        value, repeated = strict_json.parse(text.encode(), later("a record"))
     except strict_json.NotJson as error:
         raise UserError(f"{place}: {error}") from None
     if repeated:
-        raise UserError(f"{place}: field {show(repeated[0])}: occurs twice")
+        raise UserError(say("{place}: field {repeated}: occurs twice", place=place, repeated=show(repeated[0])))
     if type(value) is not dict:
-        raise UserError(f"{place}: {show(value)} is not an object")
+        raise UserError(say("{place}: {value} is not an object", place=place, value=show(value)))
     return value
 
 
@@ -165,7 +191,9 @@ def _csv_records(task: Task, lines: Iterable[tuple[str, str]], shown: str) -> It
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raise UserError(f"{shown}:{rows.line_num}: not CSV ({error})") from None
+            raise UserError(
+                say("{shown}:{line_num}: not CSV ({error})", shown=shown, line_num=rows.line_num, error=error)
+            ) from None
         if row is None:
             break
         if header is None:
@@ -174,20 +202,34 @@ def _csv_records(task: Task, lines: Iterable[tuple[str, str]], shown: str) -> It
         elif not row:
             gap = gap or place
         elif gap:
-            raise UserError(f"{gap}: an empty line between others; remove it")
+            raise UserError(say("{gap}: an empty line between others; remove it", gap=gap))
         else:
             if len(row) != len(header):
-                raise UserError(f"{place}: {len(row)} cells where the header has {len(header)}")
+                raise UserError(
+                    say(
+                        "{place}: {num_row} cells where the header has {num_header}",
+                        place=place,
+                        num_row=len(row),
+                        num_header=len(header),
+                    )
+                )
             yield place, _record_of(task, dict(zip(header, row, strict=True)), place)
     if header is None:
-        raise UserError(f"{shown}: empty")
+        raise UserError(say("{shown}: empty", shown=shown))
 
 
 def _check_header(task: Task, header: list[str], place: str) -> None:
     missing = [name for name in task.fields if name not in header]
     if missing or len({*header}) < len(header):
-        problem = f"no {', '.join(missing)}" if missing else "a name occurs twice"
-        raise UserError(f"{place}: {problem} in the header; it names the fields {', '.join(task.fields)}")
+        problem = say("no {names}", names=", ".join(missing)) if missing else say("a name occurs twice")
+        raise UserError(
+            say(
+                "{place}: {problem} in the header; it names the fields {fields}",
+                place=place,
+                problem=problem,
+                fields=", ".join(task.fields),
+            )
+        )
 
 
 def _record_of(task: Task, cells: dict[str, str], place: str) -> Example:
@@ -200,6 +242,11 @@ def _record_of(task: Task, cells: dict[str, str], place: str) -> Example:
             record[name], _ = strict_json.parse(text.encode())
         except strict_json.NotJson:
             raise UserError(
-                f"{place}: field {name!r}: {show(text)} is not JSON, which a list or object is in"
+                say(
+                    "{place}: field {name!r}: {text} is not JSON, which a list or object is in",
+                    place=place,
+                    name=name,
+                    text=show(text),
+                )
             ) from None
     return record

@@ -24,6 +24,7 @@ from clue_utils import cli, device, ranks
 from clue_utils.errors import UserError, is_out_of_memory
 from clue_utils.features.batches import Collate, batches_per_epoch, length_grouped_batches, shuffled_batches
 from clue_utils.features.store import Features
+from clue_utils.language import say, using
 from clue_utils.models.heads import Head, freeze_unused, to_tensors
 from clue_utils.record import NO_EVALUATION, Run
 from clue_utils.settings import Settings
@@ -203,7 +204,12 @@ class TrainingState:
         found, run = checkpoints.find_latest(self.run.folder), self.run
         self.step = found[1]["step"] if found else 0
         if len({int(step) for (step,) in device.gather(np.array([self.step]))}) > 1:
-            raise UserError(f"{run.folder}: not every process sees the same checkpoint; it must be on a shared disk")
+            raise UserError(
+                say(
+                    "{folder}: not every process sees the same checkpoint; it must be on a shared disk",
+                    folder=run.folder,
+                )
+            )
         if not found:
             run.resume(NO_EVALUATION | {"history": []}, 0)
             return
@@ -298,12 +304,20 @@ def _add_gradients(
 def _out_of_memory(num_rows: int, num_micro_batches: int, shape: list[int]) -> UserError:
     if num_micro_batches >= num_rows:
         return UserError(
-            f"out of memory with one example of shape {shape} at a time: lower --max_seq_length or take a smaller model"
+            say(
+                "out of memory with one example of shape {shape} at a time: lower --max_seq_length or take a "
+                "smaller model",
+                shape=shape,
+            )
         )
     larger = min(num_rows, num_micro_batches * 2)
     return UserError(
-        f"out of memory with a batch of shape {shape}: pass --gradient_accumulation_steps {larger}; "
-        "the batch stays the same",
+        say(
+            "out of memory with a batch of shape {shape}: pass --gradient_accumulation_steps {larger}; the batch "
+            "stays the same",
+            shape=shape,
+            larger=larger,
+        ),
         {"gradient_accumulation_steps": larger},
     )
 
@@ -327,8 +341,17 @@ def _require_finite(loss: float, step: int, run: Run) -> None:
     if math.isfinite(loss):
         return
     best = run.fields["best_step"]
-    kept = f"the best checkpoint, of step {best}, is kept" if best else "no checkpoint has been kept yet"
-    raise UserError(f"the loss is {loss} at step {step}: lower --learning_rate or raise --warmup_proportion; {kept}")
+    kept = say("no checkpoint has been kept yet")
+    if best:
+        kept = say("the best checkpoint, of step {step}, is kept", step=best)
+    raise UserError(
+        say(
+            "the loss is {loss} at step {step}: lower --learning_rate or raise --warmup_proportion; {kept}",
+            loss=loss,
+            step=step,
+            kept=kept,
+        )
+    )
 
 
 class _Bar(tqdm):
@@ -406,7 +429,8 @@ class _Meter:
     def _say_time(self, step: int) -> None:
         """Clock and time left in a line of their own, where no terminal shows the bar."""
         self._said = self._begin
-        left = cli.duration(self._pace.seconds_left(step) or 0)
+        with using("en"):  # it is a log line
+            left = cli.duration(self._pace.seconds_left(step) or 0)
         best = [text for text in self._loss_and_best() if text.startswith("best")]
         words = [f"{100 * step / self._pace.num_steps:.0f} %", f"about {left} left", *best]
         logger.info("%s training: %s", time.strftime("%H:%M:%S"), ", ".join(words))

@@ -12,6 +12,7 @@ from clue_utils.errors import UserError
 from clue_utils.features.method import Method, probabilities
 from clue_utils.features.sequences import truncated_lengths
 from clue_utils.features.store import Feature, Features
+from clue_utils.language import say
 from clue_utils.leaderboard.write import Answers
 from clue_utils.scores.accuracy import accuracy
 from clue_utils.strict_json import JsonObject
@@ -36,7 +37,13 @@ class C3(Method):
         self.max_text_tokens = max_seq_length - self.sequences.num_special(3)
         if self.max_text_tokens < _LEAST_TEXT_TOKENS:
             least = max_seq_length - self.max_text_tokens + _LEAST_TEXT_TOKENS
-            raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a question: pass at least {least}")
+            raise UserError(
+                say(
+                    "--max_seq_length {max_seq_length} leaves no room for a question: pass at least {least}",
+                    max_seq_length=max_seq_length,
+                    least=least,
+                )
+            )
 
     def description(self) -> JsonObject:
         return super().description() | {"num_choices": MAX_CHOICES, "missing_choice": MISSING_CHOICE}

@@ -17,6 +17,7 @@ import numpy as np
 import paddle
 
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,12 @@ def shares_of_rate(model: paddle.nn.Layer, decay: float) -> dict[str, float]:
     numbers = {name: match for name in names if name.startswith(prefix) and (match := _NUMBER.search(name))}
     stacks = collections.Counter(name[: match.start()] for name, match in numbers.items())
     if not stacks:
-        raise UserError(f"--layer_decay: a {model.config.model_type} has no numbered layers; leave the flag out")
+        raise UserError(
+            say(
+                "--layer_decay: a {model_type} has no numbered layers; leave the flag out",
+                model_type=model.config.model_type,
+            )
+        )
     ((stack, _),) = stacks.most_common(1)  # besides the layers, something small may be numbered
     layers = {name: int(match[1]) for name, match in numbers.items() if name.startswith(f"{stack}.")}
     top = max(layers.values()) + 1

@@ -17,6 +17,7 @@ from clue_utils.errors import UserError, is_out_of_memory
 from clue_utils.features.batches import Batch, Collate, collate, length_ordered_batches
 from clue_utils.features.method import Method
 from clue_utils.features.store import Features
+from clue_utils.language import say
 from clue_utils.models import cpu_layers, gpu_layers
 from clue_utils.models.heads import Head, to_tensors
 from clue_utils.settings import Settings
@@ -144,8 +145,10 @@ def compute_logits(
     result = _gather(local, batches)
     if np.isnan(result).any():
         raise UserError(
-            "the model's scores are not numbers: its weights are damaged, or training diverged "
-            "(lower --learning_rate or raise --warmup_proportion; the best checkpoint is kept)"
+            say(
+                "the model's scores are not numbers: its weights are damaged, or training diverged (lower "
+                "--learning_rate or raise --warmup_proportion; the best checkpoint is kept)"
+            )
         )
     return result
 
@@ -176,11 +179,16 @@ def _outputs(
         shape = list(batch["input_ids"].shape)
         if len(piece) == 1:
             raise UserError(
-                f"out of memory in evaluation with one example of shape {shape}: "
-                "lower --max_seq_length or take a smaller model"
+                say(
+                    "out of memory in evaluation with one example of shape {shape}: lower --max_seq_length or take "
+                    "a smaller model",
+                    shape=shape,
+                )
             )
         limit.fitting = len(piece) // 2 * longest
-        logger.warning("out of memory in evaluation with a batch of shape %s: taking it in halves", shape)
+        logger.warning(
+            say("out of memory in evaluation with a batch of shape {shape}: taking it in halves", shape=shape)
+        )
 
 
 def _output(model: paddle.nn.Layer, head: Head, batch: Batch, precision: str) -> np.ndarray | None:

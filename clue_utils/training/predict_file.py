@@ -18,6 +18,7 @@ from clue_utils import cli, environment, ranks
 from clue_utils.errors import Stopped, UserError, show
 from clue_utils.features.method import id_of
 from clue_utils.files import atomically
+from clue_utils.language import say
 from clue_utils.predictor import Predictor
 from clue_utils.settings import Settings
 from clue_utils.strict_json import JsonObject
@@ -80,8 +81,8 @@ def _beginning_anew(name: str) -> Iterator[None]:
     try:
         yield
     except Stopped as error:
-        kept = "the answers above are not all" if name == STANDARD else f"{name} is not written"
-        error.outlook = f"{kept}, and the same command begins with the first record again"
+        kept = say("the answers above are not all") if name == STANDARD else say("{name} is not written", name=name)
+        error.outlook = say("{kept}, and the same command begins with the first record again", kept=kept)
         raise
 
 
@@ -129,8 +130,11 @@ def _as_csv() -> Callable[[JsonObject], str]:
             writer.writeheader()
         elif "id" in cells and "id" not in writer.fieldnames:
             raise UserError(
-                f"record with id {show(cells['id'])}: the first record has none, and so the CSV file no place for it: "
-                "give all records an id, or --predict_output a .jsonl file"
+                say(
+                    "record with id {id}: the first record has none, and so the CSV file no place for it: give all "
+                    "records an id, or --predict_output a .jsonl file",
+                    id=show(cells["id"]),
+                )
             )
         writer.writerow(cells)
         return text.getvalue()

@@ -10,6 +10,7 @@ import paddle
 import paddle.nn.functional as F
 
 from clue_utils.errors import UserError
+from clue_utils.language import say
 from clue_utils.models.heads import Head, Tensors
 
 # --- FGM ----------------------------------------------------------------------------------------------------------
@@ -25,9 +26,14 @@ def word_embeddings(model: paddle.nn.Layer) -> paddle.Tensor:
     tables = [layer.weight for layer in model.sublayers() if isinstance(layer, paddle.nn.Embedding)]
     found = next((weight for weight in tables if weight.shape[0] == size), None)
     if found is None:
-        raise UserError(f"--fgm: a {model.config.model_type} has no table of word embeddings; leave the flag out")
+        raise UserError(
+            say(
+                "--fgm: a {model_type} has no table of word embeddings; leave the flag out",
+                model_type=model.config.model_type,
+            )
+        )
     if found.stop_gradient:
-        raise UserError("--fgm moves the word embeddings, which --lora_rank leaves as they are: drop one of them")
+        raise UserError(say("--fgm moves the word embeddings, which --lora_rank leaves as they are: drop one of them"))
     return found
 
 

@@ -16,6 +16,7 @@ from clue_utils.errors import UserError
 from clue_utils.features.method import Method, probabilities
 from clue_utils.features.offsets import Span, offset_tokenizer
 from clue_utils.features.store import Feature, Features
+from clue_utils.language import say
 from clue_utils.scores.accuracy import cross_entropy
 from clue_utils.scores.cmrc2018 import cmrc2018_question, cmrc2018_scores, squad_scores
 from clue_utils.settings import Settings, recorded
@@ -67,8 +68,13 @@ class Cmrc2018(Method):
         least = max_query_length + self.num_special + 1
         if max_seq_length < least:
             raise UserError(
-                f"--max_seq_length {max_seq_length} leaves no room for text beside a question of --max_query_length "
-                f"{max_query_length}: pass at least {least}"
+                say(
+                    "--max_seq_length {max_seq_length} leaves no room for text beside a question of "
+                    "--max_query_length {max_query_length}: pass at least {least}",
+                    max_seq_length=max_seq_length,
+                    max_query_length=max_query_length,
+                    least=least,
+                )
             )
         self.doc_stride, self.max_query_length = doc_stride, max_query_length
         self.n_best_size, self.max_answer_length = n_best_size, max_answer_length

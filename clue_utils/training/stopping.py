@@ -9,6 +9,7 @@ from typing import Any
 
 from clue_utils import cli, ranks
 from clue_utils.errors import SECONDS_TO_END, Stopped
+from clue_utils.language import say
 
 
 class StopRequest:
@@ -39,8 +40,8 @@ class StopRequest:
         if self.asked == number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.asked and ranks.is_first():
-            again = "; Ctrl-C again ends it as it is" if number == signal.SIGINT else ""
-            cli.say_at_once(f"stopping: the step at work is finished and a checkpoint written{again}")
+            again = say("; Ctrl-C again ends it as it is") if number == signal.SIGINT else ""
+            cli.say_at_once(say("stopping: the step at work is finished and a checkpoint written") + again)
         self.asked = number
         if not ranks.is_first():
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even where Python code cannot run

@@ -24,6 +24,7 @@ from clue_utils.errors import UserError
 from clue_utils.features.batches import batches_per_epoch, shuffled_batches
 from clue_utils.features.store import Features
 from clue_utils.files import os_errors, put, remove_folder, write_text_atomically
+from clue_utils.language import say
 from clue_utils.record import NO_EVALUATION, Run
 from clue_utils.strict_json import JsonObject
 from clue_utils.training.checkpoints import scaler_state, step_of
@@ -164,8 +165,9 @@ class ClueTrainer(Trainer):
             super()._check_loss_valid(loss)
         except ValueError as error:
             step = self.state.global_step + 1
-            line = f"the loss is not finite at step {step}: lower --learning_rate or raise --warmup_ratio"
-            raise UserError(line) from error
+            raise UserError(
+                say("the loss is not finite at step {step}: lower --learning_rate or raise --warmup_ratio", step=step)
+            ) from error
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -294,7 +296,10 @@ class GoOn(TrainerCallback):
                 state.best_model_checkpoint = str(here)
             elif not Path(state.best_model_checkpoint).is_dir():
                 raise UserError(
-                    f"{here}: the best checkpoint so far is gone; pass --overwrite_output_dir to start anew"
+                    say(
+                        "{here}: the best checkpoint so far is gone; pass --overwrite_output_dir to start anew",
+                        here=here,
+                    )
                 )
         newest = folder / f"checkpoint-{state.global_step}"
         if ranks.is_first() and newest.is_dir():  # the run may have been killed before it did so
@@ -356,7 +361,9 @@ def require_safe(checkpoint: Path) -> None:
     _step_of(checkpoint)
     models.require_safe_shards(checkpoint)
     if found := _pickles(checkpoint):
-        raise UserError(f"{found[0]}: refused, a pickle may run code: go on from a checkpoint of this script")
+        raise UserError(
+            say("{found}: refused, a pickle may run code: go on from a checkpoint of this script", found=found[0])
+        )
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -383,4 +390,6 @@ def _read_json(checkpoint: Path, name: str, keys: tuple[str, ...]) -> JsonObject
         content = json.loads((checkpoint / name).read_text(encoding="utf-8"))
         return {key: content[key] for key in keys}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{checkpoint}: not a checkpoint of the Trainer script ({error})") from None
+        raise UserError(
+            say("{checkpoint}: not a checkpoint of the Trainer script ({error})", checkpoint=checkpoint, error=error)
+        ) from None

@@ -15,6 +15,7 @@ from paddlenlp.trainer import PdArgumentParser, TrainingArguments
 
 from clue_utils import cli, settings
 from clue_utils.errors import UserError
+from clue_utils.language import later, say
 from clue_utils.settings import Settings
 from clue_utils.tasks import TASKS, Task
 
@@ -54,7 +55,7 @@ _OWN_NUMBERS = {
 # Flags of TrainingArguments that have no effect here, or would break what a run promises, by the reason. They are
 # refused rather than passed over, and not in --help.
 _REFUSED = {
-    "this script trains data-parallel only": """
+    later("this script trains data-parallel only"): """
         sharding sharding_degree sharding_parallel_degree sharding_parallel_mesh_dimension sharding_comm_buffer_size_MB
         sharding_parallel_config save_sharded_model load_sharded_model save_sharding_stage1_model_include_freeze_params
         tensor_parallel_degree tensor_parallel_config pipeline_parallel_degree pipeline_parallel_config
@@ -62,21 +63,21 @@ _REFUSED = {
         sequence_parallel_config fuse_sequence_parallel_allreduce expert_parallel_degree expert_tensor_parallel_degree
         use_expert_parallel expert_max_capacity expert_min_capacity enable_auto_parallel distributed_dataloader
         auto_parallel_resume_form_hybrid_parallel hybrid_parallel_topo_order data_parallel_config""",
-    "evaluation is the plain script's, on the whole development set": """
+    later("evaluation is the plain script's, on the whole development set"): """
         prediction_loss_only eval_accumulation_steps max_evaluate_steps bf16_full_eval fp16_full_eval""",
-    "when to evaluate is --eval_steps alone": "minimum_eval_times",
-    "batches are the plain script's, every example of an epoch": """
+    later("when to evaluate is --eval_steps alone"): "minimum_eval_times",
+    later("batches are the plain script's, every example of an epoch"): """
         dataloader_drop_last skip_data_intervals remove_unused_columns label_names past_index lazy_data_processing
         count_trained_tokens pad_token_id""",
-    "a run that is gone on with would end otherwise than one that was never stopped": """
+    later("a run that is gone on with would end otherwise than one that was never stopped"): """
         ignore_data_skip ignore_load_lr_and_optim ignore_save_lr_and_optim ckpt_quant_stage unified_checkpoint_config
         use_async_save ordered_save_group_size""",
-    "checkpoints are kept in --output_dir, by the first process": """
+    later("checkpoints are kept in --output_dir, by the first process"): """
         output_signal_dir save_on_each_node pdc_download_ckpt pdc_download_timeout""",
-    "the log of a run is visualdl/ in --output_dir": "logging_dir",
-    "only for large language models": "refined_recompute",
-    "only for NPUs": "flatten_param_grads",
-    "pass --device cpu": "no_cuda",
+    later("the log of a run is visualdl/ in --output_dir"): "logging_dir",
+    later("only for large language models"): "refined_recompute",
+    later("only for NPUs"): "flatten_param_grads",
+    later("pass --device cpu"): "no_cuda",
 }
 REFUSED = {name: reason for reason, names in _REFUSED.items() for name in names.split()}
 # Flags of TrainingArguments that result.json does not keep as hyper-parameters, by the reason. Every other one is kept
@@ -105,24 +106,25 @@ class ClueArguments:
     """Flags beside PaddleNLP's TrainingArguments."""
 
     model_name_or_path: str = field(
-        metadata={"help": "a PaddleNLP model name such as ernie-3.0-base-zh, or the folder of a checkpoint"}
+        metadata={"help": later("a PaddleNLP model name such as ernie-3.0-base-zh, or the folder of a checkpoint")}
     )
-    dataset: str = field(metadata={"help": 'the task, such as "clue tnews", in any letter case'})
-    data_dir: Optional[str] = field(default=None, metadata={"help": "folder that holds the official files"})
-    max_seq_length: Optional[int] = field(default=None, metadata={"help": "tokens of a sequence (the task's)"})
-    dropout: Optional[float] = field(default=None, metadata={"help": "of every dropout (the model's best)"})
+    dataset: str = field(metadata={"help": later('the task, such as "clue tnews", in any letter case')})
+    data_dir: Optional[str] = field(default=None, metadata={"help": later("folder that holds the official files")})
+    max_seq_length: Optional[int] = field(default=None, metadata={"help": later("tokens of a sequence (the task's)")})
+    dropout: Optional[float] = field(default=None, metadata={"help": later("of every dropout (the model's best)")})
     lora_rank: Optional[int] = field(
-        default=None, metadata={"help": "train matrices of this rank beside the encoder's (LoRA); 0: the encoder (0)"}
+        default=None,
+        metadata={"help": later("train matrices of this rank beside the encoder's (LoRA); 0: the encoder (0)")},
     )
     predict_file: Optional[str] = field(
-        default=None, metadata={"help": "answer the records of a file of your own, as the plain script does"}
+        default=None, metadata={"help": later("answer the records of a file of your own, as the plain script does")}
     )
     predict_output: Optional[str] = field(
-        default=None, metadata={"help": "file for the answers, JSON lines or .csv; -: standard output (-)"}
+        default=None, metadata={"help": later("file for the answers, JSON lines or .csv; -: standard output (-)")}
     )
-    num_proc: Optional[int] = field(default=None, metadata={"help": "processes that build features"})
-    tf32: bool = field(default=False, metadata={"help": "matrix products in TF32, on GPUs of Ampere or later"})
-    overwrite_cache: bool = field(default=False, metadata={"help": "build cached features again"})
+    num_proc: Optional[int] = field(default=None, metadata={"help": later("processes that build features")})
+    tf32: bool = field(default=False, metadata={"help": later("matrix products in TF32, on GPUs of Ampere or later")})
+    overwrite_cache: bool = field(default=False, metadata={"help": later("build cached features again")})
 
 
 # Flags of the plain script that nothing here stands for.
@@ -146,7 +148,7 @@ class Parser(cli.Parser, PdArgumentParser):
     def _explain(self, word: str) -> str:
         name = word.split("=")[0].removeprefix("--")
         if name in _PLAIN_ONLY:
-            return f"--{name}: not with the Trainer: run {TASKS['TNEWS'].script}"
+            return say("--{name}: not with the Trainer: run {script}", name=name, script=TASKS["TNEWS"].script)
         return super()._explain(word)
 
 
@@ -164,21 +166,41 @@ def parse_arguments(argv: list[str] | None, description: str | None) -> argparse
     )
     flags = parser.parse_args(argv)
     if not flags.unified_checkpoint:
-        parser.error("--unified_checkpoint false would keep pickles as checkpoints: leave it out")
+        parser.error(say("--unified_checkpoint false would keep pickles as checkpoints: leave it out"))
     for name, reason in REFUSED.items():
         if getattr(flags, name) != _DEFAULTS[name]:
-            parser.error(f"--{name} {getattr(flags, name)}: {reason}; leave it out")
+            parser.error(
+                say(
+                    "--{name} {value}: {reason}; leave it out",
+                    name=name,
+                    value=getattr(flags, name),
+                    reason=say(reason),
+                )
+            )
     for name, number in NUMBERS.items():
         if getattr(flags, name) is not None:
             try:
                 number(str(getattr(flags, name)))
             except argparse.ArgumentTypeError as error:
-                parser.error(f"argument --{name}: {error}")
+                parser.error(say("argument --{name}: {error}", name=name, error=error))
     for name, words in WORDS.items():
         if getattr(flags, name) not in (None, *words):
-            parser.error(f"--{name} {getattr(flags, name)}: choose one of {', '.join(words)}")
+            parser.error(
+                say(
+                    "--{name} {value}: choose one of {words}",
+                    name=name,
+                    value=getattr(flags, name),
+                    words=", ".join(words),
+                )
+            )
     if len(precisions := [name for name in _PRECISIONS if getattr(flags, name)]) > 1:
-        parser.error(f"--{precisions[0]} and --{precisions[1]} exclude each other: drop one of them")
+        parser.error(
+            say(
+                "--{one} and --{other} exclude each other: drop one of them",
+                one=precisions[0],
+                other=precisions[1],
+            )
+        )
     return flags
 
 
@@ -237,10 +259,22 @@ def resolve(flags: argparse.Namespace, task: Task, num_gpus: int, trained: Mappi
     trainer |= {name: _DEFAULTS[name] for name in {*NUMBERS, *RECORDED} & _DEFAULTS.keys() if trainer[name] is None}
     trainer["per_device_train_batch_size"] = math.ceil(args.batch_size / args.gradient_accumulation_steps)
     if trainer["lr_scheduler_type"] == "polynomial" and trainer["lr_end"] >= args.learning_rate:
-        raise UserError(f"--lr_end {trainer['lr_end']} must be below --learning_rate {args.learning_rate}")
+        raise UserError(
+            say(
+                "--lr_end {lr_end} must be below --learning_rate {learning_rate}",
+                lr_end=trainer["lr_end"],
+                learning_rate=args.learning_rate,
+            )
+        )
     metric = (flags.metric_for_best_model or "accuracy").removeprefix("eval_")
     if flags.greater_is_better not in (None, METRICS[metric]):
-        raise UserError(f"--greater_is_better {flags.greater_is_better} would keep the worst {metric}: leave it out")
+        raise UserError(
+            say(
+                "--greater_is_better {greater_is_better} would keep the worst {metric}: leave it out",
+                greater_is_better=flags.greater_is_better,
+                metric=metric,
+            )
+        )
     trainer["metric_for_best_model"] = f"eval_{metric}"
     return dataclasses.replace(args, given=given, trainer=trainer | _strategies(flags, args))
 
@@ -267,24 +301,33 @@ def _strategies(flags: argparse.Namespace, args: Settings) -> dict[str, Any]:
     eval_steps = flags.eval_steps or args.save_steps
     for name, strategy, steps in (("save", saves, args.save_steps), ("evaluation", evaluates, eval_steps)):
         if args.do_train and strategy == "steps" and not steps:
-            raise UserError(f"--{name}_strategy steps: the model was trained by epochs, so pass --save_steps too")
+            raise UserError(
+                say("--{name}_strategy steps: the model was trained by epochs, so pass --save_steps too", name=name)
+            )
     reason = ""
     if evaluates == "no" and flags.evaluation_strategy is None:
-        reason = "--save_strategy no leaves no checkpoint to evaluate"
+        reason = say("--save_strategy no leaves no checkpoint to evaluate")
     elif evaluates == "no":
-        reason = "--evaluation_strategy no evaluates none"
+        reason = say("--evaluation_strategy no evaluates none")
     elif saves == "no":
-        reason = "--save_strategy no writes none"
+        reason = say("--save_strategy no writes none")
     elif evaluates != saves:
         one = f"--evaluation_strategy {evaluates}" if flags.evaluation_strategy else f"--eval_steps {eval_steps}"
         other = f"--save_strategy {saves}" if flags.save_strategy else f"--save_steps {args.save_steps}"
-        reason = f"{one} and {other} differ"
+        reason = say("{one} and {other} differ", one=one, other=other)
     elif saves == "steps" and args.save_steps % eval_steps:
-        reason = f"--save_steps {args.save_steps} is not a multiple of --eval_steps {eval_steps}"
+        reason = say(
+            "--save_steps {save_steps} is not a multiple of --eval_steps {eval_steps}",
+            save_steps=args.save_steps,
+            eval_steps=eval_steps,
+        )
     if args.do_train and keeps_best and reason:
         raise UserError(
-            "the best of the checkpoints is kept (--load_best_model_at_end), so each must be evaluated, but "
-            f"{reason}: change that, or pass --load_best_model_at_end false to keep the last"
+            say(
+                "the best of the checkpoints is kept (--load_best_model_at_end), so each must be evaluated, but "
+                "{reason}: change that, or pass --load_best_model_at_end false to keep the last",
+                reason=reason,
+            )
         )
     return {
         "evaluation_strategy": evaluates,

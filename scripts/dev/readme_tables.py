@@ -13,6 +13,7 @@ from pathlib import Path
 
 from check_links import twin
 from clue_utils import cli, published, tasks
+from clue_utils import language as languages
 from clue_utils.errors import UserError
 from clue_utils.files import write_text_atomically
 from clue_utils.report.collect import setting_text
@@ -20,12 +21,13 @@ from clue_utils.report.render import markdown_table
 from clue_utils.settings import GROUPS, Flag, Lookup, Settings
 from clue_utils.training.cloze import ChidSettings
 from clue_utils.training.span import Cmrc2018Settings
-from flags_zh import FLAGS
 
 TOP = Path(__file__).resolve().parents[2]
 LANGUAGES = ("zh", "en")
-# Flags, variables, and names that hold <task>.
-_CODE = re.compile(r"((?<![\w-])--[a-z_]+|\$[A-Z_]+|\w*<task>[\w.]*)", re.ASCII)
+# Flags, variables, files, and names that hold <task>.
+_CODE = re.compile(
+    r"((?<![\w-])--[a-z_]+|\$[A-Z_]+|\w*<task>[\w.]*|[\w/]*\.(?:csv|jsonl?|onnx|txt)\b|\b[a-z]+/(?!\w))", re.ASCII
+)
 # What each task is about, which the registry need not know.
 TOPICS = {
     "AFQMC": ("语义相似度", "similar questions"),
@@ -137,16 +139,9 @@ def marked(text: str) -> str:
 
 
 def said(english: str, language: str) -> str:
-    """A text of ``--help`` in a language.
-
-    Raises:
-        UserError: there is no Chinese for it.
-    """
-    if language == "en":
-        return marked(english)
-    if english not in FLAGS:
-        raise UserError(f"scripts/dev/flags_zh.py: no Chinese for {english!r}: add it")
-    return marked(FLAGS[english])
+    """A text of ``--help`` in a language."""
+    with languages.using(language):
+        return marked(languages.say(english))
 
 
 def meaning(flag: Flag, language: str) -> str:

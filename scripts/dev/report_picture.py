@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clue_utils import cli, published, tasks
+from clue_utils import cli, language, published, tasks
 from clue_utils.errors import UserError
 from clue_utils.grid import outcomes, search_space
-from clue_utils.report import collect, language, page
+from clue_utils.report import collect, page
 
 TOP = Path(__file__).resolve().parents[2]
 USAGE = "python scripts/dev/report_picture.py [--records DIR] [--language en|zh] [--browser PROGRAM] [--output FILE]"

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clue_utils import cli
+from clue_utils import cli, language
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
 from gpu_check import document, verdict
@@ -91,7 +91,7 @@ def run_part(part: Part, device: str, scratch: Path, log: Path, take: Callable[[
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
-            env=os.environ | {_MARK: mark},
+            env=os.environ | {_MARK: mark, language.VARIABLE: "en"},  # the report is for the project's developers
             start_new_session=True,
             text=True,
             encoding="utf-8",

@@ -119,6 +119,18 @@ def test_the_script_prints_a_table_a_sentence_and_what_to_know(two_models, capsy
     assert "one seed" in text and "McNemar" in text and "Holm" in text and "sign flips" not in text
 
 
+def test_a_comparison_in_chinese(two_models, capsys, chinese):
+    script.main([*map(str, two_models)])
+    text = capsys.readouterr().out
+    assert re.search(
+        r"3 个任务中，rbt6 在 1 个上优于 rbt3（TNEWS \+.*\]），在 1 个上差于它（C3 −.*\]）；各任务平均差值 ", text
+    )
+    assert "95 % 置信区间" in text and "精确 McNemar 检验" in text and "有一侧只有一个种子（" in text
+    assert " better" not in text
+    with pytest.raises(UserError, match="没有 AFQMC 已完成的运行：请从 --tasks 中去掉"):
+        script.main([*map(str, two_models), "--tasks", "AFQMC"])
+
+
 def test_tasks_can_be_chosen_and_tables_be_markdown(two_models, capsys):
     script.main([*map(str, two_models), "--tasks", "csl", "--markdown"])
     text = capsys.readouterr().out

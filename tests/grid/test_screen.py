@@ -50,6 +50,20 @@ def test_the_screen_tells_what_runs_and_how_long():
     ]
 
 
+def test_the_screen_in_chinese(chinese):
+    lines = shown(terminal(), "ernie-3.0-base-zh", NOW, 24)
+    assert lines == [
+        "ernie-3.0-base-zh: 已结束 2/4 个（失败 1 个，已完成 1 个），运行中 1 个",
+        "=========--------------------- 31 %  预计剩余 3 小时 3 分",
+        "",
+        "任务  实验                步数 进度   loss  最优    剩余",
+        "TNEWS 3e-5_32_0.1_42 1200/5004 24 % 1.2034 55.00 12 分钟",
+        "",
+        "当前最优：TNEWS 56.12",
+    ]
+    assert screen.status_line(NOW).endswith("；正在运行：TNEWS/3e-5_32_0.1_42 1200/5004；当前最优：TNEWS 56.12")
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 10), (200, 60)])
 def test_the_screen_fits_the_terminal(width, height):
     """With the longest names and numbers there are, and a search of eight cards."""

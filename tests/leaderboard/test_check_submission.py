@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import check_submission
+from clue_utils.columns import display_width
 from clue_utils.errors import UserError
 from clue_utils.leaderboard import check_file, check_zip, file_names, write
 from clue_utils.tasks import DIAGNOSTICS
@@ -195,6 +196,19 @@ def test_a_good_zip_passes_with_a_table(tmp_path, data, good, run_script):
     lines = [line for line in out.splitlines() if not line.startswith("note: ")]
     assert len(lines) == 1 + 14 + 1 and lines[-1] == f"{path}: 14 files, no problem found"
     assert any(line.split() == ["TNEWS", "test1.1", "4", TNEWS, "ids", "of", "test.json"] for line in lines)
+
+
+def test_what_is_wrong_is_named_in_chinese(tmp_path, data, good, run_script, chinese):
+    bad = BROKEN["a line without id"][0](good) | {"notes.txt": b""}
+    zip_path = write_zip(tmp_path / "bad.zip", bad)
+    status, said, error = run_script(check_submission.main, zip_path, "--data_dir", data)
+    assert status == 2 and re.fullmatch(r"error: .*：有 \d 个问题，见上；请不要提交\n", error)
+    assert f'{TNEWS}:5: 应为含 "id" 和 "label" 的对象：缺少 "id"\n' in said and "notes.txt: 不是榜单的文件名；" in said
+    status, said, _ = run_script(check_submission.main, write_zip(tmp_path / "good.zip", good), "--data_dir", data)
+    assert status == 0 and "14 个文件，未发现问题" in said
+    head, first, *_ = (line for line in said.splitlines() if line.startswith(("任务", "AFQMC")))
+    assert head.split() == ["任务", "测试集", "预测数", "文件", "比较依据"]
+    assert display_width(head.partition("文件")[0]) == len(first.partition("afqmc")[0])
 
 
 def test_tasks_left_out_and_line_ends_are_notes(tmp_path, data, good, run_script):

@@ -11,8 +11,7 @@ import pytest
 
 import errors
 from clue_utils import dev_predictions
-from clue_utils.report import mistakes, mistakes_render
-from clue_utils.report.render import display_width
+from clue_utils.columns import display_width
 from clue_utils.tasks import TASKS
 
 HOSTILE = '<script>alert("1")</script>&\u202e\x1b[31m\n行' + "很长的文本" * 40
@@ -89,6 +88,17 @@ def test_a_classifiers_mistakes(run_script, tnews):
     assert "Confusion matrix" in page and "gold had 20.00 %" in page
 
 
+def test_a_classifiers_mistakes_in_chinese(run_script, tnews, chinese):
+    status, said, error = run_script(errors.main, tnews)
+    assert status == 0, error
+    assert "模型最有把握的错误" in said and "%；因长度限制被截断" in re.sub(r"\s", "", said)
+    assert not re.search(r"Confusion|gold|answer\b|wrong", said)
+    assert max(display_width(text) for text in said.splitlines()[:-1] if str(tnews) not in text) <= 80
+    page = page_of(tnews)
+    assert "混淆矩阵：纵向为标准答案" in page and "gold had" not in page
+    assert '<html lang="zh-CN">' in (tnews / "errors.html").read_text(encoding="utf-8")
+
+
 def test_many_classes_are_shown_by_pairs(run_script, tmp_path):
     names = TASKS["IFLYTEK"].names
     folder = put(tmp_path / "a", "IFLYTEK", [line(i, names[i], names[0], 0.9) for i in range(30)])
@@ -155,12 +165,3 @@ def test_what_cannot_be_shown_is_one_line(run_script, tnews, tmp_path):
         status, said, error = run_script(errors.main, *folders, "--output", tmp_path / "out")
         assert (status, said) == (2, "") and re.fullmatch(rf"error: .*{re.escape(reason)}.*\n", error), error
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("columns", [7, 20, 80])
-def test_lines_are_cut_by_their_width(columns):
-    text = "a word or two 然后是中文，没有空格的 and English again " * 3
-    lines = [*mistakes_render.wrapped(text, columns)]
-    assert all(display_width(part) <= columns for part in lines)
-    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert len(TASKS["TNEWS"].names) <= mistakes.MOST_IN_MATRIX

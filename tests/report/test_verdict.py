@@ -11,10 +11,10 @@ from scipy import stats
 from test_report import cells, put, read
 
 import report as script
-from clue_utils import tasks
+from clue_utils import language, tasks
 from clue_utils.grid import search_space
 from clue_utils.published import published_model
-from clue_utils.report import collect, language, render, verdict
+from clue_utils.report import collect, render, verdict
 from clue_utils.report.uncertainty import interval
 
 ROW = published_model("hfl/rbt6")

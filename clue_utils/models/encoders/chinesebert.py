@@ -14,6 +14,7 @@ import paddle
 from paddlenlp import transformers
 
 from clue_utils.errors import UserError, show
+from clue_utils.language import say
 from clue_utils.models.encoders.masks import or_ones, to_add
 from clue_utils.models.vocabulary import read_object
 
@@ -59,7 +60,13 @@ def give_readings(encoder: ChineseBertModel, weights: Any) -> None:
     file, rows = (weights.files[0], weights.get(saved)) if saved else _published(weights.files[0].parent, config)
     is_table = rows.shape == (config.vocab_size, LENGTH) and (rows == rows.astype(np.int64)).all()
     if not is_table or not rows.min() >= 0 or not rows.max() < config.pinyin_map_len:
-        raise UserError(f"{file}: its readings are not those of {config.vocab_size} tokens: use the files of one model")
+        raise UserError(
+            say(
+                "{file}: its readings are not those of {vocab_size} tokens: use the files of one model",
+                file=file,
+                vocab_size=config.vocab_size,
+            )
+        )
     encoder.readings.set_value(rows.astype(np.float32))
 
 
@@ -70,16 +77,28 @@ def _published(folder: Path, config: Any) -> tuple[Path, np.ndarray]:
     file = file or folder / _SETTINGS
     if not isinstance(table, dict) or not table:
         raise UserError(
-            f"{folder}: no {_FILE}, by which a ChineseBERT knows how its tokens are read; it stands in the folder "
-            "config where the model was published"
+            say(
+                "{folder}: no {file}, by which a ChineseBERT knows how its tokens are read; it stands in the "
+                "folder config where the model was published",
+                folder=folder,
+                file=_FILE,
+            )
         )
     rows = np.zeros((config.vocab_size, LENGTH))
     for token, readings in table.items():
         reading = readings[0] if isinstance(readings, list) and readings else None
         if not _is_reading(reading, config) or not token.isdecimal() or int(token) >= len(rows):
             raise UserError(
-                f"{file}: {show(token)}: {show(readings)} is no list of readings of one of {len(rows)} tokens, "
-                f"{LENGTH} numbers below {config.pinyin_map_len} each: use the files of one model"
+                say(
+                    "{file}: {token}: {readings} is no list of readings of one of {num_rows} tokens, {length} "
+                    "numbers below {pinyin_map_len} each: use the files of one model",
+                    file=file,
+                    token=show(token),
+                    readings=show(readings),
+                    num_rows=len(rows),
+                    length=LENGTH,
+                    pinyin_map_len=config.pinyin_map_len,
+                )
             )
         rows[int(token)] = reading
     return file, rows
