@@ -354,7 +354,7 @@ class Parser(argparse.ArgumentParser):
         if flag in self.behind_dashes:
             hint = later("a flag of the tasks' scripts goes to the end of the line, behind --")
         if hint and not meant:
-            return say("{problem}: {remedy}", problem=unknown, remedy=say(hint))
+            return say("{title}: {text}", title=unknown, text=say(hint))
         close = meant or difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
         return unknown + (say(": did you mean {name}?", name=close[0]) if close else "")
 

@@ -290,7 +290,7 @@ def _status(fields: Fields, stage: str | None) -> tuple[str, str]:
         pruned = fields.get("pruned")
         if pruned is None:
             return "finished", ""
-        return "pruned", ", ".join(f"{k} {v}" for k, v in pruned.items()) if isinstance(pruned, dict) else str(pruned)
+        return "pruned", _remark_of_pruned(pruned) if isinstance(pruned, dict) else str(pruned)
     if stage in ("failed", "stopped"):
         flags = " ".join(f"--{name} {value}" for name, value in _object(fields, "advice").items())
         reason = _text(fields, "reason") or say("no reason given")
@@ -310,6 +310,11 @@ def _status(fields: Fields, stage: str | None) -> tuple[str, str]:
         return "running", say("{step}, seen {silence:.0f} s ago{where}", step=step, silence=silence, where=where)
     time = seen.isoformat(timespec="seconds")
     return "killed", say("{step}, last seen {seen}{where}; the same command goes on", step=step, seen=time, where=where)
+
+
+def _remark_of_pruned(pruned: Fields) -> str:
+    where = say("at step {step}", step=pruned.get("step"))
+    return say("{title}: {text}", title=where, text=pruned["rule"]) if "rule" in pruned else where
 
 
 def _is_trained(fields: Fields) -> bool:

@@ -23,8 +23,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clue_utils import cli, environment
+from clue_utils.columns import display_width, left, right
 from clue_utils.errors import UserError, show
-from clue_utils.language import say
+from clue_utils.language import later, say
 from clue_utils.published import PUBLISHED_MODELS
 from clue_utils.report.render import markdown_table
 
@@ -37,7 +38,11 @@ examples:
   python scripts/list_models.py
   python scripts/list_models.py large --architecture ernie
 """
-HEADER = ("model", "architecture", "size", "parameters", "memory", "tried", "score")
+HEADER = (
+    *(later("model"), later("architecture"), later("size"), later("parameters"), later("memory")),
+    *(later("tried"), later("score")),
+)
+NUMBERS = ("size", "parameters", "score")
 # GiB of a card of the smaller kind: what takes more is advised to train adapters alone.
 CARD = 16
 
@@ -46,11 +51,11 @@ def how_tried(family: Family) -> str:
     """What was tried of an architecture, in words."""
     from clue_utils.models.tried import TRIED
 
-    tried, words = TRIED[family.model_type], ["ten tasks"]
-    words += [f"learns {tried.learnt:.0f}"] if tried.learnt is not None else []
-    words += ["full size"] if tried.full_size else []
+    tried, words = TRIED[family.model_type], [say("ten tasks")]
+    words += [say("learns {percent:.0f}", percent=tried.learnt)] if tried.learnt is not None else []
+    words += [say("full size")] if tried.full_size else []
     words += [f"PyTorch {tried.pytorch:.0e}"] if tried.pytorch is not None else []
-    return ", ".join(words)
+    return say(", ").join(words)
 
 
 def needed(model: Model) -> str:
@@ -74,11 +79,11 @@ def row(model: Model) -> tuple[str, ...]:
 
 def as_text(rows: Sequence[Sequence[str]]) -> str:
     """Rows with aligned columns, the numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for cells in rows:
         aligned = [
-            cell.rjust(width) if name in ("size", "parameters", "score") else cell.ljust(width)
+            right(cell, width) if name in NUMBERS else left(cell, width)
             for name, cell, width in zip(HEADER, cells, widths, strict=True)
         ]
         lines.append("  ".join(aligned).rstrip())
@@ -117,7 +122,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     rows = [row(model) for model in chosen]
     if rows:
-        print(markdown_table(HEADER, rows) if args.markdown else as_text([HEADER, *rows]), end="")
+        header = [*map(say, HEADER)]
+        print(markdown_table(header, rows) if args.markdown else as_text([header, *rows]), end="")
     unnamed = {*BY_TYPE} - {model.family.model_type for model in models} if not args.word else set()
     others = [name for name in BY_TYPE if name in unnamed and args.architecture in (None, name)]
     if others:

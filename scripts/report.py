@@ -117,7 +117,9 @@ def _report(given: Sequence[str], results_dir: Path, output: Path | None, choice
                 print(render.as_text(table, model.name))
         open_ones = [o for status in ("running", "killed", "stopped", "failed") for o in model.with_status(status)]
         for outcome in open_ones:
-            print(f"{say(outcome.status)}: {model.name}/{outcome.folder}: {outcome.reason}")
+            place = f"{model.name}/{outcome.folder}"
+            text = say("{title}: {text}", title=place, text=outcome.reason)
+            print(say("{title}: {text}", title=say(outcome.status), text=text))
         if open_ones:
             print()
     comparisons = []

@@ -16,6 +16,7 @@ from typing import Any
 
 from clue_utils import cli
 from clue_utils.grid.outcomes import read_trials
+from clue_utils.language import say
 from clue_utils.record import Record
 from clue_utils.tasks import Task
 
@@ -52,4 +53,10 @@ def reason_to_stop(own: Mapping[str, Any], others: Sequence[Record]) -> str:
     # Means are rounded: an equal score is not behind.
     if best > median or math.isclose(best, median):
         return ""
-    return f"median rule: best {metric} {cli.percent(best)}, median of {len(averages)} trials {cli.percent(median)}"
+    return say(
+        "median rule: best {metric} {best}, median of {number} trials {median}",
+        metric=metric,
+        best=cli.percent(best),
+        number=len(averages),
+        median=cli.percent(median),
+    )

@@ -84,7 +84,7 @@ def to_html(
         dark=DARK,
         num_heats=NUM_HEATS,
         models=[_model(model) for model in models],
-        title=say("CLUE results") + ": " + ", ".join(model.name for model in models),
+        title=say("{title}: {text}", title=say("CLUE results"), text=say(", ").join(model.name for model in models)),
         tables=[tables.score_table(models), tables.setting_table(models)],
         comparisons=comparisons,
         facts=tables.model_table(models),
@@ -272,8 +272,9 @@ def _curves(drawn: Sequence[Outcome], winner: Outcome | None, with_dropout: bool
             continue
         over = say("mean of {count} seeds", count=len(group))
         seeds = over if len(group) > 1 else say("seed {seed}", seed=first.trial.seed) if first.trial else ""
-        title = ", ".join(filter(None, [setting, seeds])) + f": {max(mean for mean, _, _ in points.values()):.2f}"
-        curves.append(_Curve(points, kind, f"{title}, {say(first.status)}", len(group)))
+        best = f"{max(mean for mean, _, _ in points.values()):.2f}"
+        title = say("{title}: {text}", title=say(", ").join(filter(None, [setting, seeds])), text=best)
+        curves.append(_Curve(points, kind, say(", ").join([title, say(first.status)]), len(group)))
     return sorted(curves, key=lambda curve: ("part", "whole", "best").index(curve.kind))
 
 
@@ -373,7 +374,8 @@ def cost_chart(models: Sequence[ModelReport]) -> dict[str, Any] | None:
         return round(bottom - (bottom - top) * (score - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]), 1)
 
     points = [
-        (name, x(cost), y(score), f"{name}: {score:.2f}, {cost:.2f} {say('GPU-hours')}") for name, cost, score in found
+        (name, x(cost), y(score), say("{name}: {score:.2f}, {cost:.2f} GPU-hours", name=name, score=score, cost=cost))
+        for name, cost, score in found
     ]
     return {
         "points": _labelled(points, right),

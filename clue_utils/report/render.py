@@ -45,7 +45,7 @@ def as_text(table: Table, of_model: str = "") -> str:
     lines = [table.header]
     lines += [(("  " if _is_sub(row) else "") + _shortened(row.label), *row.cells) for row in table.rows]
     widths = [max(map(display_width, column)) for column in zip(*lines, strict=True)]
-    text = [f"{table.title}{': ' if of_model else ''}{of_model}"]
+    text = [say("{title}: {text}", title=table.title, text=of_model) if of_model else table.title]
     for line in lines:
         cells = []
         for i, (cell, width) in enumerate(zip(line, widths, strict=True)):

@@ -430,7 +430,11 @@ def _kept_weights(model: ModelReport) -> str:
 def problems(model: ModelReport) -> dict[str, list[str]]:
     """One line for each trial that is not finished, by status; only statuses that occur."""
     return {
-        status: [outcome.folder + (f": {outcome.reason}" if outcome.reason else "") for outcome in found]
+        status: [_with_reason(outcome) for outcome in found]
         for status in STATUSES[1:]
         if (found := model.with_status(status))
     }
+
+
+def _with_reason(outcome: Outcome) -> str:
+    return say("{title}: {text}", title=outcome.folder, text=outcome.reason) if outcome.reason else outcome.folder

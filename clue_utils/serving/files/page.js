@@ -118,7 +118,7 @@ const byKind = {
       .map(([name, probability]) => [name, probability, name === output.name])
       .sort((one, other) => other[1] - one[1] || other[2] - one[2]);
     const parts = [headline(output.name)];
-    if (output.label !== output.name) parts.push(element("p", { className: "quiet" }, `label ${output.label}`));
+    if (output.label !== output.name) parts.push(element("p", { className: "quiet" }, say(`label ${output.label}`, `标签 ${output.label}`)));
     parts.push(probabilityTable(say("class", "类别"), rows.slice(0, MOST_ROWS)));
     if (rows.length > MOST_ROWS) {
       const left = rows.length - MOST_ROWS;
