@@ -53,7 +53,7 @@ AT_120 = {"progress": {"step": 120, "num_steps": 500}, "last_seen": 40}
     ("fields", "status", "remark"),
     [
         ({"status": "finished"}, "finished", ""),
-        ({"status": "finished", "pruned": {"step": 9, "rule": "median"}}, "pruned", "step 9, rule median"),
+        ({"status": "finished", "pruned": {"step": 9, "rule": "median"}}, "pruned", "at step 9: median"),
         ({"status": "running", "process": process(), **AT_120}, "running", "step 120 of 500, seen "),
         ({"status": "trained", "process": process(), "last_seen": 9999}, "running", "before the first step, seen"),
         ({"status": "running", "process": process(started=1), **AT_120}, "killed", "step 120 of 500, last seen 20"),

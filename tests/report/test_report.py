@@ -204,7 +204,7 @@ def test_statuses_and_costs(tmp_path: Path, run_script: Run) -> None:
     last = f"step 120 of 500, last seen 2026-01-02T03:04:05+00:00 on {platform.node()}; the same command goes on"
     assert shown == {
         "finished": [(trial_of("C3").folder, "")],
-        "pruned": [(trial_of("C3", 1e-5).folder, "step 200, rule below the median")],
+        "pruned": [(trial_of("C3", 1e-5).folder, "at step 200: below the median")],
         "killed": [(trial_of("C3", 1e-5, 24).folder, last)],
         "stopped": [(trial_of("C3", 1e-5, seed=1).folder, "interrupted")],
         "failed": [
