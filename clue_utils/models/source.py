@@ -214,8 +214,8 @@ def readable_errors(name: str) -> Iterator[None]:
         reason = shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", 120)
         raise UserError(
             say(
-                "{shown}: neither a folder nor a model that could be downloaded ({reason}); check the name and the "
-                "network (https_proxy names a proxy, PPNLP_ENDPOINT a mirror), or {remedy}{meant}",
+                "{shown}: neither a folder nor a model that could be downloaded ({reason}); check name and network "
+                "(https_proxy names a proxy, PPNLP_ENDPOINT a mirror), or {remedy}{meant}",
                 shown=shorten(name, 200),
                 reason=reason,
                 remedy=_by_hand(name),

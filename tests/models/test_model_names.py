@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from clue_utils import models, published
+from clue_utils import model_names, models, published
 from clue_utils.errors import UserError
 from clue_utils.models import source
 from clue_utils.tasks import TASKS
@@ -179,7 +179,7 @@ def test_what_cannot_be_a_name_is_one_line(hub, tmp_path, monkeypatch, load, nam
 
 def test_names_of_paddlenlp_s_models_can_be_names():
     for family in source.FAMILIES:
-        assert all(map(source._NAME.fullmatch, family.base_class.pretrained_init_configuration)), family
+        assert all(map(model_names.is_name, family.base_class.pretrained_init_configuration)), family
 
 
 # Packages of PaddleNLP whose published models know no Chinese, write or paint, or read pages and pictures.
