@@ -180,7 +180,7 @@ def find_model(model: str, results_dir: Path) -> Path:
     for place in places(model, results_dir):
         if _holds_trials(place) or _runs_in(place):
             return place
-    looked = " and ".join(clean(place) for place in dict.fromkeys(places(model, results_dir)))
+    looked = say(" and ").join(clean(place) for place in dict.fromkeys(places(model, results_dir)))
     raise UserError(
         say(
             "no trials of {model!r} (looked for <task>/<run> and for {result_file} in {looked}): give a folder of "

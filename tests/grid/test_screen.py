@@ -181,7 +181,7 @@ def test_a_line_of_a_search_has_clock_best_and_time_left(tmp_path, monkeypatch, 
     one = schedule._Shown(search, search.slots())
     one.end(f"{TRIALS[0].folder}: finished, accuracy 56.12 %, 1000 s")
     out = capsys.readouterr().out
-    line = r"\[1/4\] \d\d:\d\d:\d\d TNEWS/1e-5_32_0.1_42: finished, accuracy 56.12 %, 1000 s; best of TNEWS 56.12; "
+    line = r"\[1/4\] \d\d:\d\d:\d\d TNEWS/1e-5_32_0.1_42: finished, accuracy 56.12 %, 1000 s; best of TNEWS 56.12 %; "
     assert re.fullmatch(line + r"about \d+ min left\n", out), out
     folder = tmp_path / "m"
     lines = screen.best_scores(folder, ["TNEWS", "C3"])
