@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Write the records of a made-up search and take the picture of its report, docs/report.png.
+"""Take the pictures of the READMEs: docs/report.png, of a made-up search, and docs/quickstart.png, of a real run.
 
-Scores are drawn at random around the published ones; no model is trained. The picture takes Chromium.
+Scores of the search are drawn at random around the published ones; no model is trained. A picture takes Chromium.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import random
@@ -21,19 +22,36 @@ from clue_utils.grid import outcomes, search_space
 from clue_utils.report import collect, page
 
 TOP = Path(__file__).resolve().parents[2]
-USAGE = "python scripts/dev/report_picture.py [--records DIR] [--language en|zh] [--browser PROGRAM] [--output FILE]"
+USAGE = "python scripts/dev/readme_pictures.py {report,quickstart} [--browser PROGRAM] [--output FILE] [...]"
 EVALUATIONS = 10
 FIRST = "hfl/rbt6"  # the model of a picture of one
 
 
+_TERMINAL = """<!doctype html><meta charset="utf-8"><style>
+body {{ margin: 18px 22px; background: #10141c; color: #e6e6e6; font: 14px/21px "DejaVu Sans Mono", monospace }}
+pre {{ margin: 0; font: inherit }} b {{ color: #7ee0a0 }}
+</style><pre><b>$ {command}</b>
+
+{output}</pre>"""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.Parser(usage=USAGE, description=__doc__)
-    parser.add_argument("--records", type=Path, metavar="DIR", help="leave the records there and take no picture")
-    parser.add_argument("--models", type=cli.positive_int, default=1, help="of how many models (default: 1)")
-    parser.add_argument("--language", choices=language.LANGUAGES, default="en")
+    parser.add_argument("what", choices=("report", "quickstart"), help="of what a picture is taken")
+    parser.add_argument("--records", type=Path, metavar="DIR", help="leave the search's records there, no picture")
+    parser.add_argument("--models", type=cli.positive_int, default=1, help="in the search (default: 1)")
+    parser.add_argument("--language", choices=language.LANGUAGES, default="en", help="of the report")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="what the quickstart printed (default: run it)")
     parser.add_argument("--browser", default="chromium", metavar="PROGRAM", help="(default: chromium)")
-    parser.add_argument("--output", type=Path, default=TOP / "docs" / "report.png", metavar="FILE")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="(default: docs/<what>.png)")
     args = parser.parse_args(argv)
+    output = args.output or TOP / "docs" / f"{args.what}.png"
+    if args.what == "quickstart":
+        text = args.log.read_text(encoding="utf-8") if args.log else run_quickstart()
+        _, _, shown = text.partition("\n\n")  # without what was installed
+        source = _TERMINAL.format(command="bash scripts/quickstart.sh", output=html.escape(shown.strip()))
+        take(source, output, 1040, 21 * (shown.strip().count("\n") + 3) + 36, args.browser)
+        return
     rows = sorted(published.PUBLISHED_MODELS, key=lambda row: row.name != FIRST)[: args.models]
     with tempfile.TemporaryDirectory() as scratch:
         folders = [(args.records or Path(scratch)) / Path(row.name).name for row in rows]
@@ -42,16 +60,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.records:
             return
         with language.using(args.language):
-            html = page.to_html(collect.read_models([str(folder) for folder in folders], Path(scratch)))
-        source = Path(scratch) / "report.html"
-        source.write_text(html, encoding="utf-8")
-        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,3220")
+            source = page.to_html(collect.read_models([str(folder) for folder in folders], Path(scratch)))
+    take(source, output, 1280, 3220, args.browser)
+
+
+def run_quickstart() -> str:
+    """What the quickstart prints; it trains in demo/.
+
+    Raises:
+        UserError: it fails.
+    """
+    words = ["bash", str(TOP / "scripts" / "quickstart.sh")]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"the quickstart ended with status {done.returncode}")
+    return done.stdout
+
+
+def take(source: str, output: Path, width: int, height: int, browser: str) -> None:
+    """Have a browser take the picture of a page of HTML, so many pixels wide and high.
+
+    Raises:
+        UserError: it is not there, or fails.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "page.html"
+        path.write_text(source, encoding="utf-8")
+        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={width},{height}")
         try:
             subprocess.run(
-                [args.browser, *flags, f"--screenshot={args.output.absolute()}", source.as_uri()], check=True
+                [browser, *flags, f"--screenshot={output.absolute()}", path.as_uri()], check=True, capture_output=True
             )
         except (OSError, subprocess.CalledProcessError) as error:
-            raise UserError(f"--browser {args.browser}: no picture was taken ({error})") from None
+            raise UserError(f"--browser {browser}: no picture was taken ({error})") from None
 
 
 def make_search(folder: Path, row: published.PublishedModel, chance: random.Random) -> None:
