@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import os
 import random
 import subprocess
 import tempfile
@@ -65,13 +66,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_quickstart() -> str:
-    """What the quickstart prints; it trains in demo/.
+    """What the quickstart prints in English, for the READMEs of both languages; it trains in demo/.
 
     Raises:
         UserError: it fails.
     """
     words = ["bash", str(TOP / "scripts" / "quickstart.sh")]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {language.VARIABLE: "en"}
+    done = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(f"the quickstart ended with status {done.returncode}")
     return done.stdout
