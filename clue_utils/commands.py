@@ -27,11 +27,15 @@ example:
 """)
 
 
-def summary(command: project.Command) -> str:
-    """The first line of what a program says of itself; it is not imported."""
+def docstring(command: project.Command) -> str:
+    """What a program says of itself, as its --help has it; it is not imported."""
     path = command.folder.joinpath(*command.module_name.split(".")).with_suffix(".py")
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False) or ""  # as --help has it
-    return say(text).partition("\n")[0]
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False) or ""
+
+
+def summary(command: project.Command) -> str:
+    """The first line of what a program says of itself; of one whose --help is English for all, that alone is said."""
+    return say(say(docstring(command)).partition("\n")[0])
 
 
 def listing() -> str:

@@ -17,7 +17,7 @@ import grid_search
 import list_trials
 import predict_and_zip
 import run_clue_classifier
-from clue_utils import cli, device, environment, language, published
+from clue_utils import cli, commands, device, environment, language, project, published
 from clue_utils.columns import display_width, wrapped
 from clue_utils.errors import Stopped, UserError, ending_of
 from clue_utils.grid import trial
@@ -117,6 +117,15 @@ def test_help_is_chinese_and_fits_the_terminal(script, columns, chinese, monkeyp
     of_flags = [line for line in lines if line.startswith(" " * 24)]
     assert all(display_width(line) <= columns for line in of_flags)
     assert not [line for line in of_flags if re.match(r" *[，。；、）]", line)]
+
+
+def test_the_list_of_commands_is_chinese_and_fits_the_terminal(chinese, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = commands.listing().splitlines()
+    named = [line for line in lines if re.match(r"  \w", line)]
+    assert [line.split()[0] for line in named] == [*project.COMMANDS, "where"]
+    assert [line for line in named if not _CHINESE.search(line)] == []
+    assert all(display_width(line) <= 80 for line in lines)
 
 
 def test_help_is_english_else(monkeypatch):

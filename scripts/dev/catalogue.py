@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Bring the catalogue of translations up to date: texts that are new get a place, those that are gone leave theirs.
 
-A text is what is given to say() or later(), in templates too, and whatever the scripts' --help shows. What is new has
-an empty translation until somebody writes it, and is said in English until then.
+A text is what is given to say() or later(), in templates too, and whatever the scripts' --help and the list of
+commands show. What is new has an empty translation until somebody writes it, and is said in English until then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from clue_utils import cli, language
+from clue_utils import cli, commands, language, project
 from clue_utils.errors import UserError
 from clue_utils.files import write_text_atomically
 
@@ -51,6 +51,9 @@ def texts() -> dict[str, str]:
     for script in scripts():
         for text in _in_help(script):
             found.setdefault(text, f"{script.parent.name}/{script.name} --help")
+    for command in project.COMMANDS.values():
+        if (text := commands.docstring(command)) not in found:
+            found.setdefault(text.partition("\n")[0], "clue_utils/commands.py")
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
