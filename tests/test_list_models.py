@@ -6,6 +6,7 @@ import pytest
 
 import list_models
 from clue_utils import environment
+from clue_utils.columns import display_width
 from clue_utils.published import PUBLISHED_MODELS
 
 environment.import_libraries()
@@ -40,6 +41,13 @@ def test_models_are_chosen_by_architecture_and_by_a_word(listed):
     assert {"ernie-1.0-large-zh-cw", "ernie-2.0-large-zh", "utc-large"} == rows.keys()
     assert len({line.index(" ernie ") for line in out.splitlines()[1:]}) == 1  # aligned
     assert "convbert" in listed("--architecture", "convbert")[1]
+
+
+def test_the_table_is_aligned_in_chinese_too(listed, chinese):
+    _, out, _ = listed("LARGE", "--architecture", "ernie")
+    head, *lines = out.splitlines()
+    assert head.split()[:3] == ["模型", "结构", "规模"] and len(lines) > 1
+    assert len({display_width(line.partition("十个任务")[0]) for line in lines}) == 1
 
 
 def test_a_table_in_markdown(listed):

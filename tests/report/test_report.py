@@ -430,6 +430,8 @@ def test_the_whole_report_in_chinese(tmp_path: Path, run_script: Run) -> None:
     put(tmp_path / "rbt6", trial_of("TNEWS"), 0.57, num_examples={"dev": 10})
     put(tmp_path / "rbt6", trial_of("C3"), 0.4, pruned={"step": 200, "rule": "below the median"})
     put(tmp_path / "rbt6", trial_of("AFQMC", 3e-5, 16), 0.73)
+    killed = trial_of("AFQMC", 1e-5, 16)
+    put(tmp_path / "rbt6", killed, None, status="running")
     put(tmp_path / "own", trial_of("TNEWS"), 0.5)
     arguments = (tmp_path / "rbt6", tmp_path / "own", "--output")
     status, english, _ = run_script(script.main, *arguments, tmp_path / "en", "--language", "en")
@@ -437,6 +439,8 @@ def test_the_whole_report_in_chinese(tmp_path: Path, run_script: Run) -> None:
     status, chinese, _ = run_script(script.main, *arguments, tmp_path / "zh", "--language", "zh", "--choose", "mean")
     assert status == 0 and "在噪声范围内" in chinese and "实验与开销" in chinese and "Trials" not in chinese
     text = (tmp_path / "zh" / "report.html").read_text(encoding="utf-8")
+    line = f"{killed.folder}：没有活动迹象；再次运行相同的命令即可继续"
+    assert f"意外中断：rbt6/{line}\n" in chinese and line in text and "第 200 步：below the median" in text
     assert '<html lang="zh-CN">' in text and "热力图" in text and "50.00/70.00" in text and "50.00/70.00" in english
 
 
