@@ -49,9 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = args.output or TOP / "docs" / f"{args.what}.png"
     if args.what == "quickstart":
         text = args.log.read_text(encoding="utf-8") if args.log else run_quickstart()
-        _, _, shown = text.partition("\n\n")  # without what was installed
-        source = _TERMINAL.format(command="bash scripts/quickstart.sh", output=html.escape(shown.strip()))
-        take(source, output, 1040, 21 * (shown.strip().count("\n") + 3) + 36, args.browser)
+        lines = [line for line in text.splitlines() if not line.startswith("set-up:")]
+        shown = "\n".join(lines).strip()  # without what was installed
+        source = _TERMINAL.format(command="bash scripts/quickstart.sh", output=html.escape(shown))
+        take(source, output, 1040, 21 * (shown.count("\n") + 3) + 36, args.browser)
         return
     rows = sorted(published.PUBLISHED_MODELS, key=lambda row: row.name != FIRST)[: args.models]
     with tempfile.TemporaryDirectory() as scratch:
