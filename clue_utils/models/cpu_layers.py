@@ -1,26 +1,45 @@
 """What makes a model fast on a processor, beside ``environment.tune_cpu`` and ``device.tune_cpu``.
 
-Results change by no more than the rounding of sums. ``scripts/benchmark.sh`` measures what it is worth.
+Results change by no more than the rounding of sums, but for which units dropout picks. ``scripts/benchmark.sh``
+measures what it is worth.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
+
+from clue_utils.models.dropout import Kept
+from clue_utils.models.packed import OF_PADDING, Attention, Layout, Projections
+
+logger = logging.getLogger(__name__)
+_C_ops: Any = paddle._C_ops
+Gradients = tuple[paddle.Tensor | None, ...]
 
 
 def speed_up(model: paddle.nn.Layer) -> None:
     """Replace the layers of a float32 model by those below; parameters and their names stay."""
+    num_packed = 0
     for layer in model.sublayers():
-        has_bias = getattr(layer, "bias", None) is not None
-        if type(layer) is paddle.nn.Linear and has_bias:
-            layer.__class__ = Linear
-        elif type(layer) is paddle.nn.LayerNorm and has_bias and len(layer._normalized_shape) == 1:
-            layer.__class__ = LayerNorm
-        elif type(layer) is paddle.nn.TransformerEncoder:
+        if TransformerEncoder.takes(layer):
             layer.__class__ = TransformerEncoder
+            num_packed += len(layer.layers)
+    for layer in model.sublayers():
+        for kind in (Linear, LayerNorm, Dropout):
+            if kind.takes(layer):
+                layer.__class__ = kind
+    if num_packed:
+        logger.debug("padding: nothing is computed for it in %d layers", num_packed)
+    else:
+        logger.info("padding: computed like tokens, since the layers are not Paddle's own")
+
+
+# --- linear layers ------------------------------------------------------------------------------------------------
 
 
 class Linear(paddle.nn.Linear):
@@ -29,13 +48,15 @@ class Linear(paddle.nn.Linear):
     Paddle's own kernel sums on one thread, which takes a quarter of a training step.
     """
 
+    @staticmethod
+    def takes(layer: paddle.nn.Layer) -> bool:
+        """Whether this can take the place of a layer."""
+        return type(layer) is paddle.nn.Linear and layer.bias is not None
+
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not paddle.in_dynamic_mode():  # while the model is exported
             return super().forward(x)
         return _LinearFunction.apply(x, self.weight, self.bias)
-
-
-Gradients = tuple[paddle.Tensor | None, paddle.Tensor | None, paddle.Tensor | None]
 
 
 def _are_asked(*inputs: paddle.Tensor) -> list[bool]:
@@ -57,12 +78,19 @@ class _LinearFunction(paddle.autograd.PyLayer):
         x, weight = context.saved_tensor()
         by_x, by_weight, by_bias = context.asked
         rows = gradient.reshape([-1, gradient.shape[-1]])
-        ones = paddle.ones([1, rows.shape[0]], rows.dtype)
         return (
             paddle.matmul(gradient, weight, transpose_y=True) if by_x else None,
             paddle.matmul(x.reshape([-1, x.shape[-1]]), rows, transpose_x=True) if by_weight else None,
-            paddle.matmul(ones, rows).flatten() if by_bias else None,
+            _sum_of_rows(rows) if by_bias else None,
         )
+
+
+def _sum_of_rows(rows: paddle.Tensor) -> paddle.Tensor:
+    """[rows, size] -> [size], by a product, which is several times as fast as the reduction."""
+    return (paddle.ones([1, rows.shape[0]], rows.dtype) @ rows).flatten()
+
+
+# --- layer normalisation ------------------------------------------------------------------------------------------
 
 
 class LayerNorm(paddle.nn.LayerNorm):
@@ -70,6 +98,11 @@ class LayerNorm(paddle.nn.LayerNorm):
 
     Paddle's own kernel works on one thread and takes more than twice as long.
     """
+
+    @staticmethod
+    def takes(layer: paddle.nn.Layer) -> bool:
+        """Whether this can take the place of a layer."""
+        return type(layer) is paddle.nn.LayerNorm and layer.bias is not None and len(layer._normalized_shape) == 1
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not paddle.in_dynamic_mode() or not paddle.is_grad_enabled():
@@ -114,17 +147,97 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
         )
 
 
-class TransformerEncoder(paddle.nn.TransformerEncoder):
-    """An encoder whose layers get the mask in the shape of the attention scores.
+# --- dropout ------------------------------------------------------------------------------------------------------
 
-    Each layer adds it to its scores, and Paddle's sum of two shapes takes six times as long as that of one.
-    """
+
+class Dropout(paddle.nn.Dropout):
+    """A dropout layer that draws its units many at a time, see ``dropout.Kept``."""
+
+    @staticmethod
+    def takes(layer: paddle.nn.Layer) -> bool:
+        """Whether this can take the place of a layer."""
+        is_plain = type(layer) is paddle.nn.Dropout and layer.axis is None and layer.mode == "upscale_in_train"
+        return is_plain and layer.p < 1
+
+    def draw(self, shape: Sequence[int]) -> Kept | None:
+        """What is kept of units of this shape; None: all."""
+        return Kept(shape, self.p) if self.training and self.p else None
+
+    def forward(self, input: paddle.Tensor) -> paddle.Tensor:
+        kept = self.draw(input.shape) if paddle.in_dynamic_mode() else None
+        return super().forward(input) if kept is None else _DropoutFunction.apply(input, kept)
+
+
+class _DropoutFunction(paddle.autograd.PyLayer):
+    """x [...] -> scale * x where it is kept, else 0 [...]"""
+
+    @staticmethod
+    def forward(context: Any, x: paddle.Tensor, kept: Kept) -> paddle.Tensor:
+        context.kept = kept
+        return kept.ones().multiply_(x).scale_(kept.scale)
+
+    @staticmethod
+    def backward(context: Any, gradient: paddle.Tensor) -> paddle.Tensor:
+        kept = context.kept
+        return kept.ones().multiply_(gradient).scale_(kept.scale)
+
+
+# --- the encoder --------------------------------------------------------------------------------------------------
+
+
+class TransformerEncoder(paddle.nn.TransformerEncoder):
+    """An encoder that computes nothing for padding, whose states are given as zeros."""
+
+    @staticmethod
+    def takes(layer: paddle.nn.Layer) -> bool:
+        """Whether this can take the place of a layer: an encoder of Paddle's all through."""
+        return type(layer) is paddle.nn.TransformerEncoder and all(
+            type(each) is paddle.nn.TransformerEncoderLayer and type(each.self_attn) is paddle.nn.MultiHeadAttention
+            for each in layer.layers
+        )
 
     def forward(self, src: paddle.Tensor, src_mask: paddle.Tensor | None = None, *rest: Any, **more: Any) -> Any:
-        is_exported = not paddle.in_dynamic_mode()
-        if not is_exported and src_mask is not None and src_mask.ndim == 4 and src_mask.shape[1:3] == [1, 1]:
-            batch, length = src.shape[:2]
-            heads = self.layers[0].self_attn.num_heads
-            column = paddle.ones([batch, heads * length, 1], src_mask.dtype)
-            src_mask = (column @ src_mask.flatten(1, 2)).reshape([batch, heads, length, length])
-        return super().forward(src, src_mask, *rest, **more)
+        """As of Paddle's: float [batch, length, size], mask [batch, 1, 1, length] -> [batch, length, size]."""
+        is_plain = not any([*rest, *more.values(), self.enable_recompute, getattr(self, "_use_cache", False)])
+        if not paddle.in_dynamic_mode() or not is_plain:
+            return super().forward(src, src_mask, *rest, **more)
+        is_token = _find_tokens(src, src_mask)
+        if is_token is None:
+            return super().forward(src, src_mask, *rest, **more)
+        layout = Layout(is_token, self.layers[0].self_attn.num_heads)
+        x = layout.pack(src)
+        for layer in self.layers:
+            x = _through_layer(layer, x, layout)
+        return layout.unpack(x if self.norm is None else self.norm(x))
+
+
+def _find_tokens(src: paddle.Tensor, mask: paddle.Tensor | None) -> np.ndarray | None:
+    """Where the tokens are, bool [batch, length]; None: the mask says more than that, or a row has none."""
+    if mask is None:
+        return np.ones(src.shape[:2], bool)
+    if mask.ndim != 4 or mask.shape[1:3] != [1, 1]:
+        return None
+    values = mask.numpy()[:, 0, 0]
+    if values.dtype.kind == "f":
+        is_token, is_clear = values == 0, values <= OF_PADDING
+    else:
+        is_token, is_clear = values != 0, values == 0
+    return is_token if is_token.any(axis=1).all() and (is_token | is_clear).all() else None
+
+
+def _through_layer(layer: Any, x: paddle.Tensor, layout: Layout) -> paddle.Tensor:
+    """What ``paddle.nn.TransformerEncoderLayer`` computes, of tokens [tokens, size]."""
+    attention = layer.self_attn
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    y = layer.norm1(x) if layer.normalize_before else x
+    if all(type(each) is Linear for each in projections):
+        heads = Projections.apply(y, *(each.weight for each in projections), *(each.bias for each in projections))
+    else:  # with adapters beside them
+        heads = paddle.concat([project(y) for project in projections], axis=1)
+    y = attention.out_proj(Attention.apply(heads, layout, attention.dropout if attention.training else 0.0))
+    x = x + layer.dropout1(y)
+    x = x if layer.normalize_before else layer.norm1(x)
+    y = layer.norm2(x) if layer.normalize_before else x
+    y = layer.linear2(layer.dropout(layer.activation(layer.linear1(y))))
+    x = x + layer.dropout2(y)
+    return x if layer.normalize_before else layer.norm2(x)
