@@ -51,6 +51,10 @@ class Kept:
         """1 for the units that are kept and 0 for the others, float32."""
         return _C_ops.cast(self.units, paddle.float32)
 
+    def of(self, x: paddle.Tensor) -> paddle.Tensor:
+        """What dropout makes of x, whose gradient it makes of a gradient, too."""
+        return self.ones().multiply_(x).scale_(self.scale)
+
 
 def _fill(key: int, num_dropped: np.uint16, number: int, block: np.ndarray) -> None:
     generator = np.random.SFC64(np.random.SeedSequence(key, spawn_key=(number,)))

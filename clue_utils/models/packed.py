@@ -171,7 +171,7 @@ class Projections(paddle.autograd.PyLayer):
         weights, biases = parameters[:3], parameters[3:]
         context.save_for_backward(x, *weights)
         context.asked = [not each.stop_gradient for each in (x, *parameters)]
-        return _C_ops.matmul(x, paddle.concat(weights, 1), False, False).add_(paddle.concat(biases))
+        return _C_ops.addmm(paddle.concat(biases).unsqueeze(0), x, paddle.concat(weights, 1), 1.0, 1.0)
 
     @staticmethod
     def backward(context: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
