@@ -58,7 +58,7 @@ def test_states_and_gradients_are_paddles(settings, is_token, kind):
     encoder = make_encoder_of_paddle(**settings)
     expected = states_and_gradients(encoder, is_token, mask)
     cpu_layers.speed_up(encoder)
-    assert type(encoder[0]) is cpu_layers.TransformerEncoder
+    assert type(encoder[0]) is cpu_layers.PackedTransformerEncoder
     for mine, theirs in zip(states_and_gradients(encoder, is_token, mask), expected, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=2e-5)
     with paddle.no_grad():
