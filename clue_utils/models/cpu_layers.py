@@ -251,9 +251,12 @@ class PackedTransformerEncoder(TransformerEncoder):
     """An encoder that computes nothing for padding, whose states are given as zeros.
 
     Attributes:
+        reads_first: whether what comes after it reads the first state of each row alone: the last layer then computes
+            no other after its attention.
         has_told: whether the log says that this does not hold, because of the mask.
     """
 
+    reads_first = False
     has_told = False
 
     @staticmethod
@@ -276,10 +279,12 @@ class PackedTransformerEncoder(TransformerEncoder):
                 self.has_told = True
             return super().forward(src, src_mask)
         layout = Layout(is_token, self.layers[0].self_attn.num_heads)
+        reads_first = self.reads_first and layout.begins_rows
         x = layout.pack(src)
-        for layer in self.layers:
-            x = _through_layer(layer, x, layout)
-        return layout.unpack(x if self.norm is None else self.norm(x))
+        for number, layer in enumerate(self.layers, 1):
+            x = _through_layer(layer, x, layout, reads_first and number == len(self.layers))
+        x = x if self.norm is None else self.norm(x)
+        return layout.unpack_firsts(x) if reads_first else layout.unpack(x)
 
 
 def _find_tokens(src: paddle.Tensor, mask: paddle.Tensor | None) -> np.ndarray | None:
@@ -296,8 +301,12 @@ def _find_tokens(src: paddle.Tensor, mask: paddle.Tensor | None) -> np.ndarray |
     return is_token if is_token.any(axis=1).all() and (is_token | is_clear).all() else None
 
 
-def _through_layer(layer: Any, x: paddle.Tensor, layout: Layout) -> paddle.Tensor:
-    """What ``paddle.nn.TransformerEncoderLayer`` computes, of tokens [tokens, size]."""
+def _through_layer(layer: Any, x: paddle.Tensor, layout: Layout, only_firsts: bool) -> paddle.Tensor:
+    """What ``paddle.nn.TransformerEncoderLayer`` computes, of tokens [tokens, size].
+
+    Args:
+        only_firsts: give of each sequence its first token alone, [batch, size].
+    """
     attention = layer.self_attn
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     y = layer.norm1(x) if layer.normalize_before else x
@@ -305,7 +314,10 @@ def _through_layer(layer: Any, x: paddle.Tensor, layout: Layout) -> paddle.Tenso
         heads = Projections.apply(y, *(each.weight for each in projections), *(each.bias for each in projections))
     else:  # with adapters beside them
         heads = paddle.concat([project(y) for project in projections], axis=1)
-    y = attention.out_proj(Attention.apply(heads, layout, attention.dropout if attention.training else 0.0))
+    y = Attention.apply(heads, layout, attention.dropout if attention.training else 0.0)
+    if only_firsts:
+        x, y = layout.take_firsts(x), layout.take_firsts(y)
+    y = attention.out_proj(y)
     x = _add(x, layer.dropout1, y, None if layer.normalize_before else layer.norm1)
     y = layer.linear1(layer.norm2(x) if layer.normalize_before else x)
     y = layer.linear2(layer.dropout(gelu(y) if layer.activation is F.gelu else layer.activation(y)))

@@ -52,6 +52,7 @@ class Layout:
     Attributes:
         places: where each token is in the batch, int32 [tokens].
         rows: which token is at each place, int32 [batch * length]; the number behind the last where none is.
+        begins_rows: whether each row of the batch begins with a token.
         outputs, projections: where each token's heads are in all groups' outputs, int32 [tokens * heads], and in all
             groups' queries, keys and values, [tokens * 3 * heads].
     """
@@ -65,6 +66,9 @@ class Layout:
         rows[places] = np.arange(self.num_tokens)
         self.places, self.rows = paddle.to_tensor(places.astype(np.int32)), paddle.to_tensor(rows)
         firsts = np.cumsum(lengths) - lengths
+        self.begins_rows = bool(is_token[:, 0].all())
+        self._firsts, self._sequences = firsts.astype(np.int32), np.full(self.num_tokens, len(firsts), np.int32)
+        self._sequences[firsts] = np.arange(len(firsts))
         outputs = np.empty(self.num_tokens * num_heads + 1, np.int32)
         projections = np.empty((self.num_tokens, 3, num_heads), np.int32)
         self.groups: list[Group] = []
@@ -105,6 +109,16 @@ class Layout:
         """[tokens, size] -> [batch, length, size], with zeros for padding"""
         rows = packed if self.is_whole else _Gather.apply(packed, self.rows, self.places)
         return rows.reshape([*self.shape, packed.shape[-1]])
+
+    def take_firsts(self, packed: paddle.Tensor) -> paddle.Tensor:
+        """Of each sequence its first token: [tokens, size] -> [batch, size]"""
+        return _Gather.apply(packed, paddle.to_tensor(self._firsts), paddle.to_tensor(self._sequences))
+
+    def unpack_firsts(self, firsts: paddle.Tensor) -> paddle.Tensor:
+        """[batch, size] -> [batch, length, size], where all others are no numbers, lest they be read unnoticed"""
+        batch, length = self.shape
+        others = paddle.full([batch, length - 1, firsts.shape[1]], np.nan, firsts.dtype)
+        return paddle.concat([firsts.unsqueeze(1), others], 1)
 
 
 def _mask(is_padding: np.ndarray, num_heads: int) -> paddle.Tensor | None:

@@ -22,6 +22,8 @@ from demo.architectures import make_encoder  # noqa: E402
 # Whose encoder is Paddle's.
 PACKED = {"bert", "ernie", "roberta", "electra", "ernie_gram", "ernie_m", "tinybert", "ppminilm", "skep", "distilbert"}
 PACKED |= {"ernie-ctm", "chinesebert", "unimo", "unified_transformer", "mbart"}
+# Of these, whose heads read more than the first state of a text: the mean of all, or the last.
+READ_MORE: set[str] = {"mbart"}
 LENGTHS = np.array([12, 7, 7, 3, 11, 1])
 RIGHT = np.arange(12) < LENGTHS[:, None]
 HOLES = np.random.default_rng(0).random((6, 12)) < 0.6
@@ -64,6 +66,33 @@ def test_states_and_gradients_are_paddles(settings, is_token, kind):
     with paddle.no_grad():
         states = encoder[0](paddle.ones([*is_token.shape, 16]), mask).numpy()
     assert not states[~is_token].any()
+
+
+def test_where_the_first_state_alone_is_read_no_other_is_computed():
+    encoder = make_encoder_of_paddle()
+    mask = paddle.to_tensor((1 - RIGHT[:, None, None]).astype("float32") * -1e4)
+
+    def run(mask):
+        x = paddle.to_tensor(np.random.default_rng(1).normal(size=(6, 12, 16)).astype("float32"))
+        x.stop_gradient = False
+        states = encoder[0](x, mask)
+        states[:, 0].square().sum().backward()
+        gradients = [tensor.grad.numpy() for tensor in (x, *encoder.parameters())]
+        encoder.clear_gradients()
+        return states.numpy(), gradients
+
+    expected, gradients = run(mask)
+    cpu_layers.speed_up(encoder)
+    encoder[0].reads_first = True
+    seen = []
+    encoder[0].layers[1].linear1.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].shape))
+    states, found = run(mask)
+    assert seen == [[6, 16]] and np.isnan(states[:, 1:]).all()  # to be seen where it is read after all
+    for mine, theirs in zip([states[:, 0], *found], [expected[:, 0], *gradients], strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=2e-5)
+    left = paddle.to_tensor((1 - RIGHT[:, None, None, ::-1]).astype("float32") * -1e4)
+    states, _ = run(left)  # the first state is that of padding
+    assert np.isfinite(states).all()
 
 
 def test_only_tokens_go_through_the_layers():
@@ -173,6 +202,8 @@ def test_every_architecture_learns_the_same(tmp_path, family, task_name, caplog)
         cpu_layers.speed_up(model)
     found_losses, found = loss_and_gradients(model, head, batch)
     is_packed = family.model_type in PACKED
+    reading = [layer.reads_first for layer in model.sublayers() if type(layer) is cpu_layers.PackedTransformerEncoder]
+    assert reading == [task_name == "TNEWS" and family.model_type not in READ_MORE] * is_packed
     assert caplog.records[-1].message.endswith("left out of what is computed" if is_packed else "as if it were tokens")
     assert [name for name, _ in model.named_parameters()] == names
     np.testing.assert_allclose(found_losses, losses, rtol=1e-4, atol=1e-5)
