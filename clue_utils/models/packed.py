@@ -78,10 +78,10 @@ class Layout:
             steps = np.arange(length)
             is_padding = steps >= lengths[members, None]
             tokens = firsts[members, None] + np.minimum(steps, lengths[members, None] - 1)  # [sequences, length]
-            heads = np.arange(num_heads)[:, None]
-            inputs = [((3 * tokens[:, None] + kind) * num_heads + heads).astype(np.int32) for kind in range(3)]
-            places = np.where(is_padding, self.num_tokens, tokens)[:, None]
-            of_outputs = np.minimum(places * num_heads + heads, self.num_tokens * num_heads).astype(np.int32)
+            token, head = tokens[:, None], np.arange(num_heads)[:, None]  # of [sequences, heads, length]
+            inputs = [((3 * token + kind) * num_heads + head).astype(np.int32) for kind in range(3)]
+            of_outputs = token * num_heads + head
+            of_outputs = np.where(is_padding[:, None], self.num_tokens * num_heads, of_outputs).astype(np.int32)
             size = of_outputs.size
             outputs[of_outputs.ravel()] = np.arange(begin, begin + size)
             where = np.arange(size).reshape(of_outputs.shape).transpose(0, 2, 1)[~is_padding]  # [tokens, heads]
