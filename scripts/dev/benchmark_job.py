@@ -6,7 +6,8 @@ usage: benchmark_job.py {plain,ours} REPORT NUM_RECORDS [--no_model] SCRIPT FLAG
 ``plain`` runs the same job the way earlier PaddleNLP-style scripts do, with everything taken out that this project does
 for speed: Paddle's own thread settings and kernels; classification texts tokenised again whenever an example is read,
 reading tasks encoded by one process at every start; evaluation in file order at the training batch size. Examples,
-batches and weights are those of ``ours``, and so are the numbers at dropout 0. With ``--no_model`` neither computes anything.
+batches and weights are those of ``ours``, and so are the numbers at dropout 0. With ``--no_model`` neither computes
+anything.
 """
 
 from __future__ import annotations
