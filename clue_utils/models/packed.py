@@ -18,8 +18,7 @@ from clue_utils.models.dropout import Kept
 _C_ops: Any = paddle._C_ops
 # What one more group costs, in attention scores that are computed in the same time.
 _GROUP_COST = 1 << 14
-# Scores of a group at the most, unless it is a single sequence: they are worked on again and again while the
-# processor's cache holds them.
+# Scores of a group at the most, unless it is a single sequence: evaluation holds those of one group at a time.
 _GROUP_SCORES = 1 << 19
 # Added to the scores of padding, as in PaddleNLP.
 OF_PADDING = -1e4
@@ -90,7 +89,7 @@ class Layout:
             self.groups.append(
                 Group(
                     (len(members), num_heads, length),
-                    tuple(paddle.to_tensor(index.ravel()) for index in inputs),  # type: ignore[arg-type]
+                    tuple(paddle.to_tensor(index.ravel()) for index in inputs),
                     paddle.to_tensor(of_outputs.ravel()),
                     _mask(is_padding, num_heads),
                 )
