@@ -116,8 +116,10 @@ class Layout:
     def unpack_firsts(self, firsts: paddle.Tensor) -> paddle.Tensor:
         """[batch, size] -> [batch, length, size], where all others are no numbers, lest they be read unnoticed"""
         batch, length = self.shape
-        others = paddle.full([batch, length - 1, firsts.shape[1]], np.nan, firsts.dtype)
-        return paddle.concat([firsts.unsqueeze(1), others], 1)
+        states = firsts.unsqueeze(1)
+        if length == 1:
+            return states
+        return paddle.concat([states, paddle.full([batch, length - 1, firsts.shape[1]], np.nan, firsts.dtype)], 1)
 
 
 def _mask(is_padding: np.ndarray, num_heads: int) -> paddle.Tensor | None:

@@ -93,6 +93,8 @@ def test_where_the_first_state_alone_is_read_no_other_is_computed():
     left = paddle.to_tensor((1 - RIGHT[:, None, None, ::-1]).astype("float32") * -1e4)
     states, _ = run(left)  # the first state is that of padding
     assert np.isfinite(states).all()
+    alone = paddle.to_tensor(np.random.default_rng(1).normal(size=(3, 1, 16)).astype("float32"))
+    assert np.isfinite(encoder[0](alone).numpy()).all() and encoder[0](alone).shape == [3, 1, 16]
 
 
 def test_only_tokens_go_through_the_layers():
