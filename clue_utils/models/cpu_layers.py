@@ -1,7 +1,10 @@
 """What makes a model fast on a processor, beside ``environment.tune_cpu`` and ``device.tune_cpu``.
 
-Results change by no more than the rounding of sums, but for which units dropout picks. ``scripts/benchmark.sh``
-measures what it is worth.
+``speed_up`` gives the layers of a model other classes, which compute the same to the rounding of sums, but for which
+units dropout picks. Above all, encoders made of Paddle's own classes (``PackedTransformerEncoder.can_replace``) compute
+nothing for padding: the tokens of a batch go through them one after another, see ``packed``. An architecture whose
+encoder PaddleNLP wrote itself, such as ALBERT's, is computed with its padding, and so is a batch whose mask says more
+than where the tokens are. The log says which. ``scripts/benchmark.sh`` measures what it is worth.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from clue_utils.models.dropout import Kept
-from clue_utils.models.packed import OF_PADDING, Attention, Layout, Projections
+from clue_utils.models.dropout import DropoutMask
+from clue_utils.models.packed import MASKED_SCORE, Attention, Layout, QKVProjection
 
 logger = logging.getLogger(__name__)
 _C_ops: Any = paddle._C_ops
@@ -28,10 +31,13 @@ def speed_up(model: paddle.nn.Layer) -> None:
     layers = model.sublayers()
     for layer in layers:
         for kind in (PackedTransformerEncoder, TransformerEncoder, Linear, LayerNorm, Dropout):
-            if kind.takes(layer):
+            if kind.can_replace(layer):
                 layer.__class__ = kind
-    is_packed = any(type(layer) is PackedTransformerEncoder for layer in layers)
-    logger.info("padding: %s", "left out of what is computed" if is_packed else "computed as if it were tokens")
+                break
+    if any(type(layer) is PackedTransformerEncoder for layer in layers):
+        logger.info("padding: left out, the encoder computes tokens alone")
+    else:
+        logger.info("padding: computed like tokens, since the encoder is not made of Paddle's own layers")
 
 
 # --- linear layers ------------------------------------------------------------------------------------------------
@@ -44,8 +50,8 @@ class Linear(paddle.nn.Linear):
     """
 
     @staticmethod
-    def takes(layer: paddle.nn.Layer) -> bool:
-        """Whether this can take the place of a layer."""
+    def can_replace(layer: paddle.nn.Layer) -> bool:
+        """Whether a layer may be made one of these."""
         return type(layer) is paddle.nn.Linear and layer.bias is not None
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -97,8 +103,8 @@ class LayerNorm(paddle.nn.LayerNorm):
     """
 
     @staticmethod
-    def takes(layer: paddle.nn.Layer) -> bool:
-        """Whether this can take the place of a layer."""
+    def can_replace(layer: paddle.nn.Layer) -> bool:
+        """Whether a layer may be made one of these."""
         return type(layer) is paddle.nn.LayerNorm and layer.bias is not None and len(layer._normalized_shape) == 1
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -106,13 +112,13 @@ class LayerNorm(paddle.nn.LayerNorm):
             return super().forward(x)
         return _LayerNormFunction.apply(x, self.weight, self.bias, self._epsilon)
 
-    def of_sum(self, x: paddle.Tensor, kept: Kept | None, residual: paddle.Tensor) -> paddle.Tensor:
-        """What it makes of x with dropout plus ``residual``, float [rows, size] each."""
-        return _LayerNormFunction.apply(x, self.weight, self.bias, self._epsilon, residual, kept)
+    def after_residual(self, x: paddle.Tensor, mask: DropoutMask | None, residual: paddle.Tensor) -> paddle.Tensor:
+        """What it makes of dropout(x) + ``residual``, float [rows, size] each; without a mask nothing is dropped."""
+        return _LayerNormFunction.apply(x, self.weight, self.bias, self._epsilon, residual, mask)
 
 
 class _LayerNormFunction(paddle.autograd.PyLayer):
-    """x [..., n], weight [n], bias [n] -> weight * normalised x + bias [..., n]; of x with dropout plus a residual
+    """x [..., n], weight [n], bias [n] -> weight * normalised x + bias [..., n]; or of dropout(x) + residual
 
     With h the normalised x, s its standard deviation and d the gradient by h, the gradient by x is
     (d - mean(d) - h * mean(d * h)) / s (Ba et al., "Layer Normalization", 2016, by the chain rule).
@@ -126,13 +132,13 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
         bias: paddle.Tensor,
         epsilon: float,
         residual: paddle.Tensor | None = None,
-        kept: Kept | None = None,
+        mask: DropoutMask | None = None,
     ) -> paddle.Tensor:
-        context.epsilon, context.kept, context.has_residual = epsilon, kept, residual is not None
+        context.epsilon, context.mask, context.has_residual = epsilon, mask, residual is not None
         inputs = (x, weight, bias) if residual is None else (x, weight, bias, residual)
         context.asked = _are_asked(*inputs)
         if residual is not None:
-            x = kept.of(x).add_(residual) if kept else x + residual
+            x = mask.apply(x).add_(residual) if mask else x + residual
         context.save_for_backward(x, weight)
         return F.layer_norm(x, weight.shape, weight, bias, epsilon)
 
@@ -155,7 +161,7 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
             along = ((inner * normalised) @ mean) @ ones
             inner = inner.subtract_((inner @ mean) @ ones).subtract_(normalised.multiply_(along))
             by_sum = inner.multiply_(scale).reshape(x.shape)
-            by_x = context.kept.of(by_sum) if context.kept else by_sum
+            by_x = context.mask.apply(by_sum) if context.mask else by_sum
         found = (by_x if asks_x else None, by_weight, _sum_of_rows(gradients) if asks_bias else None)
         return (*found, by_sum if asks_residual[0] else None) if context.has_residual else found
 
@@ -164,34 +170,34 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
 
 
 class Dropout(paddle.nn.Dropout):
-    """A dropout layer that draws its units many at a time, see ``dropout.Kept``."""
+    """A dropout layer whose mask is a ``dropout.DropoutMask``."""
 
     @staticmethod
-    def takes(layer: paddle.nn.Layer) -> bool:
-        """Whether this can take the place of a layer."""
+    def can_replace(layer: paddle.nn.Layer) -> bool:
+        """Whether a layer may be made one of these."""
         is_plain = type(layer) is paddle.nn.Dropout and layer.axis is None and layer.mode == "upscale_in_train"
         return is_plain and layer.p < 1
 
-    def draw(self, shape: Sequence[int]) -> Kept | None:
-        """What is kept of units of this shape; None: all."""
-        return Kept(shape, self.p) if self.training and self.p else None
+    def draw_mask(self, shape: Sequence[int]) -> DropoutMask | None:
+        """The next mask of a shape; None where nothing is dropped."""
+        return DropoutMask(shape, self.p) if self.training and self.p else None
 
     def forward(self, input: paddle.Tensor) -> paddle.Tensor:
-        kept = self.draw(input.shape) if paddle.in_dynamic_mode() else None
-        return super().forward(input) if kept is None else _DropoutFunction.apply(input, kept)
+        mask = self.draw_mask(input.shape) if paddle.in_dynamic_mode() else None
+        return super().forward(input) if mask is None else _DropoutFunction.apply(input, mask)
 
 
 class _DropoutFunction(paddle.autograd.PyLayer):
-    """x [...] -> scale * x where it is kept, else 0 [...]"""
+    """x [...] -> scale * x where the mask keeps it, else 0 [...]"""
 
     @staticmethod
-    def forward(context: Any, x: paddle.Tensor, kept: Kept) -> paddle.Tensor:
-        context.kept = kept
-        return kept.of(x)
+    def forward(context: Any, x: paddle.Tensor, mask: DropoutMask) -> paddle.Tensor:
+        context.mask = mask
+        return mask.apply(x)
 
     @staticmethod
     def backward(context: Any, gradient: paddle.Tensor) -> paddle.Tensor:
-        return context.kept.of(gradient)
+        return context.mask.apply(gradient)
 
 
 # --- activation ---------------------------------------------------------------------------------------------------
@@ -233,8 +239,8 @@ class TransformerEncoder(paddle.nn.TransformerEncoder):
     """
 
     @staticmethod
-    def takes(layer: paddle.nn.Layer) -> bool:
-        """Whether this can take the place of a layer."""
+    def can_replace(layer: paddle.nn.Layer) -> bool:
+        """Whether a layer may be made one of these."""
         return type(layer) is paddle.nn.TransformerEncoder
 
     def forward(self, src: paddle.Tensor, src_mask: paddle.Tensor | None = None, *rest: Any, **more: Any) -> Any:
@@ -251,17 +257,16 @@ class PackedTransformerEncoder(TransformerEncoder):
     """An encoder that computes nothing for padding, whose states are given as zeros.
 
     Attributes:
-        reads_first: whether what comes after it reads the first state of each row alone: the last layer then computes
-            no other after its attention.
-        has_told: whether the log says that this does not hold, because of the mask.
+        is_read_first_only: whether what comes after it reads the first state of each row alone. The last layer then
+            computes no other after its attention; ``models.load`` finds out.
     """
 
-    reads_first = False
-    has_told = False
+    is_read_first_only = False
+    _has_told = False  # that a mask keeps it from leaving out padding
 
     @staticmethod
-    def takes(layer: paddle.nn.Layer) -> bool:
-        """Whether this can take the place of a layer: an encoder of Paddle's all through."""
+    def can_replace(layer: paddle.nn.Layer) -> bool:
+        """Whether a layer may be made one of these: it is Paddle's, and so are its layers and their attention."""
         return type(layer) is paddle.nn.TransformerEncoder and all(
             type(each) is paddle.nn.TransformerEncoderLayer and type(each.self_attn) is paddle.nn.MultiHeadAttention
             for each in layer.layers
@@ -269,54 +274,55 @@ class PackedTransformerEncoder(TransformerEncoder):
 
     def forward(self, src: paddle.Tensor, src_mask: paddle.Tensor | None = None, *rest: Any, **more: Any) -> Any:
         """As of Paddle's: float [batch, length, size], mask [batch, 1, 1, length] -> [batch, length, size]."""
+        # Whoever asks for the states of all layers, for a cache or for recomputation gets them from Paddle's.
         is_plain = not any([*rest, *more.values(), self.enable_recompute, getattr(self, "_use_cache", False)])
         if not paddle.in_dynamic_mode() or not is_plain:
             return super().forward(src, src_mask, *rest, **more)
-        is_token = _find_tokens(src, src_mask)
-        if is_token is None:
-            if not self.has_told:
+        attention_mask = _attention_mask(src, src_mask)
+        if attention_mask is None:
+            if not self._has_told:
                 logger.info("padding: computed after all, since the mask says more than where the tokens are")
-                self.has_told = True
+                self._has_told = True
             return super().forward(src, src_mask)
-        layout = Layout(is_token, self.layers[0].self_attn.num_heads)
-        reads_first = self.reads_first and layout.begins_rows
+        layout = Layout(attention_mask, self.layers[0].self_attn.num_heads)
+        first_only = self.is_read_first_only and layout.starts_with_token
         x = layout.pack(src)
         for number, layer in enumerate(self.layers, 1):
-            x = _through_layer(layer, x, layout, reads_first and number == len(self.layers))
+            x = _compute_layer(layer, x, layout, first_only and number == len(self.layers))
         x = x if self.norm is None else self.norm(x)
-        return layout.unpack_firsts(x) if reads_first else layout.unpack(x)
+        return layout.pad_first(x) if first_only else layout.pad(x)
 
 
-def _find_tokens(src: paddle.Tensor, mask: paddle.Tensor | None) -> np.ndarray | None:
-    """Where the tokens are, bool [batch, length]; None: the mask says more than that, or a row has none."""
-    if mask is None:
+def _attention_mask(src: paddle.Tensor, src_mask: paddle.Tensor | None) -> np.ndarray | None:
+    """True for tokens, bool [batch, length]; None: ``src_mask`` says more than that, or a row has no token."""
+    if src_mask is None:
         return np.ones(src.shape[:2], bool)
-    if mask.ndim != 4 or mask.shape[1:3] != [1, 1]:
+    if src_mask.ndim != 4 or src_mask.shape[1:3] != [1, 1]:
         return None
-    values = mask.numpy()[:, 0, 0]
-    if values.dtype.kind == "f":
-        is_token, is_clear = values == 0, values <= OF_PADDING
+    values = src_mask.numpy()[:, 0, 0]
+    if values.dtype.kind == "f":  # to be added to the scores
+        is_token, is_padding = values == 0, values <= MASKED_SCORE
     else:
-        is_token, is_clear = values != 0, values == 0
-    return is_token if is_token.any(axis=1).all() and (is_token | is_clear).all() else None
+        is_token, is_padding = values != 0, values == 0
+    return is_token if is_token.any(axis=1).all() and (is_token | is_padding).all() else None
 
 
-def _through_layer(layer: Any, x: paddle.Tensor, layout: Layout, only_firsts: bool) -> paddle.Tensor:
-    """What ``paddle.nn.TransformerEncoderLayer`` computes, of tokens [tokens, size].
+def _compute_layer(layer: Any, x: paddle.Tensor, layout: Layout, first_only: bool) -> paddle.Tensor:
+    """What ``paddle.nn.TransformerEncoderLayer`` computes, of packed tokens [tokens, size].
 
     Args:
-        only_firsts: give of each sequence its first token alone, [batch, size].
+        first_only: give of each sequence its first token alone, [batch, size].
     """
     attention = layer.self_attn
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     y = layer.norm1(x) if layer.normalize_before else x
     if all(type(each) is Linear for each in projections):
-        heads = Projections.apply(y, *(each.weight for each in projections), *(each.bias for each in projections))
+        qkv = QKVProjection.apply(y, *(each.weight for each in projections), *(each.bias for each in projections))
     else:  # with adapters beside them
-        heads = paddle.concat([project(y) for project in projections], axis=1)
-    y = Attention.apply(heads, layout, attention.dropout if attention.training else 0.0)
-    if only_firsts:
-        x, y = layout.take_firsts(x), layout.take_firsts(y)
+        qkv = paddle.concat([project(y) for project in projections], axis=1)
+    y = Attention.apply(qkv, layout, attention.dropout if attention.training else 0.0)
+    if first_only:
+        x, y = layout.take_first(x), layout.take_first(y)
     y = attention.out_proj(y)
     x = _add(x, layer.dropout1, y, None if layer.normalize_before else layer.norm1)
     y = layer.linear1(layer.norm2(x) if layer.normalize_before else x)
@@ -327,6 +333,6 @@ def _through_layer(layer: Any, x: paddle.Tensor, layout: Layout, only_firsts: bo
 def _add(x: paddle.Tensor, dropout: paddle.nn.Layer, y: paddle.Tensor, norm: paddle.nn.Layer | None) -> paddle.Tensor:
     """x + dropout(y), and what a normalisation makes of it."""
     if type(norm) is LayerNorm and type(dropout) is Dropout:
-        return norm.of_sum(y, dropout.draw(y.shape), x)
+        return norm.after_residual(y, dropout.draw_mask(y.shape), x)
     x = x + dropout(y)
     return x if norm is None else norm(x)

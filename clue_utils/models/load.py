@@ -575,7 +575,7 @@ def _without_states_after_the_first(model: paddle.nn.Layer) -> Iterator[list[pad
 def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Task) -> None:
     """See that a row's logits depend on that row alone: not on padding, nor on the other rows of its batch.
 
-    Encoders of Paddle's are told whether the head reads the state of the first token alone (``reads_first``).
+    Encoders of Paddle's are told whether the head reads the state of the first token alone (``is_read_first_only``).
 
     Raises:
         UserError: they do, by a wrong mask or a fault of the architecture's implementation; or none can be computed.
@@ -613,13 +613,13 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
             ]
         # What is no number shows in whatever is computed with it.
         with _without_states_after_the_first(model) as encoders, paddle.no_grad():
-            reads_first = bool(np.isfinite(row_logits(ids, [length] * num_rows)).all())
+            first_only = bool(np.isfinite(row_logits(ids, [length] * num_rows)).all())
     except Exception as error:  # whatever PaddleNLP makes of settings that do not go together
         if is_out_of_memory(error):
             raise
         raise _impossible(source, family, error) from error
     for encoder in encoders if length > 1 else ():
-        encoder.reads_first = reads_first
+        encoder.is_read_first_only = first_only
     if was_training:
         model.train()
     largest = max(float(np.abs(values).max()) for values in alone)

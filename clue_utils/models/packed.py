@@ -1,4 +1,4 @@
-"""Batches without padding: their tokens one after another, [tokens, size], and the attention of those.
+"""Packed batches: the tokens of all sequences one after another, [tokens, size], without padding, and their attention.
 
 Sequences of similar length share their attention as a group, in which alone the shorter ones are padded to the longest.
 Where the tokens are is worked out once a batch (``Layout``), as indices that any device can gather by.
@@ -6,129 +6,134 @@ Where the tokens are is worked out once a batch (``Layout``), as indices that an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import paddle
 
-from clue_utils.models.dropout import Kept
+from clue_utils.models.dropout import DropoutMask
 
 _C_ops: Any = paddle._C_ops
 # What one more group costs, in attention scores that are computed in the same time.
 _GROUP_COST = 1 << 14
-# Scores of a group at the most, unless it is a single sequence: evaluation holds those of one group at a time.
+# Scores of a group at the most, unless it is a single sequence.
 _GROUP_SCORES = 1 << 19
 # Added to the scores of padding, as in PaddleNLP.
-OF_PADDING = -1e4
+MASKED_SCORE = -1e4
+
+
+# --- where the tokens are -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Sequences of similar length, whose attention is computed together.
+    """Sequences of similar length, whose attention is computed together: [sequences, heads, length, head size].
+
+    Rows are those of one head of one token, in packed tensors that are looked at as [rows, head size]. Each field of
+    rows is int32 [sequences * heads * length].
 
     Attributes:
         shape: sequences, heads, length of the longest.
-        projections: of queries, of keys and of values: where each head of each token is, int32 [sequences * heads *
-            length], among [tokens * 3 * heads]. A place that is padding has that of its sequence's last token.
-        outputs: the same among [tokens * heads]; a place that is padding has that of the row behind the last.
-        mask: what is to be added to the scores, float [sequences, heads, length, length]; None: nothing.
+        qkv: rows of the queries, of the keys and of the values, among [tokens * 3 * heads]; in the place of padding
+            those of the sequence's last token.
+        qkv_gradients: the same for what is written; in the place of padding the row behind the last.
+        outputs: rows of the outputs among [tokens * heads]; in the place of padding the row behind the last.
+        mask: what is added to the scores, float [sequences, heads, length, length]; None: nothing.
     """
 
     shape: tuple[int, int, int]
-    projections: tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]
+    qkv: list[paddle.Tensor]
+    qkv_gradients: list[paddle.Tensor]
     outputs: paddle.Tensor
     mask: paddle.Tensor | None
 
 
 class Layout:
-    """Where the tokens of a batch are: in the batch, one after another, and in the groups of the attention.
+    """Where the tokens of a padded batch [batch, length, size] are in the packed one [tokens, size], and back.
 
     Args:
-        is_token: bool [batch, length], with a token in each row.
+        attention_mask: True for tokens, bool [batch, length], with a token in each row.
 
     Attributes:
-        places: where each token is in the batch, int32 [tokens].
-        rows: which token is at each place, int32 [batch * length]; the number behind the last where none is.
-        begins_rows: whether each row of the batch begins with a token.
-        outputs, projections: where each token's heads are in all groups' outputs, int32 [tokens * heads], and in all
-            groups' queries, keys and values, [tokens * 3 * heads].
+        groups: of the sequences, each in one of them.
+        starts_with_token: whether each row of the batch does.
     """
 
-    def __init__(self, is_token: np.ndarray, num_heads: int) -> None:
-        self.shape, self.num_heads = is_token.shape, num_heads
-        places, lengths = np.flatnonzero(is_token), is_token.sum(axis=1)
-        self.num_tokens = len(places)
-        self.is_whole = self.num_tokens == is_token.size
-        rows = np.full(is_token.size, self.num_tokens, np.int32)
-        rows[places] = np.arange(self.num_tokens)
-        self.places, self.rows = paddle.to_tensor(places.astype(np.int32)), paddle.to_tensor(rows)
+    def __init__(self, attention_mask: np.ndarray, num_heads: int) -> None:
+        self.shape, self.num_heads = attention_mask.shape, num_heads
+        positions, lengths = np.flatnonzero(attention_mask), attention_mask.sum(axis=1)
+        self.num_tokens = len(positions)
+        self.starts_with_token = bool(attention_mask[:, 0].all())
+        self._has_padding = self.num_tokens < attention_mask.size
+        # Of each token its position in the batch; of each position its token, of padding the number behind the last.
+        self._positions = _to_index(positions)
+        self._tokens = _to_index(_inverse(positions, attention_mask.size))
+        # Of each sequence its first token; of each token the sequence that it is the first of, of others one more.
         firsts = np.cumsum(lengths) - lengths
-        self.begins_rows = bool(is_token[:, 0].all())
-        self._firsts, self._sequences = firsts.astype(np.int32), np.full(self.num_tokens, len(firsts), np.int32)
-        self._sequences[firsts] = np.arange(len(firsts))
-        outputs = np.empty(self.num_tokens * num_heads + 1, np.int32)
-        projections = np.empty((self.num_tokens, 3, num_heads), np.int32)
-        self.groups: list[Group] = []
-        begin = 0
-        for members in group_by_length(lengths, num_heads):
-            length = int(lengths[members].max())
-            steps = np.arange(length)
-            is_padding = steps >= lengths[members, None]
-            tokens = firsts[members, None] + np.minimum(steps, lengths[members, None] - 1)  # [sequences, length]
-            token, head = tokens[:, None], np.arange(num_heads)[:, None]  # of [sequences, heads, length]
-            inputs = [((3 * token + kind) * num_heads + head).astype(np.int32) for kind in range(3)]
-            of_outputs = token * num_heads + head
-            of_outputs = np.where(is_padding[:, None], self.num_tokens * num_heads, of_outputs).astype(np.int32)
-            size = of_outputs.size
-            outputs[of_outputs.ravel()] = np.arange(begin, begin + size)
-            where = np.arange(size).reshape(of_outputs.shape).transpose(0, 2, 1)[~is_padding]  # [tokens, heads]
-            for kind in range(3):
-                projections[tokens[~is_padding], kind] = 3 * begin + kind * size + where
-            self.groups.append(
-                Group(
-                    (len(members), num_heads, length),
-                    tuple(paddle.to_tensor(index.ravel()) for index in inputs),
-                    paddle.to_tensor(of_outputs.ravel()),
-                    _mask(is_padding, num_heads),
-                )
-            )
-            begin += size
-        self.has_padding = any(group.mask is not None for group in self.groups)
-        self.outputs = paddle.to_tensor(outputs[:-1])
-        self.projections = paddle.to_tensor(projections.ravel())
+        self._first_tokens, self._sequences = _to_index(firsts), _to_index(_inverse(firsts, self.num_tokens))
+        self.groups = [
+            self._make_group(firsts[members], lengths[members]) for members in group_by_length(lengths, num_heads)
+        ]
+
+    def _make_group(self, firsts: np.ndarray, lengths: np.ndarray) -> Group:
+        length, head = int(lengths.max()), np.arange(self.num_heads)[:, None]
+        is_padding = np.arange(length) >= lengths[:, None]
+        steps = np.minimum(np.arange(length), lengths[:, None] - 1)
+        token = (firsts[:, None] + steps)[:, None]  # [sequences, 1, length]
+        qkv = [(3 * token + kind) * self.num_heads + head for kind in range(3)]
+        outputs, written = token * self.num_heads + head, qkv
+        mask = None
+        if is_padding.any():
+            is_written = ~is_padding[:, None]
+            outputs = np.where(is_written, outputs, self.num_tokens * self.num_heads)
+            written = [np.where(is_written, rows, 3 * self.num_tokens * self.num_heads) for rows in qkv]
+            mask = _score_mask(is_padding, self.num_heads)
+        read = [_to_index(rows) for rows in qkv]
+        shape = (len(lengths), self.num_heads, length)
+        return Group(
+            shape, read, read if written is qkv else [_to_index(rows) for rows in written], _to_index(outputs), mask
+        )
 
     def pack(self, padded: paddle.Tensor) -> paddle.Tensor:
         """[batch, length, size] -> [tokens, size]"""
         rows = padded.flatten(0, 1)
-        return rows if self.is_whole else _Gather.apply(rows, self.places, self.rows)
+        return _Gather.apply(rows, self._positions, self._tokens) if self._has_padding else rows
 
-    def unpack(self, packed: paddle.Tensor) -> paddle.Tensor:
-        """[tokens, size] -> [batch, length, size], with zeros for padding"""
-        rows = packed if self.is_whole else _Gather.apply(packed, self.rows, self.places)
+    def pad(self, packed: paddle.Tensor) -> paddle.Tensor:
+        """[tokens, size] -> [batch, length, size], where padding has zeros"""
+        rows = _Gather.apply(packed, self._tokens, self._positions) if self._has_padding else packed
         return rows.reshape([*self.shape, packed.shape[-1]])
 
-    def take_firsts(self, packed: paddle.Tensor) -> paddle.Tensor:
+    def take_first(self, packed: paddle.Tensor) -> paddle.Tensor:
         """Of each sequence its first token: [tokens, size] -> [batch, size]"""
-        return _Gather.apply(packed, paddle.to_tensor(self._firsts), paddle.to_tensor(self._sequences))
+        return _Gather.apply(packed, self._first_tokens, self._sequences)
 
-    def unpack_firsts(self, firsts: paddle.Tensor) -> paddle.Tensor:
-        """[batch, size] -> [batch, length, size], where all others are no numbers, lest they be read unnoticed"""
+    def pad_first(self, states: paddle.Tensor) -> paddle.Tensor:
+        """[batch, size] -> [batch, length, size], where all but the first are NaN, lest they be read unnoticed"""
         batch, length = self.shape
-        states = firsts.unsqueeze(1)
+        firsts = states.unsqueeze(1)
         if length == 1:
-            return states
-        return paddle.concat([states, paddle.full([batch, length - 1, firsts.shape[1]], np.nan, firsts.dtype)], 1)
+            return firsts
+        return paddle.concat([firsts, paddle.full([batch, length - 1, states.shape[1]], np.nan, states.dtype)], 1)
 
 
-def _mask(is_padding: np.ndarray, num_heads: int) -> paddle.Tensor | None:
-    if not is_padding.any():
-        return None
+def _to_index(rows: np.ndarray) -> paddle.Tensor:
+    return paddle.to_tensor(rows.astype(np.int32).ravel())
+
+
+def _inverse(index: np.ndarray, size: int) -> np.ndarray:
+    """Of each number below ``size`` where it is in ``index``, or where it is not, how many are: [size]."""
+    found = np.full(size, len(index))
+    found[index] = np.arange(len(index))
+    return found
+
+
+def _score_mask(is_padding: np.ndarray, num_heads: int) -> paddle.Tensor:
     number, length = is_padding.shape
-    row = paddle.to_tensor(np.where(is_padding[:, None], np.float32(OF_PADDING), np.float32(0)))
+    of_keys = paddle.to_tensor(np.where(is_padding[:, None], np.float32(MASKED_SCORE), np.float32(0)))
     # A product, since Paddle's sum of two shapes takes many times as long as that of one.
-    return (paddle.ones([number, num_heads * length, 1]) @ row).reshape([number, num_heads, length, length])
+    return (paddle.ones([number, num_heads * length, 1]) @ of_keys).reshape([number, num_heads, length, length])
 
 
 def group_by_length(lengths: np.ndarray, num_heads: int) -> list[np.ndarray]:
@@ -152,6 +157,23 @@ def group_by_length(lengths: np.ndarray, num_heads: int) -> list[np.ndarray]:
     return groups[::-1]
 
 
+class _Gather(paddle.autograd.PyLayer):
+    """x [n, size], index [m] -> the rows of x, zeros where the index is n [m, size]
+
+    Each row is taken once at the most: ``inverse`` [n] says where it went, m where it did not.
+    """
+
+    @staticmethod
+    def forward(context: Any, x: paddle.Tensor, index: paddle.Tensor, inverse: paddle.Tensor) -> paddle.Tensor:
+        context.inverse = inverse
+        return _gather(x if len(index) <= len(x) else _with_zeros(x), index)
+
+    @staticmethod
+    def backward(context: Any, gradient: paddle.Tensor) -> paddle.Tensor:
+        inverse = context.inverse
+        return _gather(gradient if len(inverse) <= len(gradient) else _with_zeros(gradient), inverse)
+
+
 def _gather(rows: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:
     return _C_ops.gather(rows, index, 0)
 
@@ -161,24 +183,10 @@ def _with_zeros(rows: paddle.Tensor) -> paddle.Tensor:
     return _C_ops.concat([rows, paddle.zeros([1, rows.shape[1]], rows.dtype)], 0)
 
 
-class _Gather(paddle.autograd.PyLayer):
-    """x [n, size], index [m] -> the rows of x, zeros where the index is n [m, size]
-
-    Each row is taken once at the most: ``back`` [n] says where it went, m where it did not.
-    """
-
-    @staticmethod
-    def forward(context: Any, x: paddle.Tensor, index: paddle.Tensor, back: paddle.Tensor) -> paddle.Tensor:
-        context.back = back
-        return _gather(x if len(index) <= len(x) else _with_zeros(x), index)
-
-    @staticmethod
-    def backward(context: Any, gradient: paddle.Tensor) -> paddle.Tensor:
-        back = context.back
-        return _gather(gradient if len(back) <= len(gradient) else _with_zeros(gradient), back)
+# --- attention ----------------------------------------------------------------------------------------------------
 
 
-class Projections(paddle.autograd.PyLayer):
+class QKVProjection(paddle.autograd.PyLayer):
     """x [tokens, size], three weights [size, size] and biases [size] -> x by each of them [tokens, 3 * size]"""
 
     @staticmethod
@@ -210,52 +218,72 @@ class Attention(paddle.autograd.PyLayer):
     """
 
     @staticmethod
-    def forward(context: Any, x: paddle.Tensor, layout: Layout, probability: float) -> paddle.Tensor:
-        num_tokens, size = x.shape[0], x.shape[1] // 3 // layout.num_heads
-        context.layout, context.size, context.factor = layout, size, size**-0.5
-        heads = x.reshape([-1, size])
-        outputs, saved, context.kept = [], [], []
+    def forward(context: Any, qkv: paddle.Tensor, layout: Layout, dropout: float) -> paddle.Tensor:
+        size = qkv.shape[1] // 3 // layout.num_heads
+        num_rows = layout.num_tokens * layout.num_heads
+        context.layout, context.size = layout, size
+        heads, outputs = qkv.reshape([-1, size]), paddle.empty([num_rows + 1, size])
+        saved, context.masks = [], []
         for group in layout.groups:
-            q, k, v = (_gather(heads, index).reshape([*group.shape, size]) for index in group.projections)
-            q = q.scale_(context.factor)
-            scores = _C_ops.matmul(q, k, False, True)
-            if group.mask is not None:
-                scores = scores.add_(group.mask)
-            weights = _C_ops.softmax_(scores, -1)
-            kept = Kept(weights.shape, probability) if probability else None
-            saved += [q, k, v, weights]
-            context.kept.append(kept)
-            if kept:
-                weights = kept.ones().multiply_(weights)
-            output = _C_ops.matmul(weights, v, False, False).reshape([-1, size])
-            outputs.append(output.scale_(kept.scale) if kept else output)
+            mask = DropoutMask([*group.shape, group.shape[2]], dropout) if dropout else None
+            found = _attend(heads, outputs, group, mask)
+            saved += () if qkv.stop_gradient else found  # evaluation holds the scores of one group at a time
+            context.masks.append(mask)
         context.save_for_backward(*saved)
-        return _gather(_together(outputs), layout.outputs).reshape([num_tokens, -1])
+        return outputs._slice(0, num_rows).reshape([layout.num_tokens, -1])
 
     @staticmethod
     def backward(context: Any, gradient: paddle.Tensor) -> paddle.Tensor:
         layout, size, saved = context.layout, context.size, context.saved_tensor()
-        heads = gradient.reshape([-1, size])
-        if layout.has_padding:
+        num_rows = 3 * layout.num_tokens * layout.num_heads
+        heads, found = gradient.reshape([-1, size]), paddle.empty([num_rows + 1, size])
+        if any(group.mask is not None for group in layout.groups):
             heads = _with_zeros(heads)
-        found = []
-        for i, (group, kept) in enumerate(zip(layout.groups, context.kept, strict=True)):
-            q, k, v, weights = saved[4 * i : 4 * i + 4]
-            of_output = _gather(heads, group.outputs).reshape(v.shape)
-            used = weights
-            if kept:
-                of_output, ones = of_output.scale_(kept.scale), kept.ones()
-                used = _C_ops.multiply(weights, ones)
-            of_weights = _C_ops.matmul(of_output, v, False, True)
-            of_scores = _C_ops.softmax_grad(weights, of_weights.multiply_(ones) if kept else of_weights, -1)
-            for part in (
-                _C_ops.matmul(of_scores, k, False, False).scale_(context.factor),
-                _C_ops.matmul(of_scores, q, True, False),
-                _C_ops.matmul(used, of_output, True, False),
-            ):
-                found.append(part.reshape([-1, size]))
-        return _gather(_together(found), layout.projections).reshape([len(gradient), -1])
+        for i, (group, mask) in enumerate(zip(layout.groups, context.masks, strict=True)):
+            _attend_backward(heads, found, group, mask, *saved[4 * i : 4 * i + 4])
+        return found._slice(0, num_rows).reshape([layout.num_tokens, -1])
 
 
-def _together(parts: Sequence[paddle.Tensor]) -> paddle.Tensor:
-    return _C_ops.concat(list(parts), 0) if len(parts) > 1 else parts[0]
+def _attend(
+    heads: paddle.Tensor, outputs: paddle.Tensor, group: Group, mask: DropoutMask | None
+) -> tuple[paddle.Tensor, ...]:
+    """Write the outputs of a group into ``outputs`` [rows, head size]; return what its gradient is computed from."""
+    size = heads.shape[1]
+    q, k, v = (_gather(heads, rows).reshape([*group.shape, size]) for rows in group.qkv)
+    q = q.scale_(size**-0.5)
+    scores = _C_ops.matmul(q, k, False, True)
+    if group.mask is not None:
+        scores = scores.add_(group.mask)
+    weights = _C_ops.softmax_(scores, -1)
+    used = mask.to_float().multiply_(weights) if mask else weights
+    output = _C_ops.matmul(used, v, False, False).reshape([-1, size])
+    _C_ops.scatter_(outputs, group.outputs, output.scale_(mask.scale) if mask else output, True)
+    return q, k, v, weights
+
+
+def _attend_backward(
+    heads: paddle.Tensor,
+    found: paddle.Tensor,
+    group: Group,
+    mask: DropoutMask | None,
+    q: paddle.Tensor,
+    k: paddle.Tensor,
+    v: paddle.Tensor,
+    weights: paddle.Tensor,
+) -> None:
+    """Write the gradients of a group's queries, keys and values into ``found`` [rows, head size]."""
+    size = heads.shape[1]
+    by_output = _gather(heads, group.outputs).reshape(v.shape)
+    used = weights
+    if mask:
+        by_output, keep = by_output.scale_(mask.scale), mask.to_float()
+        used = _C_ops.multiply(weights, keep)
+    by_weights = _C_ops.matmul(by_output, v, False, True)
+    by_scores = _C_ops.softmax_grad(weights, by_weights.multiply_(keep) if mask else by_weights, -1)
+    gradients = (
+        _C_ops.matmul(by_scores, k, False, False).scale_(size**-0.5),
+        _C_ops.matmul(by_scores, q, True, False),
+        _C_ops.matmul(used, by_output, True, False),
+    )
+    for rows, gradient in zip(group.qkv_gradients, gradients, strict=True):
+        _C_ops.scatter_(found, rows, gradient.reshape([-1, size]), True)

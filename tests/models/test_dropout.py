@@ -10,25 +10,25 @@ import pytest
 
 from clue_utils.models import dropout
 from clue_utils.models.cpu_layers import Dropout, speed_up
-from clue_utils.models.dropout import Kept
+from clue_utils.models.dropout import DropoutMask
 
 
 def draw(seed, *shape, probability=0.1):
     paddle.seed(seed)
-    return Kept(shape, probability).units.numpy().astype(bool)
+    return DropoutMask(shape, probability).keep.numpy().astype(bool)
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 1e-3, 0.999])
 def test_as_many_are_kept_as_asked_for_and_the_mean_stays(probability):
     paddle.seed(7)
     number = 1 << 22
-    kept = Kept([number], probability)
-    share = kept.units.numpy().mean()
+    mask = DropoutMask([number], probability)
+    share = mask.keep.numpy().mean()
     # Five standard deviations, and the sixteen bits that a probability has.
     assert abs(share - (1 - probability)) < 5 * np.sqrt(probability * (1 - probability) / number) + 2**-17
-    assert kept.scale == pytest.approx(1 / (1 - probability), rel=0.01)
-    x = kept.of(paddle.ones([number])).numpy()
-    assert set(np.unique(x)) == {0, np.float32(kept.scale)}
+    assert mask.scale == pytest.approx(1 / (1 - probability), rel=0.01)
+    x = mask.apply(paddle.ones([number])).numpy()
+    assert set(np.unique(x)) == {0, np.float32(mask.scale)}
     assert x.mean() == pytest.approx(1, abs=6 * np.sqrt(probability / (1 - probability) / number) + 1e-5)
 
 
@@ -46,7 +46,7 @@ def test_a_seed_decides_the_bits_and_threads_do_not(monkeypatch):
 def test_what_is_drawn_is_independent():
     """Of the next draw, as another layer's; of another seed, as another step's or rank's; of its neighbours."""
     paddle.seed(3)
-    layers = [Kept([1 << 20], 0.25).units.numpy().astype(float) for _ in range(4)]
+    layers = [DropoutMask([1 << 20], 0.25).keep.numpy().astype(float) for _ in range(4)]
     steps = [draw(seed, 1 << 20, probability=0.25).astype(float) for seed in range(4, 8)]
     shifted = [np.roll(layers[0], places) for places in (1, 2, 4, 1 << 10, dropout._BLOCK_SIZE)]
     correlations = np.corrcoef([*layers, *steps, *shifted])

@@ -83,7 +83,7 @@ def test_where_the_first_state_alone_is_read_no_other_is_computed():
 
     expected, gradients = run(mask)
     cpu_layers.speed_up(encoder)
-    encoder[0].reads_first = True
+    encoder[0].is_read_first_only = True
     seen = []
     encoder[0].layers[1].linear1.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].shape))
     states, found = run(mask)
@@ -174,7 +174,7 @@ def test_a_mask_that_says_more_goes_the_padded_way(caplog):
     for mine, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
     assert [record.message for record in caplog.records] == [
-        "padding: left out of what is computed",
+        "padding: left out, the encoder computes tokens alone",
         "padding: computed after all, since the mask says more than where the tokens are",
     ]
 
@@ -204,9 +204,11 @@ def test_every_architecture_learns_the_same(tmp_path, family, task_name, caplog)
         cpu_layers.speed_up(model)
     found_losses, found = loss_and_gradients(model, head, batch)
     is_packed = family.model_type in PACKED
-    reading = [layer.reads_first for layer in model.sublayers() if type(layer) is cpu_layers.PackedTransformerEncoder]
+    reading = [
+        layer.is_read_first_only for layer in model.sublayers() if type(layer) is cpu_layers.PackedTransformerEncoder
+    ]
     assert reading == [task_name == "TNEWS" and family.model_type not in READ_MORE] * is_packed
-    assert caplog.records[-1].message.endswith("left out of what is computed" if is_packed else "as if it were tokens")
+    assert caplog.records[-1].message.startswith(f"padding: {'left out' if is_packed else 'computed like tokens'}")
     assert [name for name, _ in model.named_parameters()] == names
     np.testing.assert_allclose(found_losses, losses, rtol=1e-4, atol=1e-5)
     assert found.keys() == gradients.keys()
