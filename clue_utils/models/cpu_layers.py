@@ -18,7 +18,8 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from clue_utils.models.dropout import DropoutMask
+from clue_utils.models import threads
+from clue_utils.models.dropout import DropoutMask, apply_dropout
 from clue_utils.models.packed import MASKED_SCORE, Attention, Layout, QKVProjection
 
 logger = logging.getLogger(__name__)
@@ -120,8 +121,9 @@ class LayerNorm(paddle.nn.LayerNorm):
 class _LayerNormFunction(paddle.autograd.PyLayer):
     """x [..., n], weight [n], bias [n] -> weight * normalised x + bias [..., n]; or of dropout(x) + residual
 
-    With h the normalised x, s its standard deviation and d the gradient by h, the gradient by x is
-    (d - mean(d) - h * mean(d * h)) / s (Ba et al., "Layer Normalization", 2016, by the chain rule).
+    With h the normalised x, s its standard deviation and d the gradient by the output, the gradient by x is
+    (weight * d - mean(weight * d) - h * mean(weight * d * h)) / s (Ba et al., "Layer Normalization", 2016, by the chain
+    rule).
     """
 
     @staticmethod
@@ -137,32 +139,50 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
         context.epsilon, context.mask, context.has_residual = epsilon, mask, residual is not None
         inputs = (x, weight, bias) if residual is None else (x, weight, bias, residual)
         context.asked = _are_asked(*inputs)
-        if residual is not None:
-            x = mask.apply(x).add_(residual) if mask else x + residual
+
+        def normalise(x: paddle.Tensor) -> paddle.Tensor:
+            return F.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+        def add_and_normalise(
+            x: paddle.Tensor, residual: paddle.Tensor, keep: paddle.Tensor | None
+        ) -> tuple[paddle.Tensor, paddle.Tensor]:
+            x = x + residual if keep is None else apply_dropout(x, keep, mask.scale).add_(residual)
+            return x, normalise(x)
+
+        if residual is None:
+            y = normalise(x)
+        else:
+            x, y = threads.by_rows(add_and_normalise, 2, x, residual, mask.keep if mask else None)
         context.save_for_backward(x, weight)
-        return F.layer_norm(x, weight.shape, weight, bias, epsilon)
+        return y
 
     @staticmethod
     def backward(context: Any, gradient: paddle.Tensor) -> Gradients:
         x, weight = context.saved_tensor()
         asks_x, asks_weight, asks_bias, *asks_residual = context.asked
-        size = weight.shape[0]
-        rows, gradients = x.reshape([-1, size]), gradient.reshape([-1, size])
+        size, mask = weight.shape[0], context.mask
         # Products with ``mean`` are means over a row, with the ones sums and copies: each is several times as fast as
         # the reduction, or as an operation on two shapes.
         mean, ones = paddle.full([size, 1], 1 / size, x.dtype), paddle.ones([1, size], x.dtype)
-        centred = rows - (rows @ mean) @ ones
-        scale = paddle.rsqrt((centred * centred) @ mean + context.epsilon) @ ones
-        normalised = centred.multiply_(scale)
-        by_weight = _sum_of_rows(gradients * normalised) if asks_weight else None
-        by_x = by_sum = None
-        if asks_x or any(asks_residual):
-            inner = (paddle.ones([len(rows), 1], x.dtype) @ weight.unsqueeze(0)).multiply_(gradients)
-            along = ((inner * normalised) @ mean) @ ones
-            inner = inner.subtract_((inner @ mean) @ ones).subtract_(normalised.multiply_(along))
-            by_sum = inner.multiply_(scale).reshape(x.shape)
-            by_x = context.mask.apply(by_sum) if context.mask else by_sum
-        found = (by_x if asks_x else None, by_weight, _sum_of_rows(gradients) if asks_bias else None)
+        row, column = weight.unsqueeze(0), weight.unsqueeze(1) / size
+
+        def compute(x: paddle.Tensor, d: paddle.Tensor, keep: paddle.Tensor | None) -> tuple[paddle.Tensor, ...]:
+            h = x - (x @ mean) @ ones
+            inverse = paddle.rsqrt((h * h) @ mean + context.epsilon)
+            h = h.multiply_(inverse @ ones)
+            by_weight = d * h
+            along = ((inverse * (by_weight @ column)) @ ones).multiply_(h)
+            by_x = (inverse @ row).multiply_(d).subtract_(along)
+            by_x = _C_ops.addmm_(by_x, inverse * (d @ column), ones, 1.0, -1.0)
+            return by_weight, by_x, by_x if keep is None else apply_dropout(by_x, keep, mask.scale)
+
+        rows, gradients = x.reshape([-1, size]), gradient.reshape([-1, size])
+        by_weight, by_sum, by_x = threads.by_rows(compute, 3, rows, gradients, mask.keep if mask else None)
+        found = (
+            by_x.reshape(x.shape) if asks_x else None,
+            _sum_of_rows(by_weight) if asks_weight else None,
+            _sum_of_rows(gradients) if asks_bias else None,
+        )
         return (*found, by_sum if asks_residual[0] else None) if context.has_residual else found
 
 
@@ -218,15 +238,21 @@ class _GELUFunction(paddle.autograd.PyLayer):
 
     @staticmethod
     def forward(context: Any, x: paddle.Tensor) -> paddle.Tensor:
-        share = paddle.erf(x * _ROOT_OF_HALF).scale_(0.5, 0.5)
-        slope = paddle.square(x).scale_(-0.5, _LOG_OF_PEAK).exp_().multiply_(x).add_(share)
+        y, slope = threads.by_rows(_gelu_and_slope, 2, x)
         context.save_for_backward(slope)
-        return share.multiply_(x)
+        return y
 
     @staticmethod
     def backward(context: Any, gradient: paddle.Tensor) -> paddle.Tensor:
         (slope,) = context.saved_tensor()
-        return slope * gradient
+        (by_x,) = threads.by_rows(lambda slope, gradient: [slope * gradient], 1, slope, gradient)
+        return by_x
+
+
+def _gelu_and_slope(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    share = paddle.erf(x * _ROOT_OF_HALF).scale_(0.5, 0.5)
+    slope = paddle.square(x).scale_(-0.5, _LOG_OF_PEAK).exp_().multiply_(x).add_(share)
+    return share.multiply_(x), slope
 
 
 # --- the encoder --------------------------------------------------------------------------------------------------

@@ -5,16 +5,16 @@ Paddle draws each unit from one serial generator, which takes longer than all el
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle.utils.dlpack import from_dlpack
+
+from clue_utils.models import threads
 
 _C_ops: Any = paddle._C_ops
 _core: Any = paddle.base.core
@@ -42,9 +42,7 @@ class DropoutMask:
         keep = np.empty(math.prod(shape), bool)
         blocks = [keep[begin : begin + _BLOCK_SIZE] for begin in range(0, keep.size, _BLOCK_SIZE)]
         draw = functools.partial(_draw, key, np.uint16(num_dropped))
-        threads = _threads() if len(blocks) > 1 else None
-        for _ in (threads.map if threads else map)(draw, range(len(blocks)), blocks):
-            pass
+        threads.run(draw, list(enumerate(blocks)))
         self.keep: paddle.Tensor = from_dlpack(keep.view(np.uint8).reshape(shape))
 
     def to_float(self) -> paddle.Tensor:
@@ -53,17 +51,15 @@ class DropoutMask:
 
     def apply(self, x: paddle.Tensor) -> paddle.Tensor:
         """What dropout makes of x, and, of a gradient by that, the gradient by x."""
-        return self.to_float().multiply_(x).scale_(self.scale)
+        return apply_dropout(x, self.keep, self.scale)
+
+
+def apply_dropout(x: paddle.Tensor, keep: paddle.Tensor, scale: float) -> paddle.Tensor:
+    """x [...], uint8 ``keep`` [...] -> scale * x where it is kept, else 0 [...]"""
+    return _C_ops.cast(keep, paddle.float32).multiply_(x).scale_(scale)
 
 
 def _draw(key: int, num_dropped: np.uint16, number: int, block: np.ndarray) -> None:
     generator = np.random.SFC64(np.random.SeedSequence(key, spawn_key=(number,)))
     words = generator.random_raw(-(-block.size // 4)).view(np.uint16)[: block.size]
     np.greater_equal(words, num_dropped, out=block)
-
-
-@functools.cache
-def _threads() -> concurrent.futures.Executor | None:
-    """As many threads as Paddle has; NumPy lets them draw at the same time."""
-    number = int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0])
-    return concurrent.futures.ThreadPoolExecutor(number, "dropout") if number > 1 else None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from clue_utils.models import threads
 from clue_utils.models.dropout import DropoutMask
 
 _C_ops: Any = paddle._C_ops
@@ -143,11 +144,12 @@ def group_by_length(lengths: np.ndarray, num_heads: int) -> list[np.ndarray]:
     """
     order = np.argsort(-lengths, kind="stable")
     scores = num_heads * lengths[order].astype(np.int64) ** 2  # of a row as the longest of a group
+    largest = min(_GROUP_SCORES, max(_GROUP_COST, scores.sum() // threads.count()))  # for each thread to have one
     best, begins = np.zeros(len(order) + 1), np.zeros(len(order) + 1, int)
     for end in range(1, len(order) + 1):
         of_group = (end - np.arange(end)) * scores[:end]
         costs = best[:end] + of_group + _GROUP_COST
-        costs[:-1][of_group[:-1] > _GROUP_SCORES] = np.inf
+        costs[:-1][of_group[:-1] > largest] = np.inf
         begins[end] = np.argmin(costs)
         best[end] = costs[begins[end]]
     groups, end = [], len(order)
@@ -223,13 +225,12 @@ class Attention(paddle.autograd.PyLayer):
         num_rows = layout.num_tokens * layout.num_heads
         context.layout, context.size = layout, size
         heads, outputs = qkv.reshape([-1, size]), paddle.empty([num_rows + 1, size])
-        saved, context.masks = [], []
-        for group in layout.groups:
-            mask = DropoutMask([*group.shape, group.shape[2]], dropout) if dropout else None
-            found = _attend(heads, outputs, group, mask)
-            saved += () if qkv.stop_gradient else found  # evaluation holds the scores of one group at a time
-            context.masks.append(mask)
-        context.save_for_backward(*saved)
+        context.masks = [
+            DropoutMask([*group.shape, group.shape[2]], dropout) if dropout else None for group in layout.groups
+        ]
+        parts = zip(layout.groups, context.masks, strict=True)
+        found = threads.run(_attend, [(heads, outputs, group, mask, not qkv.stop_gradient) for group, mask in parts])
+        context.save_for_backward(*(tensor for of_group in found for tensor in of_group))
         return outputs._slice(0, num_rows).reshape([layout.num_tokens, -1])
 
     @staticmethod
@@ -239,15 +240,21 @@ class Attention(paddle.autograd.PyLayer):
         heads, found = gradient.reshape([-1, size]), paddle.empty([num_rows + 1, size])
         if any(group.mask is not None for group in layout.groups):
             heads = _with_zeros(heads)
-        for i, (group, mask) in enumerate(zip(layout.groups, context.masks, strict=True)):
-            _attend_backward(heads, found, group, mask, *saved[4 * i : 4 * i + 4])
+        parts = zip(layout.groups, context.masks, strict=True)
+        threads.run(
+            _attend_backward,
+            [(heads, found, group, mask, *saved[4 * i : 4 * i + 4]) for i, (group, mask) in enumerate(parts)],
+        )
         return found._slice(0, num_rows).reshape([layout.num_tokens, -1])
 
 
 def _attend(
-    heads: paddle.Tensor, outputs: paddle.Tensor, group: Group, mask: DropoutMask | None
+    heads: paddle.Tensor, outputs: paddle.Tensor, group: Group, mask: DropoutMask | None, learns: bool
 ) -> tuple[paddle.Tensor, ...]:
-    """Write the outputs of a group into ``outputs`` [rows, head size]; return what its gradient is computed from."""
+    """Write the outputs of a group into ``outputs`` [rows, head size]; return what its gradient is computed from.
+
+    Where nothing is learnt that is not kept: evaluation holds the scores of few groups at a time.
+    """
     size = heads.shape[1]
     q, k, v = (_gather(heads, rows).reshape([*group.shape, size]) for rows in group.qkv)
     q = q.scale_(size**-0.5)
@@ -258,7 +265,7 @@ def _attend(
     used = mask.to_float().multiply_(weights) if mask else weights
     output = _C_ops.matmul(used, v, False, False).reshape([-1, size])
     _C_ops.scatter_(outputs, group.outputs, output.scale_(mask.scale) if mask else output, True)
-    return q, k, v, weights
+    return (q, k, v, weights) if learns else ()
 
 
 def _attend_backward(

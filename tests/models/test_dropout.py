@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from clue_utils.models import dropout
+from clue_utils.models import dropout, threads
 from clue_utils.models.cpu_layers import Dropout, speed_up
 from clue_utils.models.dropout import DropoutMask
 
@@ -35,10 +35,11 @@ def test_as_many_are_kept_as_asked_for_and_the_mean_stays(probability):
 def test_a_seed_decides_the_bits_and_threads_do_not(monkeypatch):
     shape = (3, dropout._BLOCK_SIZE - 5)  # blocks that end within a row, the last of them short
     expected = draw(1, *shape)
-    with concurrent.futures.ThreadPoolExecutor(3) as threads:
-        monkeypatch.setattr(dropout, "_threads", lambda: threads)
-        assert np.array_equal(draw(1, *shape), expected)
-    monkeypatch.setattr(dropout, "_threads", lambda: None)
+    for number in (1, 3):
+        with concurrent.futures.ThreadPoolExecutor(number) as pool:
+            monkeypatch.setattr(threads, "_pool", lambda pool=pool: pool)
+            assert np.array_equal(draw(1, *shape), expected)
+    monkeypatch.setattr(threads, "_pool", lambda: None)
     assert np.array_equal(draw(1, *shape), expected)
     assert not np.array_equal(draw(2, *shape), expected)
 
