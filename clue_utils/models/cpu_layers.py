@@ -91,7 +91,12 @@ class _LinearFunction(paddle.autograd.PyLayer):
 
 def _sum_of_rows(rows: paddle.Tensor) -> paddle.Tensor:
     """[rows, size] -> [size], by a product, which is several times as fast as the reduction."""
-    return (paddle.ones([1, rows.shape[0]], rows.dtype) @ rows).flatten()
+    return (_full(1, rows.shape[0]) @ rows).flatten()
+
+
+def _full(rows: int, columns: int, value: float = 1.0) -> paddle.Tensor:
+    """As ``paddle.full``, in a fraction of the time."""
+    return _C_ops.full([rows, columns], value, paddle.float32, paddle.CPUPlace())
 
 
 # --- layer normalisation ------------------------------------------------------------------------------------------
@@ -163,7 +168,7 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
         size, mask = weight.shape[0], context.mask
         # Products with ``mean`` are means over a row, with the ones sums and copies: each is several times as fast as
         # the reduction, or as an operation on two shapes.
-        mean, ones = paddle.full([size, 1], 1 / size, x.dtype), paddle.ones([1, size], x.dtype)
+        mean, ones = _full(size, 1, 1 / size), _full(1, size)
         row, column = weight.unsqueeze(0), weight.unsqueeze(1) / size
 
         def compute(x: paddle.Tensor, d: paddle.Tensor, keep: paddle.Tensor | None) -> tuple[paddle.Tensor, ...]:
@@ -226,8 +231,14 @@ _ROOT_OF_HALF, _LOG_OF_PEAK = math.sqrt(0.5), -math.log(2 * math.pi) / 2
 
 
 def gelu(x: paddle.Tensor) -> paddle.Tensor:
-    """As ``F.gelu``; where there will be gradients the slope is kept in the place of x, and takes less time to find."""
-    return _GELUFunction.apply(x) if paddle.is_grad_enabled() and not x.stop_gradient else F.gelu(x)
+    """As ``F.gelu``, of float [rows, size], for what hands its gradient to nothing else.
+
+    Where there will be gradients the slope is kept in the place of x, and takes less time to find.
+    """
+    if paddle.is_grad_enabled() and not x.stop_gradient:
+        return _GELUFunction.apply(x)
+    (y,) = threads.by_rows(lambda x: [F.gelu(x)], 1, x)
+    return y
 
 
 class _GELUFunction(paddle.autograd.PyLayer):
@@ -245,8 +256,7 @@ class _GELUFunction(paddle.autograd.PyLayer):
     @staticmethod
     def backward(context: Any, gradient: paddle.Tensor) -> paddle.Tensor:
         (slope,) = context.saved_tensor()
-        (by_x,) = threads.by_rows(lambda slope, gradient: [slope * gradient], 1, slope, gradient)
-        return by_x
+        return gradient.multiply_(slope)  # in its place, which takes half the time
 
 
 def _gelu_and_slope(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:

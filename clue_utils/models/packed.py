@@ -281,12 +281,12 @@ def _attend_backward(
     """Write the gradients of a group's queries, keys and values into ``found`` [rows, head size]."""
     size = heads.shape[1]
     by_output = _gather(heads, group.outputs).reshape(v.shape)
-    used = weights
+    by_output = by_output.scale_(mask.scale) if mask else by_output
+    by_weights, used = _C_ops.matmul(by_output, v, False, True), weights
     if mask:
-        by_output, keep = by_output.scale_(mask.scale), mask.to_float()
-        used = _C_ops.multiply(weights, keep)
-    by_weights = _C_ops.matmul(by_output, v, False, True)
-    by_scores = _C_ops.softmax_grad(weights, by_weights.multiply_(keep) if mask else by_weights, -1)
+        keep = mask.to_float()
+        by_weights, used = by_weights.multiply_(keep), keep.multiply_(weights)
+    by_scores = _C_ops.softmax_grad(weights, by_weights, -1)
     gradients = (
         _C_ops.matmul(by_scores, k, False, False).scale_(size**-0.5),
         _C_ops.matmul(by_scores, q, True, False),

@@ -20,12 +20,15 @@ import paddle
 
 _C_ops: Any = paddle._C_ops
 # Elements of a part at the least: below, to start a thread takes longer than what it computes.
-_PART_SIZE = 1 << 16
+_PART_SIZE = 1 << 17
 
 
 def count() -> int:
     """As many as Paddle has for its matrix products."""
-    return int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0])
+    try:
+        return max(1, int(os.environ["OMP_NUM_THREADS"].partition(",")[0]))
+    except (KeyError, ValueError):
+        return 1
 
 
 def run(function: Callable[..., Any], parts: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -44,9 +47,9 @@ def by_rows(function: Callable[..., Any], num_outputs: int, *inputs: paddle.Tens
             same row of the inputs alone.
     """
     rows, columns = inputs[0].shape
-    num_parts = min(count(), max(1, rows * columns // _PART_SIZE))
-    if num_parts == 1:
-        return list(function(*inputs))
+    num_parts = min(count(), rows, rows * columns // _PART_SIZE)
+    if num_parts <= 1:
+        return list(_without_gradients(function, inputs))
     outputs = [paddle.empty([rows, columns], inputs[0].dtype) for _ in range(num_outputs)]
 
     def compute(begin: int, end: int) -> None:
@@ -68,9 +71,9 @@ def _without_gradients(function: Callable[..., Any], part: tuple[Any, ...]) -> A
 def _pool() -> concurrent.futures.Executor | None:
     if count() == 1:
         return None
-    # A thread of OpenMP's that has nothing left to do waits for more, by default 200 ms, in a loop that would keep a
-    # processor from these threads.
-    _call_openmp("kmp_set_blocktime", 0)
+    # A thread of OpenMP's that has nothing left to do waits for more in a loop that keeps a processor from these
+    # threads: not for 200 ms, as by default, but for 1.
+    _call_openmp("kmp_set_blocktime", 1)
     return concurrent.futures.ThreadPoolExecutor(count(), "parts", _call_openmp, ("omp_set_num_threads", 1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 
 import numpy as np
@@ -14,7 +15,7 @@ environment.import_libraries()
 import paddle  # noqa: E402
 
 from clue_utils import models  # noqa: E402
-from clue_utils.models import cpu_layers, heads, lora, packed  # noqa: E402
+from clue_utils.models import cpu_layers, heads, lora, packed, threads  # noqa: E402
 from clue_utils.models.families import FAMILIES  # noqa: E402
 from clue_utils.tasks import TASKS  # noqa: E402
 from demo.architectures import make_encoder  # noqa: E402
@@ -134,6 +135,26 @@ def test_the_number_and_size_of_groups_change_nothing(monkeypatch):
     for other in found[1:]:
         for mine, theirs in zip(other, found[0], strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_several_threads_compute_the_same(monkeypatch, dropout):
+    """The same units are dropped, too."""
+    encoder = make_encoder_of_paddle(dropout=dropout)
+    cpu_layers.speed_up(encoder)
+    mask = paddle.to_tensor((1 - RIGHT[:, None, None]).astype("float32") * -1e4)
+    monkeypatch.setattr(packed, "_GROUP_SCORES", 1)  # the same groups
+    monkeypatch.setattr(threads, "_PART_SIZE", 1)
+    found = []
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        for number, of_number in ((1, None), (3, pool), (3, pool)):
+            monkeypatch.setattr(threads, "count", lambda number=number: number)
+            monkeypatch.setattr(threads, "_pool", lambda of_number=of_number: of_number)
+            paddle.seed(8)
+            found.append(states_and_gradients(encoder, RIGHT, mask))
+    for alone, together, again in zip(*found, strict=True):
+        np.testing.assert_allclose(together, alone, rtol=1e-4, atol=2e-5)
+        assert np.array_equal(together, again)  # however the threads take turns
 
 
 def test_gradients_with_dropout_are_those_of_what_was_computed():
