@@ -141,7 +141,8 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
         residual: paddle.Tensor | None = None,
         mask: DropoutMask | None = None,
     ) -> paddle.Tensor:
-        context.epsilon, context.mask, context.has_residual = epsilon, mask, residual is not None
+        context.epsilon, context.has_residual = epsilon, residual is not None
+        context.keep, context.scale = keep, scale = (mask.keep, mask.scale) if mask else (None, 1.0)
         inputs = (x, weight, bias) if residual is None else (x, weight, bias, residual)
         context.asked = _are_asked(*inputs)
 
@@ -151,13 +152,13 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
         def add_and_normalise(
             x: paddle.Tensor, residual: paddle.Tensor, keep: paddle.Tensor | None
         ) -> tuple[paddle.Tensor, paddle.Tensor]:
-            x = x + residual if keep is None else apply_dropout(x, keep, mask.scale).add_(residual)
+            x = x + residual if keep is None else apply_dropout(x, keep, scale).add_(residual)
             return x, normalise(x)
 
         if residual is None:
             y = normalise(x)
         else:
-            x, y = threads.by_rows(add_and_normalise, 2, x, residual, mask.keep if mask else None)
+            x, y = threads.by_rows(add_and_normalise, 2, x, residual, keep)
         context.save_for_backward(x, weight)
         return y
 
@@ -165,7 +166,7 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
     def backward(context: Any, gradient: paddle.Tensor) -> Gradients:
         x, weight = context.saved_tensor()
         asks_x, asks_weight, asks_bias, *asks_residual = context.asked
-        size, mask = weight.shape[0], context.mask
+        size = weight.shape[0]
         # Products with ``mean`` are means over a row, with the ones sums and copies: each is several times as fast as
         # the reduction, or as an operation on two shapes.
         mean, ones = _full(size, 1, 1 / size), _full(1, size)
@@ -179,10 +180,10 @@ class _LayerNormFunction(paddle.autograd.PyLayer):
             along = ((inverse * (by_weight @ column)) @ ones).multiply_(h)
             by_x = (inverse @ row).multiply_(d).subtract_(along)
             by_x = _C_ops.addmm_(by_x, inverse * (d @ column), ones, 1.0, -1.0)
-            return by_weight, by_x, by_x if keep is None else apply_dropout(by_x, keep, mask.scale)
+            return by_weight, by_x, by_x if keep is None else apply_dropout(by_x, keep, context.scale)
 
         rows, gradients = x.reshape([-1, size]), gradient.reshape([-1, size])
-        by_weight, by_sum, by_x = threads.by_rows(compute, 3, rows, gradients, mask.keep if mask else None)
+        by_weight, by_sum, by_x = threads.by_rows(compute, 3, rows, gradients, context.keep)
         found = (
             by_x.reshape(x.shape) if asks_x else None,
             _sum_of_rows(by_weight) if asks_weight else None,

@@ -39,21 +39,23 @@ def run(function: Callable[..., Any], parts: Sequence[tuple[Any, ...]]) -> list[
     return list(pool.map(_without_gradients, [function] * len(parts), parts))
 
 
-def by_rows(function: Callable[..., Any], num_outputs: int, *inputs: paddle.Tensor | None) -> list[paddle.Tensor]:
+def by_rows(
+    function: Callable[..., Any], num_outputs: int, first: paddle.Tensor, *others: paddle.Tensor | None
+) -> list[paddle.Tensor]:
     """``function`` of tensors with as many rows each, computed in parts of the rows.
 
     Args:
-        function: inputs [rows, ...] -> outputs [rows, columns of the first input], of which each row depends on the
+        function: inputs [rows, columns] -> outputs of the shape and type of the first, of which each row depends on the
             same row of the inputs alone.
     """
-    rows, columns = inputs[0].shape
+    rows, columns = first.shape
     num_parts = min(count(), rows, rows * columns // _PART_SIZE)
     if num_parts <= 1:
-        return list(_without_gradients(function, inputs))
-    outputs = [paddle.empty([rows, columns], inputs[0].dtype) for _ in range(num_outputs)]
+        return list(_without_gradients(function, (first, *others)))
+    outputs = [paddle.empty([rows, columns], first.dtype) for _ in range(num_outputs)]
 
     def compute(begin: int, end: int) -> None:
-        found = function(*(None if each is None else each._slice(begin, end) for each in inputs))
+        found = function(*(None if each is None else each._slice(begin, end) for each in (first, *others)))
         for output, part in zip(outputs, found, strict=True):
             _C_ops.assign_out_(part, output._slice(begin, end))
 
