@@ -78,22 +78,18 @@ class Layout:
         ]
 
     def _make_group(self, firsts: np.ndarray, lengths: np.ndarray) -> Group:
-        length, head = int(lengths.max()), np.arange(self.num_heads)[:, None]
-        is_padding = np.arange(length) >= lengths[:, None]
-        steps = np.minimum(np.arange(length), lengths[:, None] - 1)
-        token = (firsts[:, None] + steps)[:, None]  # [sequences, 1, length]
-        qkv = [(3 * token + kind) * self.num_heads + head for kind in range(3)]
-        outputs, written = token * self.num_heads + head, qkv
-        mask = None
-        if is_padding.any():
-            is_written = ~is_padding[:, None]
-            outputs = np.where(is_written, outputs, self.num_tokens * self.num_heads)
-            written = [np.where(is_written, rows, 3 * self.num_tokens * self.num_heads) for rows in qkv]
-            mask = _score_mask(is_padding, self.num_heads)
-        read = [_to_index(rows) for rows in qkv]
-        shape = (len(lengths), self.num_heads, length)
+        heads, length = self.num_heads, int(lengths.max())
+        head, step = np.arange(heads)[:, None], np.arange(length)
+        is_padding = (step >= lengths[:, None])[:, None]  # [sequences, 1, length], as what follows
+        token = (firsts[:, None] + np.minimum(step, lengths[:, None] - 1))[:, None]
+        qkv, outputs = [(3 * token + kind) * heads + head for kind in range(3)], token * heads + head
+        num_rows = self.num_tokens * heads
         return Group(
-            shape, read, read if written is qkv else [_to_index(rows) for rows in written], _to_index(outputs), mask
+            shape=(len(lengths), heads, length),
+            qkv=[_to_index(rows) for rows in qkv],
+            qkv_gradients=[_to_index(np.where(is_padding, 3 * num_rows, rows)) for rows in qkv],
+            outputs=_to_index(np.where(is_padding, num_rows, outputs)),
+            mask=_score_mask(is_padding, heads) if is_padding.any() else None,
         )
 
     def pack(self, padded: paddle.Tensor) -> paddle.Tensor:
@@ -131,8 +127,8 @@ def _inverse(index: np.ndarray, size: int) -> np.ndarray:
 
 
 def _score_mask(is_padding: np.ndarray, num_heads: int) -> paddle.Tensor:
-    number, length = is_padding.shape
-    of_keys = paddle.to_tensor(np.where(is_padding[:, None], np.float32(MASKED_SCORE), np.float32(0)))
+    number, _, length = is_padding.shape
+    of_keys = paddle.to_tensor(np.where(is_padding, np.float32(MASKED_SCORE), np.float32(0)))
     # A product, since Paddle's sum of two shapes takes many times as long as that of one.
     return (paddle.ones([number, num_heads * length, 1]) @ of_keys).reshape([number, num_heads, length, length])
 
@@ -237,15 +233,15 @@ class Attention(paddle.autograd.PyLayer):
     def backward(context: Any, gradient: paddle.Tensor) -> paddle.Tensor:
         layout, size, saved = context.layout, context.size, context.saved_tensor()
         num_rows = 3 * layout.num_tokens * layout.num_heads
-        heads, found = gradient.reshape([-1, size]), paddle.empty([num_rows + 1, size])
+        heads, gradients = gradient.reshape([-1, size]), paddle.empty([num_rows + 1, size])
         if any(group.mask is not None for group in layout.groups):
             heads = _with_zeros(heads)
         parts = zip(layout.groups, context.masks, strict=True)
         threads.run(
             _attend_backward,
-            [(heads, found, group, mask, *saved[4 * i : 4 * i + 4]) for i, (group, mask) in enumerate(parts)],
+            [(heads, gradients, group, mask, *saved[4 * i : 4 * i + 4]) for i, (group, mask) in enumerate(parts)],
         )
-        return found._slice(0, num_rows).reshape([layout.num_tokens, -1])
+        return gradients._slice(0, num_rows).reshape([layout.num_tokens, -1])
 
 
 def _attend(
@@ -270,7 +266,7 @@ def _attend(
 
 def _attend_backward(
     heads: paddle.Tensor,
-    found: paddle.Tensor,
+    gradients: paddle.Tensor,
     group: Group,
     mask: DropoutMask | None,
     q: paddle.Tensor,
@@ -278,7 +274,7 @@ def _attend_backward(
     v: paddle.Tensor,
     weights: paddle.Tensor,
 ) -> None:
-    """Write the gradients of a group's queries, keys and values into ``found`` [rows, head size]."""
+    """Write the gradients of a group's queries, keys and values into ``gradients`` [rows, head size]."""
     size = heads.shape[1]
     by_output = _gather(heads, group.outputs).reshape(v.shape)
     by_output = by_output.scale_(mask.scale) if mask else by_output
@@ -287,10 +283,10 @@ def _attend_backward(
         keep = mask.to_float()
         by_weights, used = by_weights.multiply_(keep), keep.multiply_(weights)
     by_scores = _C_ops.softmax_grad(weights, by_weights, -1)
-    gradients = (
+    parts = (
         _C_ops.matmul(by_scores, k, False, False).scale_(size**-0.5),
         _C_ops.matmul(by_scores, q, True, False),
         _C_ops.matmul(used, by_output, True, False),
     )
-    for rows, gradient in zip(group.qkv_gradients, gradients, strict=True):
-        _C_ops.scatter_(found, rows, gradient.reshape([-1, size]), True)
+    for rows, part in zip(group.qkv_gradients, parts, strict=True):
+        _C_ops.scatter_(gradients, rows, part.reshape([-1, size]), True)
