@@ -14,7 +14,9 @@ def cost(seconds, steps_per_second=2.0, **more):
     fields = {"seconds": seconds, "first_step": 1.0, "features": 0.5, "steps_per_second": steps_per_second}
     fields |= {"tokens": 80, "padded_tokens": 100, "steps": 10, "evaluations": [1.0, 3.0]}
     return (
-        fields | {"peak_memory": 2**30, "matrix_share": 0.5, "losses": [1.0], "metrics": [], "predictions": {}} | more
+        fields
+        | {"peak_memory": 2**30, "limit": 4.0, "limit_share": 0.5, "losses": [1.0], "metrics": [], "predictions": {}}
+        | more
     )
 
 
@@ -30,13 +32,39 @@ def test_medians_and_ratios_to_ours():
     assert rows["one evaluation, s"][1] == "2.00" and rows["padding, share"] == ["0.200", "0.200"]
 
 
-def test_the_share_of_the_matrix_rate_is_of_the_highest_rate_measured():
+def test_the_limit_is_that_of_the_tokens_at_the_highest_rate_measured():
     rounds = {
-        "plain": [{"matrix_work": 10.0, "matrix_rate": 40.0}],
-        "ours": [{"matrix_work": 50.0, "matrix_rate": 80.0}],
+        "plain": [{"matrix_operations": 10.0, "steps_per_second": 1.0, "matrix_rate": 40.0}],
+        "ours": [{"matrix_operations": 10.0, "steps_per_second": 5.0, "matrix_rate": 80.0}],
     }
-    benchmark.add_matrix_shares(rounds)
-    assert [rounds[system][0]["matrix_share"] for system in rounds] == [0.125, 0.625]
+    benchmark.add_limits(rounds)
+    assert [rounds[system][0]["limit"] for system in rounds] == [8.0, 8.0]
+    assert [rounds[system][0]["limit_share"] for system in rounds] == [0.125, 0.625]
+
+
+def test_operations_are_those_of_tokens():
+    """Each token meets 12 h^2 weights, and each token of its sequence twice; both ways, and once more back."""
+    sizes = {"num_hidden_layers": 2, "hidden_size": 10}
+    costs = {"tokens": 7 + 3, "squared_lengths": 7**2 + 3**2, "steps": 1, "padded_tokens": 14}
+    by_hand = 2 * 3 * sum(2 * 12 * 10**2 * length + 2 * 2 * 10 * length**2 for length in (7, 3))
+    assert benchmark.matrix_operations(costs, sizes) == by_hand
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "expected"),
+    [
+        ("fpu avx2 avx512f", "7", "AMD EPYC (AVX-512, MKL_DEBUG_CPU_TYPE 7)"),
+        ("fpu avx2", None, "AMD EPYC (AVX2)"),
+        ("fpu", None, "AMD EPYC (no AVX2)"),
+    ],
+)
+def test_the_processor_and_its_path_are_named(flags, variable, expected, monkeypatch):
+    monkeypatch.delenv("MKL_DEBUG_CPU_TYPE", raising=False)
+    if variable:
+        monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", variable)
+    core = f"processor : 0\nmodel name\t: AMD EPYC\nflags\t\t: {flags}\n\n"
+    assert benchmark.describe_processor(2 * core) == expected
+    assert benchmark.describe_processor("").count("(") == 1
 
 
 def test_differences_are_told():
@@ -52,7 +80,7 @@ def test_differences_are_told():
 @pytest.mark.parametrize("task", ["TNEWS", "C3"])
 def test_plain_and_ours_learn_the_same(task, few_examples, demo, tmp_path, warm_python, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(warm_python))  # what it runs its jobs with
-    words = ["--tasks", task, "--predict", "--data_dir", few_examples, "--tokenizer", demo / "model"]
+    words = ["--tasks", task, "--predict", "--dropout", 0, "--data_dir", few_examples, "--tokenizer", demo / "model"]
     words += "--steps 4 --rounds 1 --records 40 --layers 1 --hidden_size 64 --batch_size 4 --output".split()
     benchmark.main([*map(str, words), str(tmp_path)])
     results = json.loads((tmp_path / "benchmark.json").read_text())[task]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -9,7 +10,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -669,8 +670,30 @@ def _choose_what_is_trained(
 # --- whether it computes what it should ---------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _without_states_after_the_first(model: paddle.nn.Layer) -> Iterator[list[paddle.nn.Layer]]:
+    """Let encoders of Paddle's give no numbers for all states but each row's first; yield those that have done so."""
+    found = []
+
+    def replace(layer: paddle.nn.Layer, inputs: Any, output: Any) -> Any:
+        if not isinstance(output, paddle.Tensor):
+            return output
+        found.append(layer)
+        return paddle.concat([output[:, :1], paddle.full_like(output[:, 1:], np.nan)], 1)
+
+    encoders = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.TransformerEncoder)]
+    hooks = [layer.register_forward_post_hook(replace) for layer in encoders]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Task) -> None:
     """See that a row's logits depend on that row alone: not on padding, nor on the other rows of its batch.
+
+    Encoders of Paddle's are told whether the head reads the state of the first token alone (``is_read_first_only``).
 
     Raises:
         UserError: they do, by a wrong mask or a fault of the architecture's implementation; or none can be computed.
@@ -710,10 +733,15 @@ def _check_rows(source: Source, family: Family, model: paddle.nn.Layer, task: Ta
                 row_logits(np.repeat(ids[:1, :short], num_rows, 0), [short] * num_rows)[0],
                 row_logits(np.repeat(ids[1:2], num_rows, 0), [length] * num_rows)[0],
             ]
+        # What is no number shows in whatever is computed with it.
+        with _without_states_after_the_first(model) as encoders, paddle.no_grad():
+            first_only = bool(np.isfinite(row_logits(ids, [length] * num_rows)).all())
     except Exception as error:  # whatever PaddleNLP makes of settings that do not go together
         if is_out_of_memory(error):
             raise
         raise _impossible(source, family, error) from error
+    for encoder in encoders if length > 1 else ():
+        encoder.is_read_first_only = first_only
     if was_training:
         model.train()
     largest = max(float(np.abs(values).max()) for values in alone)

@@ -135,11 +135,31 @@ class ClipGradByGlobalNorm(paddle.nn.ClipGradByGlobalNorm):
         gradients = [gradient for _, gradient in params_grads]
         if gradients:
             with paddle.no_grad():
-                # Added up as Paddle's clip does it: the squares of each, then their sums.
-                norm = paddle.stack([_C_ops.squared_l2_norm(gradient) for gradient in gradients]).sum().sqrt()
                 limit = paddle.full([1], self.clip_norm)
-                _C_ops.check_finite_and_unscale_(gradients, paddle.maximum(norm, limit) / limit)
+                self._scale(gradients, paddle.maximum(_global_norm(gradients), limit), limit)
         return params_grads
+
+    @staticmethod
+    def _scale(gradients: list[paddle.Tensor], norm: paddle.Tensor, limit: paddle.Tensor) -> None:
+        _C_ops.check_finite_and_unscale_(gradients, norm / limit)
+
+
+class HostClipGradByGlobalNorm(ClipGradByGlobalNorm):
+    """Clipping by a number that is read first, which a processor has at hand, and by 1 not at all.
+
+    There a tensor times a number takes a tenth of the time that it takes times a tensor of one number.
+    """
+
+    @staticmethod
+    def _scale(gradients: list[paddle.Tensor], norm: paddle.Tensor, limit: paddle.Tensor) -> None:
+        factor = float(limit / norm)
+        for gradient in gradients if factor != 1 else ():
+            gradient.scale_(factor)
+
+
+def _global_norm(gradients: list[paddle.Tensor]) -> paddle.Tensor:
+    """Added up as Paddle's clip does it: the squares of each, then their sums. A scalar."""
+    return paddle.stack([_C_ops.squared_l2_norm(gradient) for gradient in gradients]).sum().sqrt()
 
 
 @functools.cache
@@ -151,7 +171,8 @@ def quickest_classes(device: str, max_norm: float) -> tuple[Any, Any]:
     own = (paddle.optimizer.AdamW, paddle.nn.ClipGradByGlobalNorm)
     if device.startswith("xpu"):  # where Paddle would take the processor's kernel
         return own
-    candidates = [(AdamW, ClipGradByGlobalNorm)] if ClipGradByGlobalNorm.is_exact(max_norm) else []
+    candidates = [(AdamW, HostClipGradByGlobalNorm)] if device == "cpu" else []
+    candidates += [(AdamW, ClipGradByGlobalNorm)] if ClipGradByGlobalNorm.is_exact(max_norm) else []
     candidates.append((AdamW, own[1]))
     expected = _trial(*own, max_norm)
     for classes in candidates:

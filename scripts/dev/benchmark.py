@@ -34,7 +34,10 @@ examples:
   bash scripts/benchmark.sh --tasks TNEWS --steps 50
   bash scripts/benchmark.sh --no_model --steps 500
   bash scripts/benchmark.sh --data_dir data --tokenizer ernie-3.0-base-zh --pytorch ~/torch-env/bin/python
+  bash scripts/benchmark.sh --model_size base --steps 20 --no_plain --pytorch ~/torch-env/bin/python --compile
 """
+# Layers and hidden size: that of quick measurements, and that of most published models.
+MODEL_SIZES = {"small": (4, 256), "base": (12, 768)}
 # A job's batch size and sequence length; reading tasks have several sequences an example.
 SHAPES = {"classification": (32, 128), "multiple_choice": (4, 256), "span": (8, 256), "cloze": (4, 64)}
 
@@ -77,19 +80,23 @@ MEASURES = (
     Measure("one evaluation", "s", 2, _evaluation, grows=True),
     Measure("peak memory", "GiB", 2, lambda cost: cost["peak_memory"] / 2**30, grows=True),
     Measure("padding", "share", 3, lambda cost: 1 - cost["tokens"] / cost["padded_tokens"]),
-    Measure("matrix rate reached", "share", 3, lambda cost: cost.get("matrix_share"), less_is_better=False),
+    Measure("limit of training", "steps/s", 2, lambda cost: cost.get("limit"), less_is_better=False),
+    Measure("training", "share of the limit", 3, lambda cost: cost.get("limit_share"), less_is_better=False),
 )
+SHARES = ("share", "share of the limit")
+# What PyTorch's jobs are called: as it comes, and with its forward and backward compiled.
+PYTORCH = ("pytorch", "pytorch compiled")
 
 
-def matrix_operations(cost: dict[str, Any], sizes: dict[str, int], length: int) -> float:
-    """Operations of the matrix products of one step: forward, and twice that backward.
+def matrix_operations(cost: dict[str, Any], sizes: dict[str, int]) -> float:
+    """Operations of the matrix products of one step, of tokens alone: forward, and twice that backward.
 
-    12 h^2 weights a layer for each token, and scores and sums over at most ``length`` positions (Kaplan et al.,
-    "Scaling Laws for Neural Language Models", 2020, table 1). Padding counts: it is computed.
+    12 h^2 weights a layer for each token, and scores and sums over the tokens of its sequence (Kaplan et al., "Scaling
+    Laws for Neural Language Models", 2020, table 1). What is computed for padding is no part of it.
     """
-    tokens = cost["padded_tokens"] / cost["steps"]
     layers, hidden = sizes["num_hidden_layers"], sizes["hidden_size"]
-    return 3 * tokens * layers * (24 * hidden**2 + 4 * length * hidden)
+    operations = cost["tokens"] * 24 * hidden**2 + cost["squared_lengths"] * 4 * hidden
+    return 3 * layers * operations / cost["steps"]
 
 
 class Bench:
@@ -140,15 +147,16 @@ class Bench:
             "save_steps": max(1, args.steps // 2),
             "logging_steps": max(1, args.steps // 10),
             "eval_batch_size": 64,
-            "dropout": 0.1,
+            "dropout": args.dropout,
         }
         report, cache = self.scratch / "report.json", self.scratch / "cache"
         report.unlink(missing_ok=True)
         environment = os.environ | {"CLUE_CACHE_DIR": str(cache)}
-        if system == "pytorch":
+        if system in PYTORCH:
             from clue_utils.training.predict import max_tokens
 
             extra = {"kind": task.kind, "num_outputs": len(task.labels), "max_tokens": max_tokens()}
+            extra["compiles"] = system == PYTORCH[1]
             features = [max((cache / "features").glob(f"{task.name.lower()}-{split}-*.arrow"), key=_age)
                         for split in ("train", "dev")]  # fmt: skip
             command = [args.pytorch, project.TOP / "scripts/dev/benchmark_pytorch.py", report, model, *features]
@@ -175,16 +183,20 @@ class Bench:
             raise UserError(f"{system} {task.name} failed: {lines[-1][:300]}")
         cost: dict[str, Any] = json.loads(report.read_text())
         if not args.no_model:
-            cost["matrix_work"] = matrix_operations(cost, self._sizes[model], length) * cost["steps_per_second"]
+            cost["matrix_operations"] = matrix_operations(cost, self._sizes[model])
         return cost
 
 
-def add_matrix_shares(rounds: dict[str, list[dict[str, Any]]]) -> None:
-    """Set what each job reached of the machine's rate of matrix products: the highest that any of the jobs measured."""
-    costs = [cost for system in rounds.values() for cost in system if "matrix_work" in cost]
+def add_limits(rounds: dict[str, list[dict[str, Any]]]) -> None:
+    """Set the steps a second of which the tokens' matrix products alone would allow, and what share each job reached.
+
+    The machine's rate of matrix products is the highest that any of the jobs measured.
+    """
+    costs = [cost for system in rounds.values() for cost in system if "matrix_operations" in cost]
     machine = max((cost["matrix_rate"] for cost in costs), default=1.0)
     for cost in costs:
-        cost["matrix_share"] = cost["matrix_work"] / machine
+        cost["limit"] = machine / cost["matrix_operations"]
+        cost["limit_share"] = cost["steps_per_second"] / cost["limit"]
 
 
 def _age(path: Path) -> float:
@@ -205,7 +217,7 @@ def compare(rounds: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
                 row.append("–")
                 continue
             text = f"{statistics.median(values):,.{measure.digits}f}"
-            if system != "ours" and measure.unit != "share":
+            if system != "ours" and measure.unit not in SHARES and measure.name != "limit of training":
                 ours = [measure.compute(cost) for cost in rounds["ours"]]
                 ratios = [_ratio(other, own, measure.less_is_better) for other, own in zip(values, ours, strict=True)]
                 text += f" ({statistics.median(ratios):.2f}; {min(ratios):.2f}–{max(ratios):.2f})"
@@ -293,25 +305,42 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--records", type=positive_int, default=2000, help="of each split (default: %(default)s)")
     parser.add_argument("--batch_size", type=positive_int, help="(default: 4 to 32, by task)")
     parser.add_argument("--max_seq_length", type=positive_int, help="(default: 64 to 256, by task)")
-    parser.add_argument("--layers", type=positive_int, default=4, help="of the model (default: %(default)s)")
-    parser.add_argument("--hidden_size", type=positive_int, default=256, help="of the model (default: %(default)s)")
+    parser.add_argument(
+        "--model_size",
+        choices=MODEL_SIZES,
+        default="small",
+        help="layers and hidden size: 4 of 256, or 12 of 768 (default: %(default)s)",
+    )
+    parser.add_argument("--layers", type=positive_int, help="of the model (default: as --model_size says)")
+    parser.add_argument("--hidden_size", type=positive_int, help="of the model (default: as --model_size says)")
+    parser.add_argument(
+        "--dropout", type=float, default=0.1, help="on all sides; at 0 numbers are compared, too (default: 0.1)"
+    )
     parser.add_argument("--data_dir", help="official files (default: the demo data, made anew)")
     parser.add_argument("--tokenizer", help="model or folder whose vocabulary is taken (default: the demo model)")
     parser.add_argument("--no_plain", action="store_true", help="leave out earlier scripts' ways, which take longest")
     parser.add_argument(
         "--pytorch", metavar="PYTHON", help="a Python that has PyTorch and transformers, to compare with"
     )
+    parser.add_argument("--compile", action="store_true", help="measure PyTorch with torch.compile, too")
     parser.add_argument("--growth", action="store_true", help="show instead how the cost of a job grows, for ours")
     parser.add_argument("--no_model", action="store_true", help="compute nothing: what the loops themselves cost")
-    parser.add_argument("--predict", action="store_true", help="predict the test sets too, and compare the files")
+    parser.add_argument(
+        "--predict", action="store_true", help="predict the test sets too, and compare the files at dropout 0"
+    )
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder (default: %(default)s)")
     args = parser.parse_args(argv)
+    layers, hidden_size = MODEL_SIZES[args.model_size]
+    args.layers, args.hidden_size = args.layers or layers, args.hidden_size or hidden_size
     chosen = [tasks.get_task(name) for name in args.tasks]
     environment.tune_cpu()
     environment.import_libraries()
-    systems = [*(() if args.no_plain else ("plain",)), "ours", *(("pytorch",) if args.pytorch else ())]
+    systems = [*(() if args.no_plain else ("plain",)), "ours"]
+    systems += PYTORCH[: 1 + args.compile] if args.pytorch else ()
     if args.no_model and args.pytorch:
         raise UserError("--no_model compares plain and ours: leave out --pytorch")
+    if args.compile and not args.pytorch:
+        raise UserError("--compile is PyTorch's: name a Python that has it with --pytorch")
     if not args.pytorch:
         print("PyTorch is left out: --pytorch names a Python that has it")
     with tempfile.TemporaryDirectory() as temporary:
@@ -335,7 +364,7 @@ def main(argv: list[str] | None = None) -> None:
                     cost = bench.run(system, task, model)
                     results[task.name][system].append(cost)
                     print(f"{task.name} {number}/{args.rounds} {system}: {cost['seconds']:.1f} s", flush=True)
-            add_matrix_shares(results[task.name])
+            add_limits(results[task.name])
     text = describe(args, results)
     print(f"\n{text}")
     (args.output / "benchmark.md").write_text(text, encoding="utf-8")
@@ -344,19 +373,42 @@ def main(argv: list[str] | None = None) -> None:
     print(f"benchmark.md, benchmark.json and benchmark.png are in {args.output}")
 
 
+def describe_processor(cpuinfo: str) -> str:
+    """Name of a processor, and the instructions that the kernels of its matrix products take.
+
+    Args:
+        cpuinfo: text of ``/proc/cpuinfo``, or "" where there is none.
+    """
+    fields = dict(line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line)
+    said = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = said.get("flags", "").split()
+    known = {"avx512f": "AVX-512", "avx2": "AVX2"}
+    instructions = next((name for flag, name in known.items() if flag in flags), "no AVX2")
+    told = os.environ.get("MKL_DEBUG_CPU_TYPE")
+    path = f"{instructions}, MKL_DEBUG_CPU_TYPE {told}" if told else instructions
+    return f"{said.get('model name', platform.processor() or platform.machine())} ({path})"
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
 def describe(args: Any, results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     """The tables in Markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions().items())
     lines = [
-        f"ERNIE, {args.layers} layers of {args.hidden_size}, random weights; {args.steps} steps, evaluated twice; "
-        f"at most {args.records} examples a split; {args.rounds} rounds. {platform.machine()}, {os.cpu_count()} "
-        f"cores; "
-        f"{versions}. In brackets the ratio to ours, median and range: above 1, ours is better.",
+        f"ERNIE, {args.layers} layers of {args.hidden_size}, random weights, dropout {args.dropout:g}; {args.steps} "
+        f"steps, evaluated twice; at most {args.records} examples a split; {args.rounds} rounds. "
+        f"{describe_processor(_cpuinfo())}, {environment.num_processors()} cores; {versions}. "
+        "In brackets the ratio to ours, median and range: above 1, ours is better.",
         "",
     ]
     for name, rounds in results.items():
         lines.append(markdown_table([name, *rounds], compare(rounds)))
-        if {"plain", "ours"} <= set(rounds):
+        if {"plain", "ours"} <= set(rounds) and not args.dropout:  # which picks other units in each
             lines += [f"{name}, ours against plain: {same_results(rounds)}.", ""]
     return "\n".join(lines)
 

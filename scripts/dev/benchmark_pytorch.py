@@ -71,6 +71,7 @@ def load_model(folder: Path, settings: dict[str, Any]) -> torch.nn.Module:
             **{name: config[name] for name in (*sizes, "max_position_embeddings", "type_vocab_size")},
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
+            attn_implementation="sdpa",
             num_labels=2 if settings["kind"] == "span" else settings["num_outputs"],
         )
     )
@@ -105,7 +106,8 @@ def main() -> None:
     schedule = get_linear_schedule_with_warmup(optimizer, int(0.1 * num_steps), num_steps)
     batches = [rows for epoch in range(1000) for rows in shuffled_batches(len(train), settings["batch_size"], 42, epoch)
                if epoch * len(train) < num_steps * settings["batch_size"] + len(train)][:num_steps]  # fmt: skip
-    cost: dict[str, Any] = {"features": None, "evaluations": [], "tokens": 0, "padded_tokens": 0, "losses": []}
+    cost: dict[str, Any] = {"features": None, "evaluations": [], "losses": []}
+    cost |= dict.fromkeys(("tokens", "padded_tokens", "squared_lengths"), 0)
 
     def inputs(rows: Any, features: Features) -> dict[str, torch.Tensor]:
         batch = collate([features[int(i)] for i in rows], 0)
@@ -124,12 +126,16 @@ def main() -> None:
         model.train()
         cost["evaluations"].append(time.perf_counter() - begin)
 
+    # Lengths differ from batch to batch.
+    compute = torch.compile(model, dynamic=True) if settings["compiles"] else model
     model.train()
     training = 0.0
     for step, rows in enumerate(batches, 1):
         begin = time.perf_counter()
-        loss = model(**inputs(rows, train)).loss
-        cost["tokens"] += int(cost["last"].sum())
+        loss = compute(**inputs(rows, train)).loss
+        lengths = cost["last"].sum(axis=-1)
+        cost["tokens"] += int(lengths.sum())
+        cost["squared_lengths"] += int((lengths**2).sum())
         cost["padded_tokens"] += cost["last"].size
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

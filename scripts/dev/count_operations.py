@@ -26,7 +26,7 @@ _FLAG = "FLAGS_low_precision_op_list"
 # all operations give the same bits, on a card.
 KINDS: dict[str, tuple[Callable[[paddle.nn.Layer], None], tuple[Any, Any]]] = {
     "paddle": (lambda model: None, (paddle.optimizer.AdamW, paddle.nn.ClipGradByGlobalNorm)),
-    "cpu": (cpu_layers.speed_up, (optimizer.AdamW, paddle.nn.ClipGradByGlobalNorm)),
+    "cpu": (cpu_layers.speed_up, (optimizer.AdamW, optimizer.HostClipGradByGlobalNorm)),
     "card": (gpu_layers.speed_up, (optimizer.AdamW, optimizer.ClipGradByGlobalNorm)),
 }
 

@@ -58,7 +58,7 @@ def test_a_model_learns_as_with_paddles_layers():
     cpu_layers.speed_up(model)
     loss, logits, gradients = run()
     kinds = {type(layer) for layer in model.sublayers()}
-    assert {cpu_layers.Linear, cpu_layers.LayerNorm, cpu_layers.TransformerEncoder} <= kinds
+    assert {cpu_layers.Linear, cpu_layers.LayerNorm, cpu_layers.PackedTransformerEncoder} <= kinds
     assert loss == pytest.approx(expected_loss, abs=1e-6)
     np.testing.assert_allclose(logits, expected_logits, atol=1e-5)
     assert gradients.keys() == expected.keys()
