@@ -97,15 +97,18 @@ def test_the_trainer_goes_on_in_two_processes_to_the_same_end(launch, tmp_path):
     assert kept == {"checkpoint-12", f"checkpoint-{result['best_step']}"}
 
 
-def test_a_process_that_stops_ends_the_others_with_a_clear_line(launch, warm_python, tmp_path):
-    """The second rank finds no data: the first, waiting for it, is ended by the launcher."""
+def test_a_process_that_stops_ends_the_others_with_a_clear_line(launch, warm_python, few_examples, tmp_path):
+    """The second rank finds a broken line: the first, waiting for it, is ended by the launcher."""
+    broken = tmp_path / "broken"
+    shutil.copytree(few_examples, broken)
+    (broken / "afqmc_public/train.json").write_text('{"sentence1": "只有一句"}\n')
     program = tmp_path / "one_rank_fails.py"
     program.write_text(
         "import os, sys\n"
         f"sys.path[:0] = [{str(TOP)!r}, {str(TOP / 'classification')!r}]\n"
         "import run_clue_classifier\nfrom clue_utils import cli\n"
         "words = sys.argv[1:]\n"
-        "if os.environ['PADDLE_TRAINER_ID'] == '1': words[words.index('--data_dir') + 1] = '/nowhere'\n"
+        f"if os.environ['PADDLE_TRAINER_ID'] == '1': words[words.index('--data_dir') + 1] = {str(broken)!r}\n"
         "cli.run(lambda: run_clue_classifier.main(words))\n"
     )
     words = "--task_name AFQMC --do_train --max_steps 2".split()
@@ -113,9 +116,9 @@ def test_a_process_that_stops_ends_the_others_with_a_clear_line(launch, warm_pyt
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
     log = (tmp_path / "out-log/workerlog.1").read_text()
     assert done.returncode != 0
-    assert "rank 1: error: " in log and "/nowhere" in log and "Traceback" not in log
+    assert "rank 1: error: " in log and "train.json, line 1" in log and "Traceback" not in log
     result = json.loads((tmp_path / "out/result.json").read_text())
-    assert result["status"] == "failed" and "/nowhere" in result["reason"]
+    assert result["status"] == "failed" and "train.json, line 1" in result["reason"]
 
 
 def processes_in(folder: Path) -> list[int]:
