@@ -275,11 +275,12 @@ def of_a_quickstart(tongue: str, monkeypatch) -> readme_pictures.Picture:
         return 0
 
     def make(words, **_):
-        make_demo.main(words[2:])
+        make_demo.main([str(word) for word in words[2:]])
 
     monkeypatch.setattr(make_demo, "make_demo", lambda *_: True)
     monkeypatch.setattr(quickstart, "subprocess", SimpleNamespace(run=make))
     monkeypatch.setattr(quickstart.trial, "run_script", run_script)
+    monkeypatch.setattr(quickstart.cli, "configure_logging", lambda _: None)
     monkeypatch.setattr(quickstart.write, "zip_predictions", lambda *_: {"a file": 1})
     with contextlib.redirect_stdout(io.StringIO()) as out:
         quickstart.main([])

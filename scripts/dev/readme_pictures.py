@@ -231,14 +231,20 @@ def watch(folder: Path, place: Path) -> progress.Progress:
             if not (folder / "plan.json").is_file():
                 continue
             seen = reader.read()
-            is_shown = seen.running and all(state.step and state.loss for state in seen.running)
-            if is_shown and seen.num_ended > len(seen.states) // 2 and seen.seconds_left is not None:
+            if is_telling(seen):
                 return seen
     finally:
         if search.poll() is None:
             search.send_signal(signal.SIGINT)
         search.wait()
     raise UserError("the search ended unseen; its log:\n" + (place / "search.log").read_text(encoding="utf-8"))
+
+
+def is_telling(seen: progress.Progress) -> bool:
+    """Whether a search is in its midst: half has ended, all that runs has begun to learn, each task has a score."""
+    is_learning = seen.running and all(state.step and state.loss for state in seen.running)
+    is_half = seen.num_ended >= len(seen.states) // 2 and seen.seconds_left is not None
+    return bool(is_learning and is_half and len(seen.best()) == len(SEARCHED))
 
 
 def reports(languages: Sequence[str], log: Path | None = None) -> Iterator[Picture]:
