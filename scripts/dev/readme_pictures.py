@@ -51,8 +51,9 @@ SEARCH += ["--max_seq_length", "64", "--num_train_epochs", "3", "--logging_steps
 TRAINING = ["classification/run_clue_classifier.py", "--task_name", "TNEWS", "--model_name_or_path", "demo/model"]
 TRAINING += ["--data_dir", "demo/data", "--output_dir", "models/tnews", "--device", "cpu", "--do_train", "--do_eval"]
 TRAINING += ["--learning_rate", "1e-3", "--batch_size", "16", "--max_seq_length", "64", "--num_train_epochs", "2"]
-# Left out of the picture of a report, which is long: notes, and of a model's tables all but the first.
-CUT = ".notes, .model .pair > .scroll:nth-child(n+2) { display: none; }"
+# Left out of pictures of pages, which are long: a report's notes, and of its model's tables all but the first; of
+# mistakes the scores of classes.
+CUT = "<style>.notes, .pair > .scroll:nth-child(n+2), .pair > div:nth-child(2) { display: none; }</style></head>"
 
 _TERMINAL = """<!doctype html><meta charset="utf-8"><style>
 body {{ margin: 16px 20px; background: #10141c; color: #e6e6e6 }}
@@ -159,10 +160,11 @@ def of_terminal(command: str, markup: str, text: str) -> Picture:
 
 
 def of_page(source: str, width: int, height: int) -> Picture:
-    """The upper part of a page that the project has written."""
+    """The upper part of a page that the project has written, without what is cut."""
     parser = _Labels()
     parser.feed(source)
-    return Picture(source, "\n".join(" ".join("".join(label).split()) for label in parser.labels), width, height)
+    labels = [" ".join("".join(label).split()) for label in parser.labels]
+    return Picture(source.replace("</head>", CUT), "\n".join(labels), width, height)
 
 
 class _Labels(HTMLParser):
@@ -256,7 +258,7 @@ def reports(languages: Sequence[str], log: Path | None = None) -> Iterator[Pictu
         for tongue in languages:
             with language.using(tongue):
                 source = page.to_html(collect.read_models([str(folder)], Path(scratch)))
-            yield of_page(source.replace("</style>", f"{CUT}</style>"), 1080, 1900)
+            yield of_page(source, 1080, 1900)
 
 
 def mistakes(languages: Sequence[str], log: Path | None = None) -> Iterator[Picture]:
