@@ -61,7 +61,8 @@ def run_task(place: str, task: Task) -> float:
         raise SystemExit(1)
     result = Record.read(OUTPUT / task.name) or Record()
     took = say("{seconds:.0f} s", seconds=seconds())
-    print(f"{place}: {result.metric} {cli.percent(result.score or 0.0)}, {took}", flush=True)
+    score = f"{result.metric} {cli.percent(result.score or 0.0)}"
+    print(say("{place}: {score}, {took}", place=place, score=score, took=took), flush=True)
     return seconds()
 
 

@@ -40,6 +40,8 @@ from made_up_search import make_search
 TOP = Path(__file__).resolve().parents[2]
 USAGE = "python scripts/dev/readme_pictures.py [NAME...] [--language en|zh] [--browser PROGRAM] [FLAG...]"
 COLUMNS = 80
+# How lines on the set-up begin in either language, which depend on what was there before.
+SET_UP = ("set-up:", "安装：")
 # Of a picture: enough for a page's text and heat maps, and a file of a quarter of the size.
 COLOURS = 96
 MODEL = "hfl/rbt6"  # whose published scores the made-up search is around
@@ -193,7 +195,7 @@ def quickstarts(languages: Sequence[str], log: Path | None = None) -> Iterator[P
     """Of what the quickstart prints, without what it installs."""
     for tongue in languages:
         text = log.read_text(encoding="utf-8") if log else _run(["scripts/quickstart.sh"], TOP, tongue)
-        text = "\n".join(line for line in text.splitlines() if not line.startswith("set-up:")).strip()
+        text = "\n".join(line for line in text.splitlines() if not line.startswith(SET_UP)).strip()
         yield of_terminal("bash scripts/quickstart.sh", html.escape(text), text)
 
 
