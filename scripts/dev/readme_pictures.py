@@ -16,7 +16,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -238,8 +237,7 @@ def watch(folder: Path, place: Path) -> progress.Progress:
             if is_telling(seen):
                 return seen
     finally:
-        if search.poll() is None:
-            search.send_signal(signal.SIGINT)
+        search.terminate()  # what runs ends with a checkpoint
         search.wait()
     raise UserError("the search ended unseen; its log:\n" + (place / "search.log").read_text(encoding="utf-8"))
 
