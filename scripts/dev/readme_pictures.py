@@ -59,7 +59,7 @@ CUT = "<style>.notes, .pair > .scroll:nth-child(n+2), .pair > div:nth-child(2) {
 _TERMINAL = """<!doctype html><meta charset="utf-8"><style>
 body {{ margin: 16px 20px; background: #10141c; color: #e6e6e6 }}
 pre {{ margin: 0; font: 16px/22px "DejaVu Sans Mono", monospace }} b {{ color: #7ee0a0 }}
-i {{ display: inline-block; width: 2ch; font-style: normal; text-align: center; line-height: 1; overflow: visible }}
+i {{ display: inline-block; width: 19.27px; font-size: 18px; font-style: normal; line-height: 1; text-align: center }}
 </style><pre>{text}</pre>"""
 _LINE, _MARGIN = 22, 32
 # What holds words of the program on a page, and no records.
