@@ -267,7 +267,7 @@ def mistakes(languages: Sequence[str], log: Path | None = None) -> Iterator[Pict
         _run(TRAINING, folder)
         for tongue in languages:
             _run(["scripts/errors.py", "models/tnews", "--num", "5"], folder, tongue)
-            yield of_page((folder / "models/tnews/errors.html").read_text(encoding="utf-8"), 1080, 1200)
+            yield of_page((folder / "models/tnews/errors.html").read_text(encoding="utf-8"), 1080, 1560)
 
 
 # The pictures, each of them a function of the languages, one picture a language, and of a log, if there is one.
