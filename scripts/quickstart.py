@@ -31,8 +31,8 @@ AT_ONCE = 2  # tasks side by side, one thread each
 DEMO = Path("demo")
 OUTPUT = DEMO / "output"
 ENDING = later("""
-Made in {seconds} s, all in demo/: checkpoints and predictions in output/<task>/, logs in
-output/<task>.log, the predictions zipped for the leaderboard in submit.zip.
+Made in {seconds} s, all in demo/: checkpoints and predictions in output/<task>/,
+logs in output/<task>.log, predictions zipped for the leaderboard in submit.zip.
 Scores are in percent. The data is made up, so they say only that it works.
 
 What to type next:
@@ -61,7 +61,8 @@ def run_task(place: str, task: Task) -> float:
         raise SystemExit(1)
     result = Record.read(OUTPUT / task.name) or Record()
     took = say("{seconds:.0f} s", seconds=seconds())
-    print(f"{place}: {result.metric} {cli.percent(result.score or 0.0)}, {took}", flush=True)
+    score = f"{result.metric} {cli.percent(result.score or 0.0)}"
+    print(say("{place}: {score}, {took}", place=place, score=score, took=took), flush=True)
     return seconds()
 
 
@@ -88,13 +89,13 @@ def main(argv: list[str] | None = None) -> None:
     cli.configure_logging("error")
     counts = write.zip_predictions([OUTPUT / name for name in TASKS], DEMO / "submit.zip")
     print(f"\n{say('{num_counts} files in {path}', num_counts=len(counts), path=DEMO / 'submit.zip')}\n")
-    heads = left(say("task"), 13), left(say("metric"), 10), right(say("score"), 6), right(say("seconds"), 9)
-    print(f"{''.join(heads)}  {say('predictions')}")
+    heads = left(say("task"), 12), left(say("metric"), 9), right(say("score"), 6), right(say("time"), 7)
+    print(f"{''.join(heads)} {say('prediction files')}")  # 80 columns with the longest names
     for name, task in TASKS.items():
         result = Record.read(OUTPUT / name) or Record()
         files = " ".join(file for file in task.submissions.values() if (OUTPUT / name / file).is_file())
-        scores = f"{result.metric:<10}{100 * (result.score or 0.0):>6.2f}{runs[name].result():>9.0f}"
-        print(f"{name:<13}{scores}  {files}")
+        took = right(say("{seconds:.0f} s", seconds=runs[name].result()), 7)
+        print(f"{name:<12}{result.metric:<9}{100 * (result.score or 0.0):>6.2f}{took} {files}")
     print(say(ENDING, seconds=int(time.monotonic() - begin)))
 
 

@@ -1,17 +1,31 @@
-"""READMEs and pages: every command runs, on demo data, both languages say the same, and no link is dead."""
+"""READMEs and pages: every command runs, on demo data, both languages say the same, links and pictures are right."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
 import re
 import shutil
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 import check_links
+import errors
+import make_demo
+import quickstart
+import readme_pictures
 import readme_tables
+from clue_utils import dev_predictions, tasks
+from clue_utils.columns import display_width
+from clue_utils.grid import outcomes, search_space
+from clue_utils.language import LANGUAGES, VARIABLE
 
 TOP = Path(__file__).parents[1]
 PAGES = check_links.pages()
@@ -148,7 +162,7 @@ def test_both_languages_of_a_page_have_the_same_commands_sections_tables_and_pic
         assert len(re.findall(pattern, chinese, re.MULTILINE)) == len(re.findall(pattern, english, re.MULTILINE)), (
             pattern
         )
-    assert re.findall(r"!\[.*?\]\((.*?)\)", chinese) == re.findall(r"!\[.*?\]\((.*?)\)", english)
+    assert [name.replace("_zh.png", ".png") for name in SHOWN.findall(chinese)] == SHOWN.findall(english)
 
 
 def test_both_guides_to_a_new_architecture_show_the_code_as_it_is():
@@ -229,3 +243,149 @@ def test_the_chinese_readme_is_read_in_five_minutes():
     """A page of 2,500 characters beside tables and code."""
     text = re.sub(r"^```.*?^```$|^\|.*?$", "", PAGES["README.md"], flags=re.DOTALL | re.MULTILINE)
     assert len(re.findall(r"[\u4e00-\u9fff]", text)) <= 2500
+
+
+# What the pages show of the program: made anew by scripts/dev/readme_pictures.py where a test says it is out of date.
+PICTURES = [(name, tongue) for name in readme_pictures.NAMES for tongue in LANGUAGES]
+SHOWN = re.compile(r"!\[.*?\]\((?:docs/)?(.*?)\)")
+
+
+def test_pages_show_the_pictures_that_the_script_takes_each_in_its_language():
+    shown = {name: SHOWN.findall(text) for name, text in PAGES.items()}
+    files = {path.name for path in (TOP / "docs").glob("*.png")}
+    taken = {readme_pictures.file_of(Path(), *picture).name for picture in PICTURES}
+    assert {name for names in shown.values() for name in names} == files == taken
+    wrong = [page for page in CHINESE for name in shown[page] if not name.endswith("_zh.png")]
+    assert (
+        wrong + [page for page in CHINESE for name in shown[check_links.twin(page)] if name.endswith("_zh.png")] == []
+    )
+    assert [name for name in files if (TOP / "docs" / name).stat().st_size > 300_000] == []
+
+
+def of_a_quickstart(tongue: str, monkeypatch) -> readme_pictures.Picture:
+    """With records in the place of trainings."""
+
+    def run_script(words, *_, **__):
+        folder = Path(words[words.index("--output_dir") + 1])
+        task = tasks.TASKS[folder.name]
+        folder.mkdir()
+        (folder / "result.json").write_text(json.dumps({"metric": task.metric, "best_metric": 0.5}))
+        for name in task.submissions.values():
+            (folder / name).touch()
+        return 0
+
+    def make(words, **_):
+        make_demo.main([str(word) for word in words[2:]])
+
+    monkeypatch.setattr(make_demo, "make_demo", lambda *_: True)
+    monkeypatch.setattr(quickstart, "subprocess", SimpleNamespace(run=make))
+    monkeypatch.setattr(quickstart.trial, "run_script", run_script)
+    monkeypatch.setattr(quickstart.cli, "configure_logging", lambda _: None)
+    monkeypatch.setattr(quickstart.write, "zip_predictions", lambda *_: {"a file": 1})
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        quickstart.main([])
+    Path("quickstart.log").write_text("set-up: all is in place\n" + out.getvalue(), encoding="utf-8")
+    (picture,) = readme_pictures.quickstarts([tongue], Path("quickstart.log"))
+    return picture
+
+
+def of_a_search(tongue: str, monkeypatch) -> readme_pictures.Picture:
+    """With a program that leaves records in the place of the search, and waits to be interrupted."""
+    flags = readme_pictures.SEARCH
+    trials = [
+        search_space.Trial(task, float(rate), 16, 0.1, 42, 1)
+        for task in readme_pictures.SEARCHED
+        for rate in flags[flags.index("--learning_rates") + 1 : flags.index("--batch_sizes")]
+    ]
+    folder = Path("results/model")
+    outcomes.add_to_plan(folder, [trial.folder for trial in trials], {1: 1})
+    now = datetime.now(timezone.utc).isoformat()
+    fields: dict[str, object] = {"metric": "accuracy", "best_metric": 0.5, "wall_time": 90.0, "num_processes": 1}
+    for number, trial in enumerate(trials):
+        record = fields | {"task": trial.task, "model": "model", "status": "finished" if number < 3 else "running"}
+        record |= {"last_seen": now, "progress": {"step": 5, "num_steps": 9, "loss": 0.5, "seconds_left": 400.0}}
+        (folder / trial.folder).mkdir(parents=True)
+        (folder / trial.folder / "result.json").write_text(json.dumps(record))
+    monkeypatch.setattr(readme_pictures, "_words", lambda _: ["sleep", "600"])
+    begun = readme_pictures.watch(folder, Path())
+    assert begun.num_ended == 3 and len(begun.running) == 1
+    return readme_pictures.of_search(begun, tongue)
+
+
+def of_a_report(tongue: str, monkeypatch) -> readme_pictures.Picture:
+    (picture,) = readme_pictures.reports([tongue])
+    return picture
+
+
+def of_mistakes(tongue: str, monkeypatch) -> readme_pictures.Picture:
+    """With answers in the place of a training."""
+
+    def run(words, place, *_):
+        if not words[0].endswith("errors.py"):
+            return
+        monkeypatch.chdir(place)
+        names = tasks.TASKS["TNEWS"].names
+        lines = [
+            {"id": number, "inputs": {"sentence": "今天"}, "is_cut": False, "gold": names[0], "answer": answer}
+            | {"probabilities": {names[0]: 0.25, names[1]: 0.75}, "is_right": answer == names[0]}
+            for number, answer in enumerate(names[:2])
+        ]
+        folder = Path("models/tnews")
+        folder.mkdir(parents=True)
+        written = dev_predictions.write(folder, lines)
+        scores = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "num_gold": 2}
+        record = {"task": "TNEWS", "dev_predictions": written, "classes": {name: scores for name in names}}
+        (folder / "result.json").write_text(json.dumps(record))
+        with contextlib.redirect_stdout(io.StringIO()):
+            errors.main(words[1:])
+
+    monkeypatch.setattr(readme_pictures, "_run", run)
+    (picture,) = readme_pictures.mistakes([tongue])
+    return picture
+
+
+@pytest.mark.parametrize(("name", "tongue"), PICTURES)
+def test_a_picture_shows_what_the_program_prints_now(name, tongue, tmp_path, monkeypatch):
+    """But for numbers: a picture keeps what can be read on it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(VARIABLE, tongue)
+    make = {"quickstart": of_a_quickstart, "search": of_a_search, "report": of_a_report, "mistakes": of_mistakes}[name]
+    now = make(tongue, monkeypatch)
+    then = readme_pictures.description(readme_pictures.file_of(TOP / "docs", name, tongue))
+    remedy = f"out of date: python scripts/dev/readme_pictures.py {name}"
+    assert readme_pictures.essence(then) == readme_pictures.essence(now.text), remedy
+    if name in ("quickstart", "search"):
+        assert max(map(display_width, then.splitlines())) <= readme_pictures.COLUMNS
+
+
+def test_a_picture_is_taken_by_the_browser_and_keeps_its_text(run_script, tmp_path):
+    Image.new("RGB", (40, 20), "white").save(tmp_path / "white.png")
+    browser = tmp_path / "browser"
+    copy = f'cp "{tmp_path}/white.png" "${{word#*=}}"'
+    browser.write_text(f'#!/bin/sh\nfor word; do case "$word" in --screenshot=*) {copy};; esac; done\n')
+    browser.chmod(0o755)
+    (tmp_path / "log").write_text("set-up: done\n\n制作演示\n[1/10] <AFQMC>\n", encoding="utf-8")
+    words = ["quickstart", "--language", "zh", "--log", tmp_path / "log", "--output", tmp_path]
+    status, said, error = run_script(readme_pictures.main, *words, "--browser", browser)
+    assert (status, said, error) == (0, f"{tmp_path}/quickstart_zh.png\n", "")
+    text = "$ bash scripts/quickstart.sh\n\n制作演示\n[1/10] <AFQMC>"
+    assert readme_pictures.description(tmp_path / "quickstart_zh.png") == text
+    status, _, error = run_script(readme_pictures.main, *words, "--browser", tmp_path / "none")
+    assert status == 2 and error == f"error: --browser {tmp_path}/none: no such program\n"
+    status, _, error = run_script(readme_pictures.main, *words, "--browser", "false")
+    assert status == 2 and re.fullmatch(r"error: --browser false: no picture was taken \(.*\)\n", error)
+
+
+def test_a_wide_character_takes_two_columns_of_a_picture():
+    picture = readme_pictures.of_terminal("a", "b（中，文）", "b（中，文）")
+    assert picture.source.count("<i>") == 5 and "b<i>（</i><i>中</i>" in picture.source
+
+
+def test_the_essence_of_a_text_is_what_stays_from_run_to_run():
+    first = "TNEWS 3e-5_32_0.1_42 1200/5004 24 % 1.2034 55.00 12 min\n======------------ 31 %  about 3 h 3 min left\n"
+    second = "==-------- 7 % about 95 s left\nAFQMC  1e-3_16_0.1_42 5/114  4 % 0.7 50.00   9 s\n"
+    assert readme_pictures.essence(first) == readme_pictures.essence(second) != []
+    assert readme_pictures.essence("已结束 2/4 个，剩余 3 小时 3 分") == readme_pictures.essence(
+        "已结束 1/9 个，剩余 12 分钟"
+    )
+    assert readme_pictures.essence("about 5 s left") != readme_pictures.essence("still 5 s left")

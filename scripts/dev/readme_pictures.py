@@ -1,190 +1,311 @@
 #!/usr/bin/env python
-"""Take the pictures of the READMEs: docs/report.png, of a made-up search, and docs/quickstart.png, of a real run.
+"""Take the pictures of the READMEs and pages, each in English (docs/NAME.png) and in Chinese (docs/NAME_zh.png).
 
-Scores of the search are drawn at random around the published ones; no model is trained. A picture takes Chromium.
+quickstart, search and mistakes are of real runs of the demo, made on this machine: the quickstart, a grid search in
+its midst, the mistakes of a short training. The search that report is of is made up: it would take days. A picture
+takes a browser, Chromium, and keeps what can be read on it as its description, by which a test finds what is out of
+date.
 """
 
 from __future__ import annotations
 
+import contextlib
 import html
-import json
-import math
+import io
 import os
 import random
+import re
+import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-from clue_utils import cli, language, published, tasks
+from PIL import Image, PngImagePlugin
+from rich.console import Console
+from rich.terminal_theme import SVG_EXPORT_THEME
+
+from clue_utils import cli, language, published
 from clue_utils.errors import UserError
-from clue_utils.grid import outcomes, search_space
+from clue_utils.grid import progress, screen
 from clue_utils.report import collect, page
+from clue_utils.tasks import TASKS
+from made_up_search import make_search
 
 TOP = Path(__file__).resolve().parents[2]
-USAGE = "python scripts/dev/readme_pictures.py {report,quickstart} [--browser PROGRAM] [--output FILE] [...]"
-EVALUATIONS = 10
-FIRST = "hfl/rbt6"  # the model of a picture of one
-
+USAGE = "python scripts/dev/readme_pictures.py [NAME...] [--language en|zh] [--browser PROGRAM] [FLAG...]"
+COLUMNS = 80
+# How lines on the set-up begin in either language, which depend on what was there before.
+SET_UP = ("set-up:", "安装：")
+# Of a picture: enough for a page's text and heat maps, and a file of a quarter of the size.
+COLOURS = 96
+MODEL = "hfl/rbt6"  # whose published scores the made-up search is around
+SEARCHED = ("AFQMC", "TNEWS")
+SEARCH = ["scripts/grid_search.sh", "demo/model", "--tasks", *SEARCHED, "--learning_rates", "5e-4", "1e-3"]
+SEARCH += ["--batch_sizes", "16", "32", "--cpu_slots", "2", "--", "--data_dir", "demo/data"]
+SEARCH += ["--max_seq_length", "64", "--num_train_epochs", "3", "--logging_steps", "5", "--save_steps", "20"]
+# Too short to get everything right.
+TRAINING = ["classification/run_clue_classifier.py", "--task_name", "TNEWS", "--model_name_or_path", "demo/model"]
+TRAINING += ["--data_dir", "demo/data", "--output_dir", "models/tnews", "--device", "cpu", "--do_train", "--do_eval"]
+TRAINING += ["--learning_rate", "1e-3", "--batch_size", "16", "--max_seq_length", "64", "--num_train_epochs", "2"]
+# Left out of pictures of pages, which are long: a report's notes, and of its model's tables all but the first; of
+# mistakes the scores of classes.
+CUT = "<style>.notes, .pair > .scroll:nth-child(n+2), .pair > div:nth-child(2) { display: none; }</style></head>"
 
 _TERMINAL = """<!doctype html><meta charset="utf-8"><style>
-body {{ margin: 18px 22px; background: #10141c; color: #e6e6e6; font: 14px/21px "DejaVu Sans Mono", monospace }}
-pre {{ margin: 0; font: inherit }} b {{ color: #7ee0a0 }}
-</style><pre><b>$ {command}</b>
+body {{ margin: 16px 20px; background: #10141c; color: #e6e6e6 }}
+pre {{ margin: 0; font: 16px/22px "DejaVu Sans Mono", monospace }} b {{ color: #7ee0a0 }}
+i {{ display: inline-block; width: 19.27px; font-size: 18px; font-style: normal; line-height: 1; text-align: center }}
+</style><pre>{text}</pre>"""
+_LINE, _MARGIN = 22, 32
+# What holds words of the program on a page, and no records.
+_LABELS = frozenset({"h1", "h2", "h3", "caption", "p", "dt", "footer"})
 
-{output}</pre>"""
+
+@dataclass(frozen=True)
+class Picture:
+    """What a picture is taken of.
+
+    Attributes:
+        source: a page of HTML.
+        text: what can be read on it, lines of a terminal or labels of a page.
+        width, height: in pixels.
+    """
+
+    source: str
+    text: str
+    width: int
+    height: int
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.Parser(usage=USAGE, description=__doc__)
-    parser.add_argument("what", choices=("report", "quickstart"), help="of what a picture is taken")
-    parser.add_argument("--records", type=Path, metavar="DIR", help="leave the search's records there, no picture")
-    parser.add_argument("--models", type=cli.positive_int, default=1, help="in the search (default: 1)")
-    parser.add_argument("--language", choices=language.LANGUAGES, default="en", help="of the report")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="what the quickstart printed (default: run it)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--language", choices=language.LANGUAGES, help="of the pictures (default: both)")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="what a quickstart printed in that language")
     parser.add_argument("--browser", default="chromium", metavar="PROGRAM", help="(default: chromium)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="(default: docs/<what>.png)")
+    parser.add_argument("--output", type=Path, default=TOP / "docs", metavar="DIR", help="(default: docs)")
     args = parser.parse_args(argv)
-    output = args.output or TOP / "docs" / f"{args.what}.png"
-    if args.what == "quickstart":
-        text = args.log.read_text(encoding="utf-8") if args.log else run_quickstart()
-        lines = [line for line in text.splitlines() if not line.startswith("set-up:")]
-        shown = "\n".join(lines).strip()  # without what was installed
-        source = _TERMINAL.format(command="bash scripts/quickstart.sh", output=html.escape(shown))
-        take(source, output, 1040, 21 * (shown.count("\n") + 3) + 36, args.browser)
-        return
-    rows = sorted(published.PUBLISHED_MODELS, key=lambda row: row.name != FIRST)[: args.models]
-    with tempfile.TemporaryDirectory() as scratch:
-        folders = [(args.records or Path(scratch)) / Path(row.name).name for row in rows]
-        for number, (folder, row) in enumerate(zip(folders, rows, strict=True)):
-            make_search(folder, row, random.Random(number))
-        if args.records:
-            return
-        with language.using(args.language):
-            source = page.to_html(collect.read_models([str(folder) for folder in folders], Path(scratch)))
-    take(source, output, 1280, 3220, args.browser)
+    if unknown := [name for name in args.names if name not in NAMES]:
+        raise UserError(f"{unknown[0]}: no such picture: name {', '.join(NAMES)}")
+    if args.log and (not args.language or args.names != ["quickstart"]):
+        raise UserError("--log: say quickstart and --language, which it is in")
+    if not shutil.which(args.browser):
+        raise UserError(f"--browser {args.browser}: no such program")
+    languages = [args.language] if args.language else [*language.LANGUAGES]
+    for name in args.names or NAMES:
+        for tongue, picture in zip(languages, NAMES[name](languages, args.log), strict=True):
+            take(picture, file_of(args.output, name, tongue), args.browser)
+            print(file_of(args.output, name, tongue), flush=True)
 
 
-def run_quickstart() -> str:
-    """What the quickstart prints in English, for the READMEs of both languages; it trains in demo/.
+def file_of(folder: Path, name: str, tongue: str) -> Path:
+    return folder / f"{name}{'' if tongue == 'en' else '_' + tongue}.png"
+
+
+def take(picture: Picture, output: Path, browser: str) -> None:
+    """Have a browser take a picture.
 
     Raises:
         UserError: it fails.
     """
-    words = ["bash", str(TOP / "scripts" / "quickstart.sh")]
-    environment = os.environ | {language.VARIABLE: "en"}
-    done = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise UserError(f"the quickstart ended with status {done.returncode}")
-    return done.stdout
-
-
-def take(source: str, output: Path, width: int, height: int, browser: str) -> None:
-    """Have a browser take the picture of a page of HTML, so many pixels wide and high.
-
-    Raises:
-        UserError: it is not there, or fails.
-    """
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "page.html"
-        path.write_text(source, encoding="utf-8")
-        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={width},{height}")
+        source, shot = Path(scratch) / "page.html", Path(scratch) / "shot.png"
+        source.write_text(picture.source, encoding="utf-8")
+        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
+        size = f"--window-size={picture.width},{picture.height}"
         try:
-            subprocess.run(
-                [browser, *flags, f"--screenshot={output.absolute()}", path.as_uri()], check=True, capture_output=True
-            )
+            words = [browser, *flags, size, f"--screenshot={shot}", source.as_uri()]
+            subprocess.run(words, check=True, capture_output=True)
+            image = Image.open(shot).convert("RGB")
         except (OSError, subprocess.CalledProcessError) as error:
             raise UserError(f"--browser {browser}: no picture was taken ({error})") from None
+    about = PngImagePlugin.PngInfo()
+    about.add_itxt("Description", picture.text, zip=True)
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(output, optimize=True, pnginfo=about)
 
 
-def make_search(folder: Path, row: published.PublishedModel, chance: random.Random) -> None:
-    """Write the records of the published grid of a model, three seeds of each task's best setting, and unfinished ones.
+def description(path: Path) -> str:
+    """What can be read on a picture, see ``Picture.text``."""
+    with Image.open(path) as image:
+        return str(image.info.get("Description", ""))
+
+
+def essence(text: str) -> list[str]:
+    """The kinds of lines of a text: without numbers, names of tasks, bars, spaces of columns, order."""
+    found = set()
+    for line in text.splitlines():
+        line = re.sub(r"=*-{6,}|={6,}-*", "", line)
+        line = re.sub("|".join(TASKS), "TASK", line)
+        line = re.sub(r"\d[\d.,:/_e-]*", "0", line)
+        line = re.sub(r"0 (s|min|h 0 min|秒|分钟|小时 0 分)(?!\w)", "0 s", line)  # as a time is long or short
+        found.add(" ".join(line.split()))
+    return sorted(found - {""})
+
+
+def of_terminal(command: str, markup: str, text: str) -> Picture:
+    """A terminal of 80 columns, in which a wide character takes two.
 
     Args:
-        folder: of the model; it must not hold any yet.
+        markup: what the command has printed, as HTML.
+        text: the same without colours.
     """
-    for task in tasks.TASKS.values():
-        best = row.best_runs[task.name]
-        trials = search_space.list_trials([task.name])
-        seeds = search_space.list_trials([task.name], [best[0]], [best[1]], [best[2]], [1, 2])
-        outcomes.add_to_plan(folder, [trial.folder for trial in [*trials, *seeds]])
-        for number, trial in enumerate([*trials, *seeds]):
-            distance = abs(math.log2(trial.learning_rate / best[0])) + abs(math.log2(trial.batch_size / best[1])) / 2
-            top = row.scores[task.name].value / 100 - 0.004 * distance + chance.gauss(0, 0.002)
-            if task.name in ("AFQMC", "CMNLI") and number == 3:
-                top = 0.34  # diverged
-            _write(folder / trial.folder, _record(row, trial, top, chance, _fate(task.name, number)))
+    shown = f"<b>$ {html.escape(command)}</b>\n\n{markup}"
+    shown = re.sub(r"[\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60]", r"<i>\g<0></i>", shown)
+    height = _LINE * (text.count("\n") + 3) + _MARGIN
+    return Picture(_TERMINAL.format(text=shown), f"$ {command}\n\n{text}", round(COLUMNS * 9.64) + 40, height)
 
 
-def _fate(task: str, number: int) -> str:
-    fates = {("CMRC2018", 2): "failed", ("CHID", 5): "killed", ("CHID", 7): "missing", ("C3", 5): "running"}
-    pruned = task in ("TNEWS", "IFLYTEK") and number in (2, 11)
-    return "pruned" if pruned else fates.get((task, number), "finished")
+def of_page(source: str, width: int, height: int) -> Picture:
+    """The upper part of a page that the project has written, without what is cut."""
+    parser = _Labels()
+    parser.feed(source)
+    labels = [" ".join("".join(label).split()) for label in parser.labels]
+    return Picture(source.replace("</head>", CUT), "\n".join(labels), width, height)
 
 
-def _record(
-    row: published.PublishedModel, trial: search_space.Trial, top: float, chance: random.Random, fate: str
-) -> dict[str, Any] | None:
-    """The fields of ``result.json``; None for a trial that is missing."""
-    if fate == "missing":
-        return None
-    task = tasks.TASKS[trial.task]
-    num_train = task.splits["train"].num_examples
-    num_steps = math.ceil(num_train / trial.batch_size) * task.num_train_epochs
-    history = []
-    for number in range(1, EVALUATIONS + 1):
-        share = number / EVALUATIONS
-        score = max(0.05, top * (1 - 0.25 * math.exp(-5 * share)) + chance.gauss(0, 0.0015))
-        metrics = {"loss": 1.0, task.metric: min(score, 1.0)}
-        if task.metric == "em":
-            metrics |= {"f1": min(1.0, score + 0.19), "squad_em": score + 0.01, "squad_f1": min(1.0, score + 0.22)}
-        if trial.task == "C3":
-            metrics |= {"accuracy_with_fillers": score - 0.01}
-        history.append({"step": round(num_steps * share), **metrics})
-    if fate != "finished":
-        history = history[:4]
-    best = max(history, key=lambda line: line[task.metric])
-    fields: dict[str, Any] = {
-        "status": "running" if fate == "killed" else "finished" if fate == "pruned" else fate,
-        "task": trial.task,
-        "model": row.name,
-        "metric": task.metric,
-        "device": "gpu",
-        "card": {"name": "Tesla V100-SXM2-32GB"},
-        "versions": {"paddlepaddle-gpu": "3.3.1", "paddlenlp": "2.8.1"},
-        "hyper_parameters": {
-            "learning_rate": trial.learning_rate,
-            "batch_size": trial.batch_size // trial.num_gpus,
-            "dropout": trial.dropout,
-            "seed": trial.seed,
-            "num_train_epochs": task.num_train_epochs,
-            "precision": "fp32",
-        },
-        "num_processes": trial.num_gpus,
-        "num_examples": {"train": num_train, "dev": task.splits["dev"].num_examples},
-        "num_steps": num_steps,
-        "data_sha256": {"dev": "0"},
-        "best_metric": best[task.metric],
-        "best_step": best["step"],
-        "best_metrics": {name: value for name, value in best.items() if name != "step"},
-        "history": history,
-        "wall_time": num_steps * 0.012 * int(row.config.partition("L")[0]) * len(history) / EVALUATIONS,
-    }
-    if fate == "pruned":
-        fields["pruned"] = {"step": history[-1]["step"], "rule": "below the median"}
-    elif fate == "failed":
-        fields |= {"reason": "out of memory", "exit_status": 1, "advice": {"gradient_accumulation_steps": 2}}
-    elif fate in ("killed", "running"):
-        seen = "2026-01-02T03:04:05+00:00" if fate == "killed" else "2999-01-01T00:00:00+00:00"
-        fields |= {"last_seen": seen, "progress": {"step": history[-1]["step"], "num_steps": num_steps}}
-    return fields
+class _Labels(HTMLParser):
+    """Collects what a page says beside records: headings, captions, names of columns, explanations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels: list[list[str]] = []
+        self._within = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if not self._within and (tag in _LABELS or (tag == "th" and ("scope", "col") in attrs)):
+            self._within = tag
+            self.labels.append([])
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._within:
+            self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within:
+            self.labels[-1].append(data)
 
 
-def _write(folder: Path, fields: dict[str, Any] | None) -> None:
-    if fields is not None:
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(fields), encoding="utf-8")
+def quickstarts(languages: Sequence[str], log: Path | None = None) -> Iterator[Picture]:
+    """Of what the quickstart prints, without what it installs."""
+    for tongue in languages:
+        text = log.read_text(encoding="utf-8") if log else _run(["scripts/quickstart.sh"], TOP, tongue)
+        text = "\n".join(line for line in text.splitlines() if not line.startswith(SET_UP)).strip()
+        yield of_terminal("bash scripts/quickstart.sh", html.escape(text), text)
+
+
+def searches(languages: Sequence[str], log: Path | None = None) -> Iterator[Picture]:
+    """Of a search of the demo model in its midst, the same moment in each language."""
+    with _workplace() as folder:
+        seen = watch(folder / "results/model", folder)
+    for tongue in languages:
+        yield of_search(seen, tongue)
+
+
+def of_search(seen: progress.Progress, tongue: str) -> Picture:
+    """The screen of a search."""
+    console = Console(file=io.StringIO(), record=True, force_terminal=True, width=COLUMNS, highlight=False)
+    with language.using(tongue):
+        console.print(screen.render("model", seen))
+    text = "\n".join(map(str.rstrip, console.export_text(clear=False).rstrip().splitlines()))
+    markup = console.export_html(theme=SVG_EXPORT_THEME, code_format="{code}", inline_styles=True)
+    return of_terminal("bash scripts/report.sh demo/model --watch", markup, text)
+
+
+def watch(folder: Path, place: Path) -> progress.Progress:
+    """Start a search in a place with the demo, stop it in its midst, and return what it was at.
+
+    Args:
+        folder: where it leaves the trials' records.
+
+    Raises:
+        UserError: it ended before that.
+    """
+    with open(place / "search.log", "w") as log:
+        search = subprocess.Popen(_words(SEARCH), cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    reader = progress.Reader(folder)
+    try:
+        while search.poll() is None:
+            time.sleep(0.5)
+            if not (folder / "plan.json").is_file():
+                continue
+            seen = reader.read()
+            if is_telling(seen):
+                return seen
+    finally:
+        search.terminate()  # what runs ends with a checkpoint
+        search.wait()
+    raise UserError("the search ended unseen; its log:\n" + (place / "search.log").read_text(encoding="utf-8"))
+
+
+def is_telling(seen: progress.Progress) -> bool:
+    """Whether a search is in its midst: half has ended, all that runs has begun to learn, each task has a score."""
+    is_learning = seen.running and all(state.step and state.loss for state in seen.running)
+    is_half = seen.num_ended >= len(seen.states) // 2 and seen.seconds_left is not None
+    return bool(is_learning and is_half and len(seen.best()) == len(SEARCHED))
+
+
+def reports(languages: Sequence[str], log: Path | None = None) -> Iterator[Picture]:
+    """Of the page on a made-up search."""
+    row = next(row for row in published.PUBLISHED_MODELS if row.name == MODEL)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / Path(row.name).name
+        make_search(folder, row, random.Random(0))
+        for tongue in languages:
+            with language.using(tongue):
+                source = page.to_html(collect.read_models([str(folder)], Path(scratch)))
+            yield of_page(source, 1080, 1900)
+
+
+def mistakes(languages: Sequence[str], log: Path | None = None) -> Iterator[Picture]:
+    """Of the page on what a short training gets wrong."""
+    with _workplace() as folder:
+        _run(TRAINING, folder)
+        for tongue in languages:
+            _run(["scripts/errors.py", "models/tnews", "--num", "5"], folder, tongue)
+            yield of_page((folder / "models/tnews/errors.html").read_text(encoding="utf-8"), 1080, 1560)
+
+
+# The pictures, each of them a function of the languages, one picture a language, and of a log, if there is one.
+NAMES: dict[str, Callable[[Sequence[str], Path | None], Iterator[Picture]]] = {
+    "quickstart": quickstarts,
+    "search": searches,
+    "report": reports,
+    "mistakes": mistakes,
+}
+
+
+@contextlib.contextmanager
+def _workplace() -> Iterator[Path]:
+    """A folder in which the demo of the project's top folder is found, which is made if need be."""
+    _run(["scripts/make_demo.py", "--output", "demo"], TOP)
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "demo").symlink_to(TOP / "demo")
+        yield Path(scratch)
+
+
+def _words(command: Sequence[str]) -> list[str]:
+    program = "bash" if command[0].endswith(".sh") else sys.executable
+    return [program, str(TOP / command[0]), *command[1:]]
+
+
+def _run(command: Sequence[str], place: Path, tongue: str = "en") -> str:
+    """What a script of the project prints.
+
+    Raises:
+        UserError: it fails.
+    """
+    environment = os.environ | {language.VARIABLE: tongue, "COLUMNS": str(COLUMNS)}
+    done = subprocess.run(
+        _words(command), cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        raise UserError(f"{command[0]} ended with status {done.returncode}")
+    return done.stdout
 
 
 if __name__ == "__main__":
