@@ -801,9 +801,7 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
     }
     settings |= {"model": "m", "max_steps": -1}
     failed = {"status": "failed", "reason": "why"}
-    for plan, more in zip(
-        plans, ({}, failed, {"model": "n"}, {"status": "running"}, failed), strict=True
-    ):
+    for plan, more in zip(plans, ({}, failed, {"model": "n"}, {"status": "running"}, failed), strict=True):
         plan.folder.mkdir(parents=True)
         (plan.folder / "result.json").write_text(json.dumps(settings | more))
     plans[1].log.write_text("1\n2\n3\n4\n5\n6\n")
