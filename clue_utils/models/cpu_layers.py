@@ -9,6 +9,7 @@ than where the tokens are. The log says which. ``scripts/benchmark.sh`` measures
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -36,9 +37,15 @@ def speed_up(model: paddle.nn.Layer) -> None:
                 layer.__class__ = kind
                 break
     if any(type(layer) is PackedTransformerEncoder for layer in layers):
-        logger.info("padding: left out, the encoder computes tokens alone")
+        _tell("left out, the encoder computes tokens alone")
     else:
-        logger.info("padding: computed like tokens, since the encoder is not made of Paddle's own layers")
+        _tell("computed like tokens, since the encoder is not made of Paddle's own layers")
+
+
+@functools.cache
+def _tell(way: str) -> None:
+    """Log once which way padding goes: a run that trains and predicts loads its model twice."""
+    logger.info("padding: %s", way)
 
 
 # --- linear layers ------------------------------------------------------------------------------------------------
@@ -299,7 +306,6 @@ class PackedTransformerEncoder(TransformerEncoder):
     """
 
     is_read_first_only = False
-    _has_told = False  # that a mask keeps it from leaving out padding
 
     @staticmethod
     def can_replace(layer: paddle.nn.Layer) -> bool:
@@ -317,9 +323,7 @@ class PackedTransformerEncoder(TransformerEncoder):
             return super().forward(src, src_mask, *rest, **more)
         attention_mask = _attention_mask(src, src_mask)
         if attention_mask is None:
-            if not self._has_told:
-                logger.info("padding: computed after all, since the mask says more than where the tokens are")
-                self._has_told = True
+            _tell("computed after all, since the mask says more than where the tokens are")
             return super().forward(src, src_mask)
         layout = Layout(attention_mask, self.layers[0].self_attn.num_heads)
         first_only = self.is_read_first_only and layout.starts_with_token

@@ -21,14 +21,17 @@ import paddle
 _C_ops: Any = paddle._C_ops
 # Elements of a part at the least: below, to start a thread takes longer than what it computes.
 _PART_SIZE = 1 << 17
+# Two threads gain no more than it takes to part the work and put it together; many wait for the interpreter.
+_FEWEST, _MOST = 3, 8
 
 
 def count() -> int:
-    """As many as Paddle has for its matrix products."""
+    """How many compute: as many as Paddle has for its matrix products, within bounds; 1: none but the caller's."""
     try:
-        return max(1, int(os.environ["OMP_NUM_THREADS"].partition(",")[0]))
+        number = int(os.environ["OMP_NUM_THREADS"].partition(",")[0])
     except (KeyError, ValueError):
         return 1
+    return min(number, _MOST) if number >= _FEWEST else 1
 
 
 def run(function: Callable[..., Any], parts: Sequence[tuple[Any, ...]]) -> list[Any]:

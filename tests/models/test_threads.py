@@ -57,8 +57,10 @@ def test_rows_in_parts_are_what_they_are_together(three, rows):
     assert total.stop_gradient  # recorded for no gradient, in whatever thread
 
 
-@pytest.mark.parametrize(("said", "expected"), [("4", 4), ("3,2", 3), ("", 1), ("many", 1), ("0", 1), (None, 1)])
-def test_there_are_as_many_threads_as_openmp_is_told(monkeypatch, said, expected):
+@pytest.mark.parametrize(
+    ("said", "expected"), [("4", 4), ("3,2", 3), ("2", 1), ("64", 8), ("", 1), ("many", 1), ("0", 1), (None, 1)]
+)
+def test_there_are_as_many_threads_as_pay_of_those_that_openmp_is_told(monkeypatch, said, expected):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if said is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", said)

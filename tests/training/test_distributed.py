@@ -116,9 +116,9 @@ def test_a_process_that_stops_ends_the_others_with_a_clear_line(launch, warm_pyt
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
     log = (tmp_path / "out-log/workerlog.1").read_text()
     assert done.returncode != 0
-    assert "rank 1: error: " in log and "train.json, line 1" in log and "Traceback" not in log
+    assert "rank 1: error: " in log and "train.json:1" in log and "Traceback" not in log
     result = json.loads((tmp_path / "out/result.json").read_text())
-    assert result["status"] == "failed" and "train.json, line 1" in result["reason"]
+    assert result["status"] == "failed" and "train.json:1" in result["reason"]
 
 
 def processes_in(folder: Path) -> list[int]:
