@@ -44,9 +44,12 @@ def main(argv: list[str] | None = None) -> None:
         print(line)
     if findings.problems:
         number = len(findings.problems)
+        text = say("{zip}: {number} problems, listed above; do not submit it", zip=args.zip, number=number)
         if number == 1:
-            raise UserError(say("{zip}: 1 problem, listed above; do not submit it", zip=args.zip))
-        raise UserError(say("{zip}: {number} problems, listed above; do not submit it", zip=args.zip, number=number))
+            text = say("{zip}: 1 problem, listed above; do not submit it", zip=args.zip)
+        if args.data_dir is None and say("official size") in findings.compared.values():
+            text += say("; if other data than the official was predicted, such as the demo's, name it with --data_dir")
+        raise UserError(text)
     heads = left(say("task"), 13), left(say("test set"), 10), right(say("predictions"), 11), left(say("file"), 25)
     print(f"{heads[0]}{heads[1]}{heads[2]}  {heads[3]}{say('compared with')}")
     for name, (task, split) in file_names.known_files().items():

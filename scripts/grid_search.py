@@ -157,7 +157,7 @@ def show_estimate(search: schedule.Search) -> None:
         where = say("{where} of each of {number} hosts", where=where, number=schedule.num_hosts(search.hosts))
     finished = say(", beside {number} that are finished", number=found.num_finished) if found.num_finished else ""
     print(say("trials: {num_costs}{finished}", num_costs=len(found.costs), finished=finished))
-    print(f"{unit}: {hours:.2f}")
+    print(say("{unit}: {hours:.2f}", unit=unit, hours=hours))
     print(say("time: {seconds:.2f} hours {where}", seconds=found.seconds / 3600, where=where))
     print(
         say(

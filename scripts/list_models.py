@@ -39,10 +39,10 @@ examples:
   python scripts/list_models.py large --architecture ernie
 """
 HEADER = (
-    *(later("model"), later("architecture"), later("size"), later("parameters"), later("memory")),
+    *(later("model"), later("architecture"), later("size"), later("parameters (M)"), later("memory (GiB)")),
     *(later("tried"), later("score")),
 )
-NUMBERS = ("size", "parameters", "score")
+NUMBERS = ("size", "parameters (M)", "score")
 # GiB of a card of the smaller kind: what takes more is advised to train adapters alone.
 CARD = 16
 

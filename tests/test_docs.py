@@ -152,6 +152,13 @@ def test_what_is_not_run_or_replaced_stands_in_a_page():
     assert [text for text in others if not text.startswith((*NOT_RUN, *OF_A_SEARCH))] == []
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_a_command_for_the_demo_model_names_the_demo_data(name):
+    """Else it asks the network for the official data, which the reader of such a line has none of."""
+    lines = re.findall(r"`((?:bash|python) [^`\n]*demo/model[^`\n]*)`", PAGES[name])
+    assert [line for line in lines if "--data_dir demo/data" not in line] == []
+
+
 @pytest.mark.parametrize("name", CHINESE)
 def test_both_languages_of_a_page_have_the_same_commands_sections_tables_and_pictures(name):
     names = (name, check_links.twin(name))

@@ -53,7 +53,9 @@ def test_the_table_is_aligned_in_chinese_too(listed, chinese):
 def test_a_table_in_markdown(listed):
     _, out, _ = listed("rbt3", "--markdown")
     header, marks, row = out.splitlines()
-    assert header.startswith("| model | architecture | size |") and set(marks) == set("| -")
+    assert header.startswith("| model | architecture | size | parameters (M) | memory (GiB) |") and set(marks) == set(
+        "| -"
+    )
     assert row.startswith("| hfl/rbt3 | roberta | 3 x 768 | 38.5 |") and row.count("|") == header.count("|")
 
 

@@ -102,14 +102,16 @@ class Search:
 
 def _environment() -> dict[str, str]:
     """The environment of parallel: bash reads its jobs, not the user's shell, whatever that is and if it is known."""
-    return os.environ | {"PARALLEL_SHELL": shutil.which("bash") or "/bin/bash"}
+    # Perl warns at length of a locale that is not installed, which Chinese need not be to be spoken here.
+    return os.environ | {"PARALLEL_SHELL": shutil.which("bash") or "/bin/bash", "PERL_BADLANG": "0"}
 
 
 def require_parallel() -> None:
     """Raise UserError, which names the remedy, where GNU parallel is not installed."""
     if not shutil.which("parallel"):
         raise UserError(say("GNU parallel is not installed; {install}", install=say(_INSTALL)))
-    version = subprocess.run(["parallel", "--will-cite", "--version"], capture_output=True, text=True).stdout
+    words = ["parallel", "--will-cite", "--version"]
+    version = subprocess.run(words, capture_output=True, text=True, env=_environment()).stdout
     if not version.startswith("GNU parallel"):
         raise UserError(say("the program parallel is another one (moreutils?); {install}", install=say(_INSTALL)))
 
@@ -261,6 +263,7 @@ def summarize(plans: Sequence[trial.Plan], is_interrupted: bool) -> int:
     """Print what became of the trials, as their records say; return 0 if all are finished, else 1."""
     counts = {"finished": 0, "failed": 0, "unfinished": 0}
     hours = 0.0
+    remarks = set()  # of those that failed: what stops one often stops all
     for plan in plans:
         status = _status(plan)
         if status == "none":  # one that has had its turn was refused
@@ -269,7 +272,10 @@ def summarize(plans: Sequence[trial.Plan], is_interrupted: bool) -> int:
             print("\n" + say("refused: {folder}, for the reason given above", folder=plan.folder))
         elif found := Record.read(plan.folder):
             hours += found.wall_time * found.num_processes / 3600
-            if status == "failed":
+            if status == "failed" and found.remark in remarks:
+                print(say("failed: {folder}, for the same reason", folder=plan.folder))
+            elif status == "failed":
+                remarks.add(found.remark)
                 print(
                     "\n"
                     + say(

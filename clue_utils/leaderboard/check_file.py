@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import io
+import itertools
 import json
 import re
 from collections import Counter
@@ -287,8 +288,15 @@ class _Lines:
         for number, id_ in lines.items():
             if id_ is not None and id_ not in expected:
                 found.add(later("unknown id"), say("id {id} is not in the test file", id=show(id_)), number)
-        for id_ in sorted(expected.difference(given)):
-            found.add(later("missing id"), say("id {id} is missing", id=id_))
+        is_given = set(given).__contains__
+        for is_there, run in itertools.groupby(sorted(expected), is_given):
+            if not is_there:
+                first, *others = run
+                text = say("id {id} is missing", id=first)
+                if others:
+                    values = {"first": first, "last": others[-1], "number": 1 + len(others)}
+                    text = say("ids {first} to {last} are missing, {number:,} in all", **values)
+                found.add(later("missing id"), text)
         if len(lines) == len(given) == len(ids) and expected == set(given):
             wrong = [line for (line, id_), right in zip(lines.items(), ids, strict=True) if id_ != right]
             if wrong:

@@ -690,6 +690,13 @@ def test_a_failing_trial_is_reported_and_the_others_run(place):
 
 
 @needs_parallel
+def test_a_locale_that_is_not_installed_is_not_warned_of(place):
+    words = "m --cpu_slots 1 --tasks TNEWS --learning_rates 1e-5 --batch_sizes 16".split()
+    status, out, err = place.run("grid_search.sh", *words, LC_ALL="xx_XX.UTF-8")
+    assert status == 0 and "1 finished" in out and "perl" not in err
+
+
+@needs_parallel
 def test_retries_run_a_failing_trial_again(place):
     words = "m --cpu_slots 1 --retries 1 --tasks TNEWS --learning_rates 1e-5 --batch_sizes 16".split()
     status, out, _ = place.call(grid_search, *words, FAKE_FAILURE="TNEWS")
@@ -783,8 +790,8 @@ def test_an_interrupt_ends_every_process(place, number):
 
 def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
     monkeypatch.chdir(place.folder)
-    search = schedule.Search("m", [Trial("AFQMC", 1e-5, 16, 0.1, seed, 1) for seed in range(5)], [])
-    plans = search.plans()
+    search = schedule.Search("m", [Trial("AFQMC", 1e-5, 16, 0.1, seed, 1) for seed in range(6)], [])
+    *plans, silent = search.plans()
     settings = {
         "status": "finished",
         "metric": "accuracy",
@@ -793,19 +800,19 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
         "hyper_parameters": {},
     }
     settings |= {"model": "m", "max_steps": -1}
-    for plan, more in zip(
-        plans, ({}, {"status": "failed", "reason": "why"}, {"model": "n"}, {"status": "running"}), strict=False
-    ):
+    failed = {"status": "failed", "reason": "why"}
+    for plan, more in zip(plans, ({}, failed, {"model": "n"}, {"status": "running"}, failed), strict=True):
         plan.folder.mkdir(parents=True)
         (plan.folder / "result.json").write_text(json.dumps(settings | more))
     plans[1].log.write_text("1\n2\n3\n4\n5\n6\n")
-    assert schedule.summarize(plans, is_interrupted=True) == 1
+    assert schedule.summarize([*plans, silent], is_interrupted=True) == 1
     out = capsys.readouterr().out
     assert "\nfailed: results/m/AFQMC/1e-5_16_0.1_1: why; the end of its trial.log:\n  2\n" in out
     assert "\nrefused: results/m/AFQMC/1e-5_16_0.1_2, for the reason given above\n" in out
-    assert out.endswith("\n1 finished, 2 failed, 2 not ended; 0.75 GPU-hours\n")
+    assert "\nfailed: results/m/AFQMC/1e-5_16_0.1_4, for the same reason\n" in out and out.count("why") == 1
+    assert out.endswith("\n1 finished, 3 failed, 2 not ended; 1.00 GPU-hours\n")
     # Without a record, a trial that has had its turn was refused.
-    schedule.summarize(plans[4:], is_interrupted=False)
+    schedule.summarize([silent], is_interrupted=False)
     assert "0 finished, 1 failed" in capsys.readouterr().out
     assert schedule.summarize(plans[:1], is_interrupted=False) == 0
 

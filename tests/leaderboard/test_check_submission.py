@@ -198,6 +198,20 @@ def test_a_good_zip_passes_with_a_table(tmp_path, data, good, run_script):
     assert any(line.split() == ["TNEWS", "test1.1", "4", TNEWS, "ids", "of", "test.json"] for line in lines)
 
 
+def test_of_ids_that_are_missing_in_a_row_one_line_tells(tmp_path, data, good, run_script):
+    lines = good[TNEWS].splitlines(keepends=True)
+    path = write_zip(tmp_path / "submit.zip", good | {TNEWS: b"".join(lines[:1])})
+    problems, _ = run_check(run_script, path, data)
+    assert f"{TNEWS}: ids 1 to 3 are missing, 3 in all" in problems and len(problems) == 2
+
+
+def test_a_zip_of_other_data_than_the_official_is_told_of_its_flag(tmp_path, good, run_script, monkeypatch):
+    monkeypatch.setenv("CLUE_CACHE_DIR", str(tmp_path / "nothing"))
+    monkeypatch.delenv("CLUE_DATA_DIR", raising=False)
+    status, _, err = run_script(check_submission.main, write_zip(tmp_path / "submit.zip", good))
+    assert status == 2 and err.count("\n") == 1 and "do not submit it; if other data" in err and "--data_dir" in err
+
+
 def test_what_is_wrong_is_named_in_chinese(tmp_path, data, good, run_script, chinese):
     bad = BROKEN["a line without id"][0](good) | {"notes.txt": b""}
     zip_path = write_zip(tmp_path / "bad.zip", bad)
