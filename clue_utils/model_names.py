@@ -62,7 +62,9 @@ def config_file(folder: Path) -> Path:
 
 
 def meant(name: str, known: Collection[str]) -> str:
-    """The known name that a misspelt one is nearest to, as a question; "" where none is near."""
+    """The known name that a misspelt one is nearest to, as a question; "" where none is near, or it is known itself."""
+    if name in known or len(name) >= 200:
+        return ""
     # A typing mistake of two letters leaves some nine tenths of a name; "my-bert-base" is another one.
-    near = difflib.get_close_matches(name, sorted({*known} - {name}), n=1, cutoff=0.85) if len(name) < 200 else []
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.85)
     return say(": did you mean {name}?", name=near[0]) if near else ""

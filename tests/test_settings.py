@@ -50,9 +50,18 @@ def test_origin_of_each_value():
     assert (args.max_seq_length, args.sources["max_seq_length"]) == (128, "registry, TNEWS")
     assert (args.batch_size, args.sources["batch_size"]) == (
         32,
-        "published best of ernie-3.0-base-zh, as this model has none: 32 over all GPUs",
+        "published best of ernie-3.0-base-zh; this model has none",
     )
     assert (args.save_steps, args.max_steps, args.output_dir) == (100, -1, "best_tnews_model")
+
+
+def test_values_are_logged_as_tables_have_them_within_a_terminal(caplog):
+    caplog.set_level("INFO")
+    resolved("--do_train", "--model_name_or_path", "demo/model").log(TASKS["TNEWS"], 1)
+    lines = caplog.messages[1:]
+    assert "  learning_rate: 3e-5 (published best of ernie-3.0-base-zh; this model has none)" in lines
+    assert "  adam_epsilon: 1e-8 (default)" in lines and "  dropout: 0.1" in "\n".join(lines)
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_a_published_model_brings_its_own_best_run():

@@ -59,7 +59,7 @@ def test_a_misspelt_task_gets_the_right_one_of_those_that_can_be_meant():
 def test_a_model_without_a_row_takes_the_reference_model_s_best_run():
     own, origin = best_run("my/model", TASKS["TNEWS"])
     assert own == best_run(REFERENCE_MODEL, TASKS["TNEWS"])[0]
-    assert origin == "published best of ernie-3.0-base-zh, as this model has none"
+    assert origin == "published best of ernie-3.0-base-zh; this model has none"
     assert best_run("ernie-gram-zh", TASKS["CLUEWSC2020"])[0] == (3e-5, 16, 0.0)
 
 
