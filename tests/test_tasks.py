@@ -50,6 +50,8 @@ def test_names_in_any_letter_case():
 
 
 def test_a_misspelt_task_gets_the_right_one_of_those_that_can_be_meant():
+    with pytest.raises(UserError, match=r"'wsc': did you mean CLUEWSC2020\?"):
+        get_task("wsc")
     with pytest.raises(UserError, match=r"'afamc': did you mean AFQMC\? Else choose one of AFQMC, TNEWS.*, C3$"):
         get_task("afamc")
     with pytest.raises(UserError, match="'C4': choose one of AFQMC.*, CSL, or .* --task_file$"):
