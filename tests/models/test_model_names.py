@@ -123,23 +123,25 @@ def test_a_name_that_is_nowhere_is_one_line(hub):
 
 
 def test_without_a_network_one_is_told_what_to_bring_and_where_to_put_it(monkeypatch):
-    """The file names are those by which PaddleNLP then finds them."""
+    """The file names are those by which PaddleNLP then finds them; no name that is near is offered, as it is right."""
     from paddlenlp.transformers import ErnieModel, ErnieTokenizer
+
+    name = "ernie-3.0-base-zh"  # there is ernie-3.0-xbase-zh too
 
     def refuse(*_: Any) -> None:
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(source, "resolve_file_path", refuse)
     with pytest.raises(UserError) as error:
-        word_embeddings(KNOWN)
+        word_embeddings(name)
     text = str(error.value)
     assert text.startswith(
-        f"{KNOWN}: neither a folder nor a model that could be downloaded (ConnectionError: no route to"
+        f"{name}: neither a folder nor a model that could be downloaded (ConnectionError: no route to"
     )
     assert "https_proxy names a proxy, PPNLP_ENDPOINT a mirror" in text
-    weights = ErnieModel.pretrained_resource_files_map["model_state"][KNOWN]
-    vocabulary = ErnieTokenizer.pretrained_resource_files_map["vocab_file"][KNOWN]
-    assert f"put what another machine fetches into {source.MODEL_HOME}/{KNOWN}: " in text
+    weights = ErnieModel.pretrained_resource_files_map["model_state"][name]
+    vocabulary = ErnieTokenizer.pretrained_resource_files_map["vocab_file"][name]
+    assert f"put what another machine fetches into {source.MODEL_HOME}/{name}: " in text
     assert f"{weights} as model_state.pdparams" in text and text.endswith(vocabulary)  # the name is no mistake
 
 
