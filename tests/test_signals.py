@@ -74,7 +74,7 @@ def test_whoever_stops_a_training_is_answered_at_once(capfd, number, more):
     with pytest.raises(Stopped), StopRequest() as stop:
         os.kill(os.getpid(), number)
         assert stop.asked == number
-        assert capfd.readouterr().err == f"stopping: the step at work is finished and a checkpoint written{more}\n"
+        assert capfd.readouterr().err == f"stopping after this step and a checkpoint{more}\n"
 
 
 def test_what_another_library_logs_stands_above_a_bar(capsys):
