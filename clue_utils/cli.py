@@ -246,6 +246,7 @@ _OTHERS_NAMES = {
     "--epochs": ("--num_train_epochs",),
     "--num_epochs": ("--num_train_epochs",),
     "--num_train_epoch": ("--num_train_epochs",),
+    "--max_train_steps": ("--max_steps",),
     "--max_length": ("--max_seq_length",),
     "--max_len": ("--max_seq_length",),
     "--max_source_length": ("--max_seq_length",),
@@ -263,6 +264,8 @@ _OTHERS_NAMES = {
     "--max_train_examples": ("--max_train_samples",),
     "--max_eval_examples": ("--max_eval_samples",),
     "--train_batch_size": ("--batch_size", "--per_device_train_batch_size"),
+    "--per_gpu_train_batch_size": ("--batch_size", "--per_device_train_batch_size"),
+    "--bs": ("--batch_size", "--per_device_train_batch_size", "--batch_sizes"),
     "--batch_size": ("--per_device_train_batch_size", "--batch_sizes"),
     "--per_device_train_batch_size": ("--batch_size",),
     "--per_device_eval_batch_size": ("--eval_batch_size",),
@@ -273,6 +276,8 @@ _OTHERS_NAMES = {
     "--bf16": ("--precision bf16",),
     "--tf32": ("--precision tf32",),
     "--use_amp": ("--precision fp16", "--fp16"),
+    "--amp": ("--precision fp16", "--fp16"),
+    "--use_fp16": ("--precision fp16", "--fp16"),
     "--gpu": ("--gpus", "--device gpu"),
     "--use_gpu": ("--device gpu",),
     "--no_cuda": ("--device cpu",),
@@ -292,11 +297,20 @@ _BY_SAVE_STEPS = later("--save_steps N evaluates every N steps, and 0 once an ep
 _KEEPS_BEST = later("the checkpoint with the best development score is what is kept")
 _OF_MODEL = later("that is read from the files of --model_name_or_path")
 _IN_OUTPUT = later("the scalars are in visualdl/ in --output_dir, for visualdl --logdir")
+_LAUNCHER = later('python -m paddle.distributed.launch --gpus "0,1" SCRIPT takes several, CUDA_VISIBLE_DEVICES=1 one')
+_LESS_MEMORY = later("--gradient_accumulation_steps N saves memory, and the batch stays the same")
+_MODEL_FIRST = later("the model comes first, its name or folder without a flag")
 # What there is in place of flags of other programs that no flag here stands for.
 _INSTEAD = {
-    "--gpus": later(
-        'python -m paddle.distributed.launch --gpus "0,1" SCRIPT takes several, CUDA_VISIBLE_DEVICES=1 one'
-    ),
+    "--gpus": _LAUNCHER,
+    "--n_gpu": _LAUNCHER,
+    "--local_rank": _LAUNCHER,
+    "--gradient_checkpointing": _LESS_MEMORY,
+    "--recompute": _LESS_MEMORY,
+    "--model": _MODEL_FIRST,
+    "--model_name_or_path": _MODEL_FIRST,
+    "--task_name": later("this script is for one task: leave it out"),
+    "--lr_scheduler_type": later("the rate falls linearly; run_clue_classifier_trainer.py has other schedules"),
     "--do_lower_case": later("the model's own tokenizer_config.json says whether text is written in lower case"),
     "--evaluation_strategy": _BY_SAVE_STEPS,
     "--eval_strategy": _BY_SAVE_STEPS,
@@ -351,6 +365,8 @@ class Parser(argparse.ArgumentParser):
         meant = [name for name in _OTHERS_NAMES.get(flag, ()) if name.split()[0] in known]
         unknown = say("unknown argument {word}", word=show(word))
         hint = _INSTEAD.get(flag, "")
+        if word.lower() in ("true", "false"):
+            hint = later("a switch takes no value: name it, or leave it out")
         if flag in self.behind_dashes:
             hint = later("a flag of the tasks' scripts goes to the end of the line, behind --")
         if hint and not meant:

@@ -248,6 +248,7 @@ def import_libraries() -> None:
     except UserError:
         raise
     except Exception as error:  # broken wheels raise more than ImportError
+        cli.check_stop()  # what a signal raised may have been made into another error
         if line := outside.missing(error):
             raise UserError(line) from error
         reason = shorten(first_line(error), 160) or type(error).__name__
@@ -302,7 +303,7 @@ def load_libraries(device: str | None = None) -> None:
     tune_cpu()
     tune_gpu(device)
     if "paddle" not in sys.modules:
-        logger.info("loading PaddlePaddle and PaddleNLP, which takes some seconds, and more the first time")
+        logger.info("loading PaddlePaddle and PaddleNLP: some seconds, more the first time")
     import_libraries()
 
 

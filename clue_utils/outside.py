@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,10 @@ _OLDEST = (3, 10)
 
 
 def explain() -> None:
-    """Have a package that is missing end this program with one line; so does a Python that is too old, at once."""
+    """Have a package that is missing end this program with one line, and Ctrl-C while modules are imported.
+
+    So does a Python that is too old, at once.
+    """
     if sys.version_info < _OLDEST:
         versions = {"version": sys.version.split()[0], "oldest": ".".join(map(str, _OLDEST))}
         words = {"python": sys.executable, "remedy": remedy()}
@@ -54,6 +58,9 @@ def remedy() -> str:
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if line := missing(error):
         _fail(line)
+    if issubclass(kind, KeyboardInterrupt):
+        print(say("interrupted"), file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     sys.__excepthook__(kind, error, trace)
 
 

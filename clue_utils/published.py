@@ -178,7 +178,7 @@ def best_run(model_name_or_path: str, task: Task) -> tuple[Best, str]:
         best = best._replace(learning_rate=min(task.learning_rates))
         origin += " with the lowest learning rate of the grid"
     if found is None:
-        origin += f", as this {size} model has none" if size else ", as this model has none"
+        origin += f"; this {size} model has none" if size else "; this model has none"
     elif model_name_or_path != model.name:
         origin += ", known by the last part of the path"
     return best, origin

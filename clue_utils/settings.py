@@ -116,7 +116,7 @@ _SHARED_BEST = Lookup(
     "the model's best, shared out over the GPUs",
     lambda name, at: (
         max(1, at.best.batch_size // at.num_gpus),
-        f"{at.origin_of_best}: {at.best.batch_size} over all GPUs",
+        at.origin_of_best + (f": {at.best.batch_size} over all GPUs" if at.num_gpus > 1 else ""),
     ),
 )
 MODEL, ACTIONS, ENSEMBLE, TRAINING = "model and data", "what to do (at least one)", "ensemble", "training"
@@ -518,7 +518,9 @@ class Settings:
         logger.info("task: %s, model: %s, output: %s", task.name, self.model_name_or_path, output)
         for name, flag in self.flags().items():
             if flag.is_recorded and (self.do_train or flag.group != TRAINING):
-                logger.info("  %s: %s (%s)", name, getattr(self, name), self.sources[name])
+                value = getattr(self, name)
+                shown = repr(value).replace("e-0", "e-") if isinstance(value, float) else value  # 3e-5, as in tables
+                logger.info("  %s: %s (%s)", name, shown, self.sources[name])
         best, _ = published.best_run(self.model_name_or_path, task)
         is_own = self.sources["batch_size"] in ("command line", "checkpoint")
         if self.do_train and not is_own and self.batch_size * num_gpus != best.batch_size:

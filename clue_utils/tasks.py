@@ -514,7 +514,8 @@ def get_task(name: str, kind: str | None = None, takes_file: bool = False) -> Ta
     if wanted in KNOWN:
         return KNOWN[wanted]
     offered = [task.name for task in KNOWN.values() if kind in (None, task.kind)]
-    close = difflib.get_close_matches(wanted, offered, n=1, cutoff=0.5)
+    within = [each for each in offered if len(wanted) > 2 and wanted in each]  # WSC
+    close = within or difflib.get_close_matches(wanted, offered, n=1, cutoff=0.5)
     values = {"name": show(name), "known": ", ".join(offered)}
     values["own"] = say(", or describe one of your own in a file for --task_file") if takes_file else ""
     if close:

@@ -23,7 +23,7 @@ import argparse
 import re
 from pathlib import Path
 
-from clue_utils import cli, settings
+from clue_utils import cli, model_names, published, settings
 from clue_utils.errors import UserError
 from clue_utils.grid import estimate, keep, schedule, search_space, trial
 from clue_utils.language import say
@@ -109,6 +109,8 @@ def main(argv: list[str] | None = None) -> None:
     os.environ["RESULTS_DIR"] = str(args.results or trial.results_dir())
     trial.ending(trial.make_plan(rest[0], trials[0], flags, ()))  # a flag that no trial could take is said once
     trial.require_known_flags(rest[0], trials, flags)
+    if not trial.is_dry_run():
+        model_names.require_possible(rest[0], [row.name for row in published.PUBLISHED_MODELS])
     schedule.require_parallel()
     gpus = args.gpus or (() if args.cpu_slots else trial.visible_gpus())
     if args.gpus:

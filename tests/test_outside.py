@@ -25,6 +25,15 @@ def test_a_bare_python_gets_one_line(tmp_path, script):
     assert done.stderr.startswith(f"error: {sys.executable} has no package ") and ".venv/bin/activate" in done.stderr
 
 
+def test_an_interrupt_while_modules_are_imported_is_one_line(tmp_path):
+    """It comes before a script has begun what turns exceptions into lines."""
+    (tmp_path / "slow.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('goes on')\n")
+    code = "from clue_utils import outside; outside.explain(); import slow; print('goes on')"
+    environ = os.environ | {"PYTHONPATH": f"{TOP}{os.pathsep}{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_every_script_that_runs_the_project_s_modules_says_so(path):
     text = path.read_text(encoding="utf-8")

@@ -50,9 +50,18 @@ def test_origin_of_each_value():
     assert (args.max_seq_length, args.sources["max_seq_length"]) == (128, "registry, TNEWS")
     assert (args.batch_size, args.sources["batch_size"]) == (
         32,
-        "published best of ernie-3.0-base-zh, as this model has none: 32 over all GPUs",
+        "published best of ernie-3.0-base-zh; this model has none",
     )
     assert (args.save_steps, args.max_steps, args.output_dir) == (100, -1, "best_tnews_model")
+
+
+def test_values_are_logged_as_tables_have_them_within_a_terminal(caplog):
+    caplog.set_level("INFO")
+    resolved("--do_train", "--model_name_or_path", "demo/model").log(TASKS["TNEWS"], 1)
+    lines = caplog.messages[1:]
+    assert "  learning_rate: 3e-5 (published best of ernie-3.0-base-zh; this model has none)" in lines
+    assert "  adam_epsilon: 1e-8 (default)" in lines and "  dropout: 0.1" in "\n".join(lines)
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_a_published_model_brings_its_own_best_run():
@@ -129,6 +138,9 @@ def test_a_checkpoint_s_values_are_checked_like_flags(tmp_path, value):
         ("--num_epochs 3", "did you mean --num_train_epochs?"),
         ("--fp16", "did you mean --precision fp16?"),
         ("--gpu 0", "did you mean --device gpu?"),
+        ("--recompute", "--gradient_accumulation_steps N saves memory"),
+        ("--lr_scheduler_type cosine", "run_clue_classifier_trainer.py has other schedules"),
+        ("--do_train true", "'true': a switch takes no value: name it, or leave it out"),
         ("--gpus 0,1", "paddle.distributed.launch --gpus"),
         ("--do_lower_case", "the model's own tokenizer_config.json says"),
         ("--evaluation_strategy=steps", "--save_steps N evaluates every N steps"),

@@ -74,7 +74,7 @@ def test_whoever_stops_a_training_is_answered_at_once(capfd, number, more):
     with pytest.raises(Stopped), StopRequest() as stop:
         os.kill(os.getpid(), number)
         assert stop.asked == number
-        assert capfd.readouterr().err == f"stopping: the step at work is finished and a checkpoint written{more}\n"
+        assert capfd.readouterr().err == f"stopping after this step and a checkpoint{more}\n"
 
 
 def test_what_another_library_logs_stands_above_a_bar(capsys):
@@ -83,5 +83,5 @@ def test_what_another_library_logs_stands_above_a_bar(capsys):
     with tqdm(total=2, file=sys.stderr, ascii=True, desc="bar") as bar:
         bar.update()
         handler.emit(logging.makeLogRecord({"msg": "a line"}))
-    *_, line, rest = capsys.readouterr().err.partition("a line\n")
-    assert line and rest.startswith("\r" + "bar")
+    before, line, rest = capsys.readouterr().err.partition("a line\n")
+    assert line and before.endswith(" \r") and rest.startswith("\r" + "bar")  # the bar is wiped out and drawn anew

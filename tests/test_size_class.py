@@ -37,7 +37,7 @@ def test_a_folder_s_configuration_decides_its_defaults(tmp_path, size, settings)
     assert (best.learning_rate, best.batch_size) == RUNS[size]
     reference = LARGE_REFERENCE_MODEL if size else REFERENCE_MODEL
     assert origin.startswith(f"published best of {reference}")
-    assert origin.endswith(f", as this {size} model has none" if size else ", as this model has none")
+    assert origin.endswith(f"; this {size} model has none" if size else "; this model has none")
     assert ("lowest learning rate" in origin) == (size == "huge")
 
 

@@ -50,6 +50,8 @@ def test_names_in_any_letter_case():
 
 
 def test_a_misspelt_task_gets_the_right_one_of_those_that_can_be_meant():
+    with pytest.raises(UserError, match=r"'wsc': did you mean CLUEWSC2020\?"):
+        get_task("wsc")
     with pytest.raises(UserError, match=r"'afamc': did you mean AFQMC\? Else choose one of AFQMC, TNEWS.*, C3$"):
         get_task("afamc")
     with pytest.raises(UserError, match="'C4': choose one of AFQMC.*, CSL, or .* --task_file$"):
@@ -59,7 +61,7 @@ def test_a_misspelt_task_gets_the_right_one_of_those_that_can_be_meant():
 def test_a_model_without_a_row_takes_the_reference_model_s_best_run():
     own, origin = best_run("my/model", TASKS["TNEWS"])
     assert own == best_run(REFERENCE_MODEL, TASKS["TNEWS"])[0]
-    assert origin == "published best of ernie-3.0-base-zh, as this model has none"
+    assert origin == "published best of ernie-3.0-base-zh; this model has none"
     assert best_run("ernie-gram-zh", TASKS["CLUEWSC2020"])[0] == (3e-5, 16, 0.0)
 
 

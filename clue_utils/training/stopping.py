@@ -41,7 +41,7 @@ class StopRequest:
             raise KeyboardInterrupt
         if not self.asked and ranks.is_first():
             again = say("; Ctrl-C again ends it as it is") if number == signal.SIGINT else ""
-            cli.say_at_once(say("stopping: the step at work is finished and a checkpoint written") + again)
+            cli.say_at_once(say("stopping after this step and a checkpoint") + again)
         self.asked = number
         if not ranks.is_first():
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even where Python code cannot run

@@ -232,6 +232,10 @@ class TrainerSettings(Settings):
                 logger.info("--%s %d has no effect: that goes by the strategy %s", name, steps, kind)
 
 
+# What the plain script has flags for, and this one has not.
+_OFF = {"group_by_length": False, "fgm": 0.0, "r_drop": 0.0, "ema": 0.0, "layer_decay": 1.0}
+
+
 def resolve(flags: argparse.Namespace, task: Task, num_gpus: int, trained: Mapping[str, Any]) -> TrainerSettings:
     """What the flags come to, see :meth:`Settings.resolve`.
 
@@ -247,12 +251,12 @@ def resolve(flags: argparse.Namespace, task: Task, num_gpus: int, trained: Mappi
     plain |= {
         "batch_size": per_device and per_device * (flags.gradient_accumulation_steps or 1),
         "precision": next((name for name in _PRECISIONS if given[name]), None),
-        "group_by_length": False,
-        **{"fgm": 0.0, "r_drop": 0.0, "ema": 0.0, "layer_decay": 1.0},
+        **_OFF,
         "train_on_dev": False if flags.do_train else None,
         "num_train_epochs": int(epochs) if epochs is not None and epochs.is_integer() else epochs,
     }
     args = TrainerSettings.resolve(plain, task, num_gpus, trained)
+    sources = {**args.sources, **dict.fromkeys((*_OFF, "train_on_dev"), "default")}
     trainer = given | {name: getattr(args, name) for name in settings.HYPER_PARAMETERS if name in given}
     trainer |= {theirs: getattr(args, ours) for theirs, ours in PLAIN_NAMES.items()}
     trainer |= {"bf16": args.precision == "bf16", "fp16": args.precision == "fp16"}
@@ -276,7 +280,7 @@ def resolve(flags: argparse.Namespace, task: Task, num_gpus: int, trained: Mappi
             )
         )
     trainer["metric_for_best_model"] = f"eval_{metric}"
-    return dataclasses.replace(args, given=given, trainer=trainer | _strategies(flags, args))
+    return dataclasses.replace(args, sources=sources, given=given, trainer=trainer | _strategies(flags, args))
 
 
 def _strategies(flags: argparse.Namespace, args: Settings) -> dict[str, Any]:

@@ -828,6 +828,8 @@ def test_the_summary_is_what_the_records_say(place, monkeypatch, capsys):
         ("m --cpu_slots none", "'none' is not an integer of at least 1"),
         ("m --retries=-1", "'-1' is not an integer of at least 0"),
         ("m --hosts nowhere", "no such file"),
+        ("./nowhere", "./nowhere: no such folder"),
+        ("--model_name_or_path m", "the model comes first, its name or folder without a flag"),
         ("m --hosts /dev/null", "what each of them has"),
         ("m --task TNEWS", "did you mean --tasks?"),
         ("m --gpu 0", "did you mean --gpus?"),

@@ -174,6 +174,13 @@ def other_value(field):
     return words.get(field.name, 7 if "int" in str(field.type) else "stage1")
 
 
+def test_what_the_script_has_no_flag_for_is_not_said_to_be_given(flags_of, caplog):
+    caplog.set_level("INFO")
+    trainer_arguments.resolve(flags_of("--seed", 3), tasks.TASKS["TNEWS"], 1, {}).log(tasks.TASKS["TNEWS"], 1)
+    assert [line for line in caplog.messages if "command line" in line] == ["  seed: 3 (command line)"]
+    assert "  fgm: 0.0 (default)" in caplog.messages
+
+
 def test_each_training_argument_is_recorded_or_refused_or_cannot_change_what_is_learnt():
     names = {entry.name for entry in dataclasses.fields(TrainingArguments)}
     plain = {*settings.HYPER_PARAMETERS} & names
