@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import logging
 import math
 import os
@@ -161,6 +162,7 @@ def run(main: Callable[[], object]) -> None:
     """
     global _asked
     _asked = 0
+    _never_refuse_a_character()
     for number in (signal.SIGTERM, signal.SIGINT):
         # What a parent has made us ignore, such as Ctrl-C in the background of a shell, stays ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -177,6 +179,13 @@ def run(main: Callable[[], object]) -> None:
         _fail(ending)
     finally:
         _asked = 0
+
+
+def _never_refuse_a_character() -> None:
+    """Have a terminal that cannot show a character, such as a Chinese one in ASCII, show its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave_together() -> None:

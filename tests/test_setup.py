@@ -50,8 +50,8 @@ class Place:
         self.bin = folder / "bin"
         self.bin.mkdir()
         (self.project / "scripts").mkdir(parents=True)
-        shutil.copy(TOP / "scripts/setup_env.sh", self.project / "scripts")
-        shutil.copy(TOP / "scripts/interpreter.py", self.project / "scripts")
+        for name in ("setup_env.sh", "language.sh", "interpreter.py"):
+            shutil.copy(TOP / "scripts" / name, self.project / "scripts")
         for name in ("requirements.txt", "requirements-gpu.txt", "requirements-dev.txt", "setup.cfg", "pyproject.toml"):
             shutil.copy(TOP / name, self.project)
         for name in TOOLS:
