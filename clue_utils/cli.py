@@ -9,6 +9,7 @@ import io
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -217,6 +218,12 @@ def split_at_dashes(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
     return words[:end], words[end + 1 :]
 
 
+# The ends of lines that are joined without a blank: between Chinese characters, and beside Chinese marks.
+_NO_BLANK = re.compile(
+    r"(?<=[\u3000-\uffef])\n(?=[\u3000-\uffef])|(?<=[\u3000-\u303f\uff00-\uffef])\n|\n(?=[\u3000-\u303f\uff00-\uffef])"
+)
+# What paragraphs of commands begin with, in each language.
+_EXAMPLE = ("example", "示例")
 # argparse has its own words translated when it says them, by gettext's catalogues: they stand in ours.
 argparse._ = say  # type: ignore[attr-defined]
 
@@ -239,12 +246,42 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help and say(action.help)
 
+    def _format_usage(self, usage: str | None, *others: Any) -> str:
+        if usage is not None:
+            return _hanging("", super()._format_usage(usage, *others), self._width) + "\n\n"
+        # argparse wraps what it makes itself, and counts letters.
+        title = say("usage: ")
+        further = display_width(title) - len(title)
+        self._width -= further
+        text = super()._format_usage(usage, *others).rstrip("\n")
+        self._width += further
+        return text.replace("\n", "\n" + " " * further) + "\n\n"
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(_filled(part, width) for part in text.rstrip("\n").split("\n\n")) + "\n"
+
     def _split_lines(self, text: str, width: int) -> list[str]:
         is_wide = display_width(text) > len(text)
         return [*wrapped(text, width)] if is_wide else super()._split_lines(text, width)
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
+
+
+def _filled(paragraph: str, width: int) -> str:
+    """A paragraph of at most so many columns, but that commands stay on their lines, to be copied."""
+    if paragraph.startswith(_EXAMPLE):
+        return paragraph
+    if "\n  " in f"\n{paragraph}":  # a list: names, and what they mean
+        entries = (re.match(r"( *\S+ {2,})?(.*)", line, re.DOTALL) for line in paragraph.split("\n"))
+        return "\n".join(_hanging(entry[1], entry[2], width) if entry and entry[1] else entry[0] for entry in entries)
+    return "\n".join(wrapped(_NO_BLANK.sub("", paragraph), width))
+
+
+def _hanging(name: str, text: str, width: int) -> str:
+    """A text behind a name, its further lines below its first, or four columns to the right where there is no name."""
+    column = display_width(name) or 4
+    return name + f"\n{' ' * column}".join(wrapped(text, width - column))
 
 
 # What the flags of other programs, and the Trainer's, are called here, with a value where it decides: the first that a
@@ -368,7 +405,8 @@ class Parser(argparse.ArgumentParser):
         return unknown + (say(": did you mean {name}?", name=close[0]) if close else "")
 
     def format_help(self) -> str:
-        return as_typed(super().format_help())
+        # argparse puts a colon behind headings.
+        return as_typed(re.sub(r"(?<=[\u3000-\uffef]):$", "：", super().format_help(), flags=re.MULTILINE))
 
     def error(self, message: str) -> NoReturn:
         line = say("{message} (--help lists the flags)", message=shorten(message, 240))
