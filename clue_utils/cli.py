@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -96,6 +97,13 @@ def duration(seconds: float) -> str:
     if minutes < 120:
         return say("{minutes} min", minutes=minutes)
     return say("{hours} h {minutes} min", hours=minutes // 60, minutes=minutes % 60)
+
+
+def for_terminal(paragraph: str) -> str:
+    """A paragraph as standard output is to have it: in a terminal, lines of its width."""
+    if not sys.stdout.isatty():
+        return paragraph
+    return "\n".join(wrapped(paragraph, shutil.get_terminal_size().columns))
 
 
 def percent(fraction: float) -> str:

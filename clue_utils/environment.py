@@ -302,7 +302,7 @@ def load_libraries(device: str | None = None) -> None:
     tune_cpu()
     tune_gpu(device)
     if "paddle" not in sys.modules:
-        logger.info("loading PaddlePaddle and PaddleNLP, which takes some seconds, and more the first time")
+        logger.info("loading PaddlePaddle and PaddleNLP: some seconds, more the first time")
     import_libraries()
 
 

@@ -115,7 +115,7 @@ def test_help_is_chinese_and_fits_the_terminal(script, columns, chinese, monkeyp
     assert lines[0].startswith("用法：") and "选项：" in lines and "显示本帮助并退出" in shown
     assert "default" not in shown and "example:" not in shown
     wide = [line for line in lines if display_width(line) > columns]
-    assert [line for line in wide if not re.match(r"示例：|  (python|bash|clue) ", line)] == []  # to be copied
+    assert [line for line in wide if not re.match(r"示例：|  +(python |bash |clue |--)", line)] == []  # to be copied
     assert not [line for line in lines if re.match(r" *[，。；、）]", line)]
 
 

@@ -102,7 +102,8 @@ class Search:
 
 def _environment() -> dict[str, str]:
     """The environment of parallel: bash reads its jobs, not the user's shell, whatever that is and if it is known."""
-    return os.environ | {"PARALLEL_SHELL": shutil.which("bash") or "/bin/bash"}
+    # Perl warns at length of a locale that is not installed, which Chinese need not be to be spoken here.
+    return os.environ | {"PARALLEL_SHELL": shutil.which("bash") or "/bin/bash", "PERL_BADLANG": "0"}
 
 
 def require_parallel() -> None:

@@ -253,7 +253,9 @@ def _inputs(body: JsonObject, limit: int) -> tuple[list[Any], bool]:
     if not isinstance(inputs, list):
         raise HTTPException(400, say("inputs is no list: send a single one as input"))
     if len(inputs) > limit:
-        raise HTTPException(413, say("{number} inputs: send at most {limit} at a time", number=len(inputs), limit=limit))
+        raise HTTPException(
+            413, say("{number} inputs: send at most {limit} at a time", number=len(inputs), limit=limit)
+        )
     return [tuple(one) if isinstance(one, list) else one for one in inputs], is_single
 
 
