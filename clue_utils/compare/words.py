@@ -71,9 +71,8 @@ def sentence(pair: Pair) -> str:
     name = next(iter(pair.tasks))
     if num == 1:
         one = pair.tasks[name]
-        found = (
-            f"{_metric(one)} {signed(100 * one.main.value)} {interval(*one.main.interval)}, p {p_text(one.adjusted_p)}"
-        )
+        scored = f"{_metric(one)} {signed(100 * one.main.value)} {interval(*one.main.interval)}"
+        found = say(", ").join((scored, f"p {p_text(one.adjusted_p)}"))
         values = {"first": first, "second": second, "task": name, "found": found}
         if not one.is_real:
             return say("No difference between {second} and {first} can be told on {task}: {found}.", **values)
