@@ -281,9 +281,13 @@ def _filled(paragraph: str, width: int) -> str:
     if paragraph.startswith(_EXAMPLE):
         return paragraph
     if "\n  " in f"\n{paragraph}":  # a list: names, and what they mean
-        entries = (re.match(r"( *\S+ {2,})?(.*)", line, re.DOTALL) for line in paragraph.split("\n"))
-        return "\n".join(_hanging(entry[1], entry[2], width) if entry and entry[1] else entry[0] for entry in entries)
+        return "\n".join(_entry(line, width) for line in paragraph.split("\n"))
     return "\n".join(wrapped(_NO_BLANK.sub("", paragraph), width))
+
+
+def _entry(line: str, width: int) -> str:
+    found = re.match(r" *\S+ {2,}", line)
+    return _hanging(found[0], line[found.end() :], width) if found else line
 
 
 def _hanging(name: str, text: str, width: int) -> str:
