@@ -231,6 +231,7 @@ def test_lines_are_cut_by_their_width(columns):
     assert all(display_width(part) <= columns for part in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert not [line for line in lines if line[0] in "，。）"]
+    assert display_width("中a，") == 5
 
 
 def test_a_program_of_its_own_follows_the_locale_without_importing_paddle():
