@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import logging
 import math
 import os
+import re
+import shutil
 import signal
 import sys
 import time
@@ -96,6 +99,13 @@ def duration(seconds: float) -> str:
     return say("{hours} h {minutes} min", hours=minutes // 60, minutes=minutes % 60)
 
 
+def for_terminal(paragraph: str) -> str:
+    """A paragraph as standard output is to have it: in a terminal, lines of its width."""
+    if not sys.stdout.isatty():
+        return paragraph
+    return "\n".join(wrapped(paragraph, shutil.get_terminal_size().columns))
+
+
 def percent(fraction: float) -> str:
     """A score for people; result.json and the lines of an evaluation have fractions: "56.12 %"."""
     return f"{100 * fraction:.2f} %"
@@ -161,6 +171,7 @@ def run(main: Callable[[], object]) -> None:
     """
     global _asked
     _asked = 0
+    _never_refuse_a_character()
     for number in (signal.SIGTERM, signal.SIGINT):
         # What a parent has made us ignore, such as Ctrl-C in the background of a shell, stays ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -177,6 +188,13 @@ def run(main: Callable[[], object]) -> None:
         _fail(ending)
     finally:
         _asked = 0
+
+
+def _never_refuse_a_character() -> None:
+    """Have a terminal that cannot show a character, such as a Chinese one in ASCII, show its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave_together() -> None:
@@ -208,6 +226,12 @@ def split_at_dashes(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
     return words[:end], words[end + 1 :]
 
 
+# The ends of lines that are joined without a blank: between Chinese characters, and beside Chinese marks.
+_NO_BLANK = re.compile(
+    r"(?<=[\u3000-\uffef])\n(?=[\u3000-\uffef])|(?<=[\u3000-\u303f\uff00-\uffef])\n|\n(?=[\u3000-\u303f\uff00-\uffef])"
+)
+# What paragraphs of commands begin with, in each language.
+_EXAMPLE = ("example", "示例")
 # argparse has its own words translated when it says them, by gettext's catalogues: they stand in ours.
 argparse._ = say  # type: ignore[attr-defined]
 
@@ -230,12 +254,46 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help and say(action.help)
 
+    def _format_usage(self, usage: str | None, *others: Any) -> str:
+        if usage is not None:
+            return _hanging("", super()._format_usage(usage, *others), self._width) + "\n\n"
+        # argparse wraps what it makes itself, and counts letters.
+        title = say("usage: ")
+        further = display_width(title) - len(title)
+        self._width -= further
+        text = super()._format_usage(usage, *others).rstrip("\n")
+        self._width += further
+        return text.replace("\n", "\n" + " " * further) + "\n\n"
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(_filled(part, width) for part in text.rstrip("\n").split("\n\n")) + "\n"
+
     def _split_lines(self, text: str, width: int) -> list[str]:
         is_wide = display_width(text) > len(text)
         return [*wrapped(text, width)] if is_wide else super()._split_lines(text, width)
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
+
+
+def _filled(paragraph: str, width: int) -> str:
+    """A paragraph of at most so many columns, but that commands stay on their lines, to be copied."""
+    if paragraph.startswith(_EXAMPLE):
+        return paragraph
+    if "\n  " in f"\n{paragraph}":  # a list: names, and what they mean
+        return "\n".join(_entry(line, width) for line in paragraph.split("\n"))
+    return "\n".join(wrapped(_NO_BLANK.sub("", paragraph), width))
+
+
+def _entry(line: str, width: int) -> str:
+    found = re.match(r" *\S+ {2,}", line)
+    return _hanging(found[0], line[found.end() :], width) if found else line
+
+
+def _hanging(name: str, text: str, width: int) -> str:
+    """A text behind a name, its further lines below its first, or four columns to the right where there is no name."""
+    column = display_width(name) or 4
+    return name + f"\n{' ' * column}".join(wrapped(text, width - column))
 
 
 # What the flags of other programs, and the Trainer's, are called here, with a value where it decides: the first that a
@@ -375,7 +433,8 @@ class Parser(argparse.ArgumentParser):
         return unknown + (say(": did you mean {name}?", name=close[0]) if close else "")
 
     def format_help(self) -> str:
-        return as_typed(super().format_help())
+        # argparse puts a colon behind headings.
+        return as_typed(re.sub(r"(?<=[\u3000-\uffef]):$", "：", super().format_help(), flags=re.MULTILINE))
 
     def error(self, message: str) -> NoReturn:
         line = say("{message} (--help lists the flags)", message=shorten(message, 240))

@@ -25,9 +25,20 @@ _ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"(?:\n|\Z))+)', re.MULTI
 
 
 def default_language() -> str:
-    """The language of ``CLUE_LANG``, else of the locale: Chinese where that is, English elsewhere."""
-    named = next(filter(None, map(os.environ.get, (VARIABLE, "LC_ALL", "LC_MESSAGES", "LANG"))), "")
-    return "zh" if named.lower().startswith("zh") else "en"
+    """The language of ``CLUE_LANG``, else that which gettext takes: of ``LANGUAGE``, else of the locale.
+
+    It is the first of those named that is spoken here, else English.
+    """
+    named = os.environ.get(VARIABLE) or _of_locale()
+    spoken = (name.lower()[:2] for name in named.split(":"))
+    return next((name for name in spoken if name in LANGUAGES), "en")
+
+
+def _of_locale() -> str:
+    """One language, or several in the order of preference with colons between."""
+    locale = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "C")
+    is_neutral = locale.partition(".")[0] in ("C", "POSIX")  # LANGUAGE says nothing there
+    return (not is_neutral and os.environ.get("LANGUAGE")) or locale
 
 
 def current() -> str:

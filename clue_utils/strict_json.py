@@ -9,6 +9,13 @@ from typing import Any
 from clue_utils.language import later, say
 
 JsonObject = dict[str, Any]
+# What Python says of mistakes that people make.
+_MISTAKES = (
+    *(later("Expecting value,"), later("Expecting property name enclosed in double quotes,"), later("Extra data,")),
+    *(later("Expecting ',' delimiter,"), later("Expecting ':' delimiter,")),
+    *(later("Unterminated string starting at"), later("Invalid control character at"), later("Invalid \\escape,")),
+    later("Illegal trailing comma before end of object,"),
+)
 
 
 class NotJson(Exception):
@@ -60,7 +67,9 @@ def parse(
         # The column of a line break at the end would be in the line after it.
         line = min(error.lineno, content.rstrip().count(b"\n") + 1)
         message = error.msg + ("" if error.msg.endswith(" at") else ",")
-        raise NotJson(say("not JSON ({message} column {colno})", message=message, colno=error.colno), line) from None
+        raise NotJson(
+            say("not JSON ({message} column {colno})", message=say(message), colno=error.colno), line
+        ) from None
     except RecursionError:
         raise NotJson(say("not {what} (nested too deeply)", what=say(what))) from None
     except ValueError:  # Python takes no number of thousands of digits

@@ -40,8 +40,10 @@ def main(argv: list[str] | None = None) -> None:
         made = manifest.read(args.zip)
     except UserError as error:
         findings.notes.append(str(error))
-    for line in findings.problems + [say("note: {note}", note=note) for note in findings.notes]:
+    for line in findings.problems:
         print(line)
+    for note in findings.notes:
+        print(cli.for_terminal(say("note: {note}", note=note)))
     if findings.problems:
         number = len(findings.problems)
         text = say("{zip}: {number} problems, listed above; do not submit it", zip=args.zip, number=number)

@@ -60,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for pair in found:
         table, sentence = words.table(pair), words.sentence(pair)
         print(render.as_markdown(table) if args.markdown else render.as_text(table))
-        print(f"{render.escape_markdown(sentence) if args.markdown else sentence}\n")
+        print(f"{render.escape_markdown(sentence) if args.markdown else cli.for_terminal(sentence)}\n")
     for note in words.notes(found):
-        print(f"- {render.escape_markdown(note)}" if args.markdown else note)
+        print(f"- {render.escape_markdown(note)}" if args.markdown else cli.for_terminal(note))
 
 
 if __name__ == "__main__":

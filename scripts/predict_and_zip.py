@@ -39,6 +39,7 @@ USAGE = (
 SEEDS = "seeds"
 MORE = """\
 Flags behind -- go to every script, such as: -- --data_dir clue_data --device gpu
+
 PYTHON in the environment names the interpreter (default: the project's .venv, else python3).
 
 example: bash scripts/predict_and_zip.sh results/ernie-3.0-base-zh TNEWS=tnews_a,tnews_b -- --data_dir clue_data

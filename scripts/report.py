@@ -119,7 +119,7 @@ def _report(given: Sequence[str], results_dir: Path, output: Path | None, choice
         for outcome in open_ones:
             place = f"{model.name}/{outcome.folder}"
             text = say("{title}: {text}", title=place, text=outcome.reason)
-            print(say("{title}: {text}", title=say(outcome.status), text=text))
+            print(cli.for_terminal(say("{title}: {text}", title=say(outcome.status), text=text)))
         if open_ones:
             print()
     comparisons = []
@@ -128,7 +128,7 @@ def _report(given: Sequence[str], results_dir: Path, output: Path | None, choice
         comparisons.append(tables.pair_table([model.name for model in reports], cells))
         print(render.as_text(comparisons[0]))
     for note in tables.notes(reports) + verdict.notes(reports):
-        print(note)
+        print(cli.for_terminal(note))
 
     output.mkdir(parents=True, exist_ok=True)
     for name, text in (

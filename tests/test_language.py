@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import re
+import signal
 import string
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +20,7 @@ import grid_search
 import list_trials
 import predict_and_zip
 import run_clue_classifier
-from clue_utils import cli, commands, device, environment, language, project, published
+from clue_utils import cli, commands, device, environment, language, project, published, strict_json
 from clue_utils.columns import display_width, wrapped
 from clue_utils.errors import Stopped, UserError, ending_of
 from clue_utils.grid import trial
@@ -25,7 +28,17 @@ from clue_utils.language import say
 
 TOP = Path(__file__).resolve().parents[1]
 # What makes a line of an error: its text is a user's to read.
-_ERRORS = ("UserError", "ArgumentTypeError", "Ending", "error", "refusal", "_FieldError", "_Wrong", "NotJson")
+_ERRORS = (
+    "UserError",
+    "HTTPException",
+    "ArgumentTypeError",
+    "Ending",
+    "error",
+    "refusal",
+    "_FieldError",
+    "_Wrong",
+    "NotJson",
+)
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -62,7 +75,7 @@ def bare_texts(path: Path) -> list[str]:
         name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
         if name not in _ERRORS:
             continue
-        for text in node.args[1:2] if name in ("_FieldError", "_Wrong") else node.args[:1]:
+        for text in node.args[1:2] if name in ("_FieldError", "_Wrong", "HTTPException") else node.args[:1]:
             parts = text.values if isinstance(text, ast.JoinedStr) else [text]
             words = "".join(str(part.value) for part in parts if isinstance(part, ast.Constant))
             found += [f"{path.name}:{node.lineno}: {words}"] if re.search("[A-Za-z]{2}", words) else []
@@ -87,16 +100,24 @@ def test_every_error_is_said_by_the_catalogue():
         ({"LC_ALL": "", "LANG": "zh_CN"}, "zh"),
         ({"CLUE_LANG": "zh", "LC_ALL": "C"}, "zh"),
         ({"CLUE_LANG": "en", "LC_ALL": "zh_CN.UTF-8"}, "en"),
+        ({"CLUE_LANG": "en", "LANGUAGE": "zh", "LANG": "zh_CN"}, "en"),
+        ({"LANGUAGE": "zh_CN:en", "LANG": "en_US.UTF-8"}, "zh"),
+        ({"LANGUAGE": "en:zh", "LC_ALL": "zh_CN.UTF-8"}, "en"),
+        ({"LANGUAGE": "fr:zh", "LANG": "fr_FR.UTF-8"}, "zh"),
+        ({"LANGUAGE": "zh", "LANG": "C.UTF-8"}, "en"),
+        ({"LANGUAGE": "zh"}, "en"),
     ],
 )
-def test_the_language_is_chosen_by_clue_lang_then_the_locale(variables, expected, monkeypatch):
-    for name in (language.VARIABLE, "LC_ALL", "LC_MESSAGES", "LANG"):
+def test_the_language_is_chosen_by_clue_lang_then_as_gettext_does(variables, expected, monkeypatch):
+    for name in (language.VARIABLE, "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert language.current() == expected
     with language.using("zh"):
         assert say("task") == "任务"
+    of_shells = subprocess.run(["bash", "-c", "source scripts/language.sh; say en zh"], cwd=TOP, stdout=subprocess.PIPE)
+    assert of_shells.stdout.decode().strip() == expected
 
 
 def test_english_takes_no_catalogue_and_what_it_lacks_is_english(chinese, monkeypatch):
@@ -112,11 +133,11 @@ def test_help_is_chinese_and_fits_the_terminal(script, columns, chinese, monkeyp
     monkeypatch.setenv("COLUMNS", str(columns))
     shown = catalogue.show_help(script)
     lines = shown.splitlines()
-    assert lines[0].startswith("用法：") and "选项:" in lines and "显示本帮助并退出" in shown
+    assert lines[0].startswith("用法：") and "选项：" in lines and "显示本帮助并退出" in shown
     assert "default" not in shown and "example:" not in shown
-    of_flags = [line for line in lines if line.startswith(" " * 24)]
-    assert all(display_width(line) <= columns for line in of_flags)
-    assert not [line for line in of_flags if re.match(r" *[，。；、）]", line)]
+    wide = [line for line in lines if display_width(line) > columns]
+    assert [line for line in wide if not re.match(r"示例：|  +(python |bash |clue |--)", line)] == []  # to be copied
+    assert not [line for line in lines if re.match(r" *[，。；、）]", line)]
 
 
 def test_the_list_of_commands_is_chinese_and_fits_the_terminal(chinese, monkeypatch):
@@ -181,6 +202,28 @@ def test_why_gpus_cannot_be_used_is_found_in_what_a_program_has_said(chosen, mon
         assert bool(_CHINESE.search(reason)) == (chosen == "zh")
 
 
+def test_what_is_wrong_with_json_is_told_in_chinese(chinese):
+    with pytest.raises(strict_json.NotJson, match="^不是 JSON（第 2 列：键应为双引号括起的字符串）$"):
+        strict_json.parse(b"{")
+
+
+def test_a_terminal_that_cannot_show_a_character_shows_its_number(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    cli.run(lambda: print("得分 a"))
+    assert shown.getvalue() == rb"\u5f97\u5206 a" + os.linesep.encode()
+
+
+def test_paragraphs_are_as_wide_as_a_terminal_and_whole_in_a_file(monkeypatch):
+    text = "得分为百分制，" * 12
+    monkeypatch.setenv("COLUMNS", "40")
+    assert cli.for_terminal(text) == text
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: True))
+    lines = cli.for_terminal(text).splitlines()
+    assert "".join(lines) == text and max(map(display_width, lines)) <= 40
+
+
 @pytest.mark.parametrize("columns", [7, 20, 44, 80])
 def test_lines_are_cut_by_their_width(columns):
     text = "a word or two 然后是中文，没有空格的（和括号） and English again，--a_long_flag/of/a/path 等。" * 3
@@ -188,6 +231,7 @@ def test_lines_are_cut_by_their_width(columns):
     assert all(display_width(part) <= columns for part in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert not [line for line in lines if line[0] in "，。）"]
+    assert display_width("中a，") == 5
 
 
 def test_a_program_of_its_own_follows_the_locale_without_importing_paddle():

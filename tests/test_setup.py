@@ -50,8 +50,8 @@ class Place:
         self.bin = folder / "bin"
         self.bin.mkdir()
         (self.project / "scripts").mkdir(parents=True)
-        shutil.copy(TOP / "scripts/setup_env.sh", self.project / "scripts")
-        shutil.copy(TOP / "scripts/interpreter.py", self.project / "scripts")
+        for name in ("setup_env.sh", "language.sh", "interpreter.py"):
+            shutil.copy(TOP / "scripts" / name, self.project / "scripts")
         for name in ("requirements.txt", "requirements-gpu.txt", "requirements-dev.txt", "setup.cfg", "pyproject.toml"):
             shutil.copy(TOP / name, self.project)
         for name in TOOLS:
@@ -84,7 +84,7 @@ class Place:
     def set_up(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         kept = {key: value for key, value in os.environ.items() if key != "PYTHON"} | {"PATH": self.path}
         command = [self.bin / "bash", self.project / "scripts/setup_env.sh", *arguments]
-        return subprocess.run(command, env=kept | environment, capture_output=True, text=True)
+        return subprocess.run(command, env=kept | environment, capture_output=True, text=True, encoding="utf-8")
 
     def calls(self) -> list[str]:
         """What the stubs were called with since the last time."""
@@ -237,6 +237,8 @@ def test_refusals_are_one_line_that_names_the_remedy(place):
 
     remedy = "install one, or name it: PYTHON=/path/to/python bash scripts/setup_env.sh"
     assert refused() == f"set-up: no Python from 3.10 to 3.13 found; {remedy}"
+    chinese = "安装：未找到 Python 3.10 到 3.13；请安装，或指定其路径：PYTHON=/path/to/python bash scripts/setup_env.sh"
+    assert refused(CLUE_LANG="zh") == chinese
     old = place.python("python3", "3.9")
     assert refused() == f"set-up: no Python from 3.10 to 3.13 found; {remedy}"
     place.uv()

@@ -90,7 +90,7 @@ def test_the_wheel_holds_the_programs_themselves(wheel):
     with zipfile.ZipFile(wheel) as archive:
         found = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
     locks = [TOP / "requirements.txt", TOP / "requirements-gpu.txt"]
-    scripts = [TOP / "scripts/python.sh", TOP / "scripts/run_trial.sh"]
+    scripts = [TOP / "scripts/language.sh", TOP / "scripts/python.sh", TOP / "scripts/run_trial.sh"]
     programs = files_of(*PROGRAMS, suffix=".py") | {
         str(path.relative_to(TOP)): path.read_bytes() for path in [*locks, *scripts]
     }

@@ -9,7 +9,9 @@ from clue_utils.compare.statistics import LEVEL, NUM_DRAWS, Difference
 from clue_utils.language import say
 from clue_utils.report.tables import NOTHING, Row, Table, percent, signed
 
-_LEVEL = f"{LEVEL:.0%}".replace("%", " %")
+
+def _level() -> str:
+    return say("{number} %", number=f"{100 * LEVEL:.0f}")
 
 
 def interval(low: float, high: float) -> str:
@@ -43,7 +45,7 @@ def table(pair: Pair) -> Table:
     title = say(
         "{second} (B) minus {first} (A), development scores in percent", second=pair.second.name, first=pair.first.name
     )
-    interval_name = say("{level} interval", level=_LEVEL)
+    interval_name = say("{level} interval", level=_level())
     counts, adjusted = say("A only/B only"), say("adjusted p")
     header = (say("task"), "A", "B", say("difference"), interval_name, counts, "p", adjusted, "")
     return Table(title, header, tuple(rows))
@@ -69,9 +71,8 @@ def sentence(pair: Pair) -> str:
     name = next(iter(pair.tasks))
     if num == 1:
         one = pair.tasks[name]
-        found = (
-            f"{_metric(one)} {signed(100 * one.main.value)} {interval(*one.main.interval)}, p {p_text(one.adjusted_p)}"
-        )
+        scored = f"{_metric(one)} {signed(100 * one.main.value)} {interval(*one.main.interval)}"
+        found = say(", ").join((scored, f"p {p_text(one.adjusted_p)}"))
         values = {"first": first, "second": second, "task": name, "found": found}
         if not one.is_real:
             return say("No difference between {second} and {first} can be told on {task}: {found}.", **values)
@@ -109,7 +110,7 @@ def _metric(one: TaskDifference) -> str:
 
 
 def _list(found: Iterable[TaskDifference]) -> str:
-    return ", ".join(f"{o.task.name} {signed(100 * o.main.value)} {interval(*o.main.interval)}" for o in found)
+    return say(", ").join(f"{o.task.name} {signed(100 * o.main.value)} {interval(*o.main.interval)}" for o in found)
 
 
 def notes(pairs: Sequence[Pair]) -> list[str]:
@@ -121,7 +122,7 @@ def notes(pairs: Sequence[Pair]) -> list[str]:
             "{draws:,} draws; they are of one task each. p is {tests}. Adjusted p is for the tasks of one pair (Holm), "
             "not for the number of pairs; below 0.05 a difference counts as real. The interval of AVG draws each task "
             "independently.",
-            level=_LEVEL,
+            level=_level(),
             draws=NUM_DRAWS,
             tests=_tests(compared),
         )

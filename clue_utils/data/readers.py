@@ -37,6 +37,10 @@ class _FieldError(Exception):
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(say("field '{name}': {problem}", name=name, problem=problem) if name else problem)
 
+    @classmethod
+    def absent(cls, name: str) -> _FieldError:
+        return cls("", say("field '{name}': missing", name=name))
+
 
 class Reader:
     """Reads files from first to last byte, once, and keeps their digests.
@@ -138,7 +142,7 @@ def _get(example: Any, key: str, schema: Any, name: str | None = None) -> Any:
     if type(example) is not dict:
         raise _FieldError("", say("{example} is not an object", example=show(example)))
     if key not in example:
-        raise _FieldError(name or key, say("missing"))
+        raise _FieldError.absent(name or key)
     return _check(example[key], schema, name or key)
 
 
@@ -180,7 +184,7 @@ def _read_classification(reader: Reader, task: Task, has_answers: bool, files: t
         row["id"] = _get_id(example) if have_id else position
         if not has_answers:
             if have_id != have_ids and have_ids is not None:
-                raise _FieldError("id", say("missing") if have_ids else say("the examples before have none"))
+                raise _FieldError.absent("id") if have_ids else _FieldError("id", say("the examples before have none"))
             have_ids = have_id
             ids.add(row["id"])
             return row
@@ -321,7 +325,7 @@ def _read_multiple_choice(reader: Reader, task: Task, has_answers: bool, files: 
                         row["label"] = choices.index(answer)
                     else:
                         if "id" not in question:
-                            raise _FieldError("id", say("missing"))
+                            raise _FieldError.absent("id")
                         row["id"] = _get_id(question)
                         ids.add(row["id"])
                         num_cut += len(choices) > MAX_CHOICES
@@ -469,13 +473,10 @@ def _check_list(value: Any, name: str) -> list[Any]:
 
 
 def _get_list(example: Any, key: str) -> list[Any]:
-    if type(example) is not dict or key not in example:
-        raise _FieldError(
-            key,
-            say("missing")
-            if type(example) is dict
-            else say("{example} is not an object that holds it", example=show(example)),
-        )
+    if type(example) is not dict:
+        raise _FieldError(key, say("{example} is not an object that holds it", example=show(example)))
+    if key not in example:
+        raise _FieldError.absent(key)
     return _check_list(example[key], key)
 
 

@@ -56,7 +56,7 @@ def _listed(title: str, found: Sequence[Mistake]) -> str:
         lines += ["", *_wrapped(f"{number}. id {mistake.id}: p {percent(mistake.share)} %{remark}", COLUMNS)]
         told = ((say("gold"), mistake.gold), (say("answer"), mistake.answer), *mistake.texts)
         for name, text in told:
-            lines += _few([*_wrapped(f"{name}: {text}", COLUMNS - 3)])
+            lines += _few([*_wrapped(say("{title}: {text}", title=name, text=text), COLUMNS - 3)])
     return "\n".join(lines if found else [*lines, say("none")]) + "\n"
 
 

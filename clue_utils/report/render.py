@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from clue_utils.cli import for_terminal
 from clue_utils.columns import display_width
 from clue_utils.grid.outcomes import clean
 from clue_utils.language import say
@@ -45,7 +46,7 @@ def as_text(table: Table, of_model: str = "") -> str:
     lines = [table.header]
     lines += [(("  " if _is_sub(row) else "") + _shortened(row.label), *row.cells) for row in table.rows]
     widths = [max(map(display_width, column)) for column in zip(*lines, strict=True)]
-    text = [say("{title}: {text}", title=table.title, text=of_model) if of_model else table.title]
+    text = [for_terminal(say("{title}: {text}", title=table.title, text=of_model) if of_model else table.title)]
     for line in lines:
         cells = []
         for i, (cell, width) in enumerate(zip(line, widths, strict=True)):

@@ -4,10 +4,10 @@
 - ``GET /models``: what is served; ``GET /health``: whether it works, and what waits;
 - ``GET /``: a page to type into; ``GET /docs``: the addresses with examples; ``GET /openapi.json``.
 
-An error is an object with one line, ``{"error": "..."}``: 400 for what is not JSON, 404 for a model that is not
-served, 408 and 413 for a body that comes too slowly or is too large (413 for too many inputs, too), 422 for an input
-that is not as the task wants it, with its number; 503 where too much waits already, memory does not suffice, or the
-server ends.
+An error is an object with one line in the server's language, ``{"error": "..."}``: 400 for what is not JSON, 404 for
+a model that is not served, 408 and 413 for a body that comes too slowly or is too large (413 for too many inputs, too),
+422 for an input that is not as the task wants it, with its number; 503 where too much waits already, memory does not
+suffice, or the server ends.
 
 Both pages load nothing from other hosts, and what models and users write is only ever shown as text.
 """
@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clue_utils import strict_json
 from clue_utils.errors import UserError, ending_of, one_line, shorten, show
-from clue_utils.language import later
+from clue_utils.language import later, say
 from clue_utils.serving.batching import Batcher, Model, QueueFull, Stopping
 from clue_utils.serving.examples import example, form
 from clue_utils.strict_json import JsonObject
@@ -167,9 +167,10 @@ async def _answer(request: Request, name: str | None, batcher: Batcher, limits: 
     if name is None:
         name = _name_of_model(body, batcher.models)
     elif "model" in body:
-        raise HTTPException(400, "model: the address names it already")
+        raise HTTPException(400, say("model: the address names it already"))
     if name not in batcher.models:
-        raise HTTPException(404, f"no model {show(name)} is served: name one of {', '.join(batcher.models)}")
+        names = ", ".join(batcher.models)
+        raise HTTPException(404, say("no model {name} is served: name one of {names}", name=show(name), names=names))
     inputs, is_single = _inputs(body, limits.inputs)
     request.state.num_inputs = len(inputs)
     outputs = await _wait(request, name, inputs, is_single, batcher) if inputs else []
@@ -181,20 +182,20 @@ async def _wait(request: Request, name: str, inputs: list[Any], is_single: bool,
     try:
         answers = asyncio.wrap_future(batcher.submit(name, inputs))
     except QueueFull:
-        raise HTTPException(503, "too much waits already: try again later", {"Retry-After": "1"}) from None
+        raise HTTPException(503, say("too much waits already: try again later"), {"Retry-After": "1"}) from None
     except Stopping:
-        raise HTTPException(503, "the server ends") from None
+        raise HTTPException(503, say("the server ends")) from None
     gone = asyncio.ensure_future(request.receive())  # after the body, nothing but the client's leaving is told
     try:
         await asyncio.wait((answers, gone), return_when=asyncio.FIRST_COMPLETED)
         if not answers.done():
-            raise HTTPException(_CLIENT_GONE, "the client has gone")
+            raise HTTPException(_CLIENT_GONE, say("the client has gone"))
         return answers.result()
     except HTTPException:
         raise
     except asyncio.CancelledError:  # the server ends, and does not wait any longer
         batcher.num_given_up += len(inputs)
-        raise HTTPException(503, "the server ends") from None
+        raise HTTPException(503, say("the server ends")) from None
     except Exception as error:
         if (ending := ending_of(error)) is None:
             raise
@@ -212,16 +213,16 @@ async def _read_body(request: Request, limit: int) -> JsonObject:
         content = await asyncio.wait_for(_receive(request, limit), _BODY_SECONDS)
         body, repeated = strict_json.parse(content, remedy=later("send it in UTF-8"))
     except asyncio.TimeoutError:
-        raise HTTPException(408, f"the body did not arrive within {_BODY_SECONDS} s") from None
+        raise HTTPException(408, say("the body did not arrive within {seconds} s", seconds=_BODY_SECONDS)) from None
     except ClientDisconnect:
-        raise HTTPException(_CLIENT_GONE, "the client has gone") from None
+        raise HTTPException(_CLIENT_GONE, say("the client has gone")) from None
     except strict_json.NotJson as error:
-        where = f", line {error.line}" if error.line else ""
-        raise HTTPException(400, f"the body is {error}{where}") from None
+        where = say(", line {number}", number=error.line) if error.line else ""
+        raise HTTPException(400, say("the body is {error}{where}", error=error, where=where)) from None
     if repeated:
-        raise HTTPException(400, f"the body has {show(repeated[0])} twice in one object")
+        raise HTTPException(400, say("the body has {name} twice in one object", name=show(repeated[0])))
     if not isinstance(body, dict):
-        raise HTTPException(400, 'the body is no object: send {"inputs": [...]} or {"input": ...}')
+        raise HTTPException(400, say('the body is no object: send {"inputs": [...]} or {"input": ...}'))
     return body
 
 
@@ -230,29 +231,31 @@ async def _receive(request: Request, limit: int) -> bytes:
     async for part in request.stream():
         content += part
         if len(content) > limit:
-            raise HTTPException(413, f"the body has more than {limit} bytes: send less at a time")
+            raise HTTPException(413, say("the body has more than {limit} bytes: send less at a time", limit=limit))
     return bytes(content)
 
 
 def _name_of_model(body: JsonObject, models: Mapping[str, Model]) -> str:
     name = body.get("model", next(iter(models)) if len(models) == 1 else None)
     if not isinstance(name, str):
-        raise HTTPException(400, f"model: name one of {', '.join(models)}")
+        raise HTTPException(400, say("model: name one of {names}", names=", ".join(models)))
     return name
 
 
 def _inputs(body: JsonObject, limit: int) -> tuple[list[Any], bool]:
     """The inputs of a body, as a predictor takes them, and whether it asked for the answer to a single one."""
     if unknown := set(body) - {"model", "input", "inputs"}:
-        raise HTTPException(400, f"{show(min(unknown))} is unknown: send model, and inputs or input")
+        raise HTTPException(400, say("{name} is unknown: send model, and inputs or input", name=show(min(unknown))))
     if ("input" in body) == ("inputs" in body):
-        raise HTTPException(400, "send either inputs, a list, or input, a single one")
+        raise HTTPException(400, say("send either inputs, a list, or input, a single one"))
     is_single = "input" in body
     inputs = [body["input"]] if is_single else body["inputs"]
     if not isinstance(inputs, list):
-        raise HTTPException(400, "inputs is no list: send a single one as input")
+        raise HTTPException(400, say("inputs is no list: send a single one as input"))
     if len(inputs) > limit:
-        raise HTTPException(413, f"{len(inputs)} inputs: send at most {limit} at a time")
+        raise HTTPException(
+            413, say("{number} inputs: send at most {limit} at a time", number=len(inputs), limit=limit)
+        )
     return [tuple(one) if isinstance(one, list) else one for one in inputs], is_single
 
 
@@ -260,12 +263,13 @@ async def _refused(request: Request, error: Exception) -> _Json:
     assert isinstance(error, StarletteHTTPException)
     reason = str(error.detail)
     if error.status_code in (404, 405) and not isinstance(error, HTTPException):  # no route of ours
-        reason = f"{request.method} {shorten(request.scope['path'])}: no such address, see /docs"
+        address = f"{request.method} {shorten(request.scope['path'])}"
+        reason = say("{address}: no such address, see /docs", address=address)
     return _Json({"error": one_line(reason)}, error.status_code, dict(error.headers or {}))
 
 
 async def _failed(request: Request, error: Exception) -> _Json:
-    return _Json({"error": "the server failed, and its log says why"}, 500)
+    return _Json({"error": say("the server failed, and its log says why")}, 500)
 
 
 class _AccessLog:

@@ -24,8 +24,8 @@ from clue_utils.files import write_text_atomically
 
 TOP = Path(__file__).resolve().parents[2]
 FOLDERS = ("clue_utils", "classification", "mrc", "scripts")
-# Programs for developers and their tools, and what is pasted into an issue: English for all.
-NOT_TRANSLATED = ("scripts/dev", "scripts/demo", "scripts/gpu_check")
+# Programs for developers, and their tools: English for all.
+NOT_TRANSLATED = ("scripts/dev", "scripts/demo")
 # Scripts without flags of their own to tell of; the Trainer's, which needs PaddlePaddle, has PaddleNLP's texts too.
 NO_HELP = ("run_clue_classifier_trainer", "interpreter", "slurm_job", "use_gpu")
 ARGPARSE = "argparse"
@@ -68,7 +68,7 @@ def _in_python(content: str) -> Iterator[str]:
 def scripts() -> list[Path]:
     """The scripts with a --help that is translated."""
     found = [path for folder in FOLDERS[1:] for path in sorted((TOP / folder).glob("*.py"))]
-    return [path for path in found if path.stem not in NO_HELP]
+    return [path for path in found if path.stem not in NO_HELP] + [TOP / "scripts/gpu_check/__main__.py"]
 
 
 def _in_help(script: Path) -> list[str]:
@@ -82,8 +82,11 @@ def _in_help(script: Path) -> list[str]:
 def show_help(script: Path) -> str:
     """What a script's --help shows."""
     shown = io.StringIO()
-    with mock.patch.object(sys, "path", [str(script.parent), *sys.path]), contextlib.redirect_stdout(shown):
-        module = importlib.import_module(script.stem)
+    folder, name = script.parent, script.stem
+    if name == "__main__":  # of a package
+        folder, name = folder.parent, f"{folder.name}.__main__"
+    with mock.patch.object(sys, "path", [str(folder), *sys.path]), contextlib.redirect_stdout(shown):
+        module = importlib.import_module(name)
         with contextlib.suppress(SystemExit):
             module.main(["--help"])
     return shown.getvalue()

@@ -29,6 +29,7 @@ from pathlib import Path
 from clue_utils import cli, language
 from clue_utils.errors import UserError
 from clue_utils.grid import trial
+from clue_utils.language import later, say
 from gpu_check import document, verdict
 from gpu_check.checks import FAIL, Check, anonymous
 
@@ -53,14 +54,14 @@ class Part:
 
 
 PARTS = (
-    Part("machine", "cards, driver, build of Paddle, disk", "gpu_check.machine", 60),
-    Part("device", "what --device chooses, alone and under the launcher", "gpu_check.device_choice", 180),
-    Part("precision", "numbers of each --precision beside the CPU's", "gpu_check.precision", 180),
-    Part("determinism", "the same bits again, and after kill -9", "gpu_check.determinism", 240),
-    Part("cards", "several cards beside one", "gpu_check.several_cards", 240),
-    Part("memory", "when it runs out, and what real sizes take", "gpu_check.memory", 360),
-    Part("speed", "updates, evaluation, checkpoints", "gpu_check.speed", 300),
-    Part("processes", "new test set, grid, zip, Trainer", "gpu_check.processes", 240),
+    Part("machine", later("cards, driver, build of Paddle, disk"), "gpu_check.machine", 60),
+    Part("device", later("what --device chooses, alone and under the launcher"), "gpu_check.device_choice", 180),
+    Part("precision", later("numbers of each --precision beside the CPU's"), "gpu_check.precision", 180),
+    Part("determinism", later("the same bits again, and after kill -9"), "gpu_check.determinism", 240),
+    Part("cards", later("several cards beside one"), "gpu_check.several_cards", 240),
+    Part("memory", later("when it runs out, and what real sizes take"), "gpu_check.memory", 360),
+    Part("speed", later("updates, evaluation, checkpoints"), "gpu_check.speed", 300),
+    Part("processes", later("new test set, grid, zip, Trainer"), "gpu_check.processes", 240),
 )
 
 
@@ -143,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = cli.Parser(
         usage="bash scripts/check_gpu.sh [--output_dir DIR] [--device gpu|cpu] [--only PART...]",
         description=__doc__,
-        epilog="\n".join(["parts:", *(f"  {part.name:<22}  {part.title}" for part in PARTS)]),
+        epilog="\n".join([say("parts:"), *(f"  {part.name:<22}  {say(part.title)}" for part in PARTS)]),
     )
     parser.add_argument(
         "--output_dir", type=Path, default=Path("gpu-check"), metavar="DIR", help="folder (default: %(default)s)"
@@ -153,7 +154,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     device = args.device or default_device()
     if device == "gpu" and not trial.visible_gpus():
-        raise UserError("--device gpu: no GPU is visible (nvidia-smi lists none, or CUDA_VISIBLE_DEVICES hides it)")
+        raise UserError(
+            say("--device gpu: no GPU is visible (nvidia-smi lists none, or CUDA_VISIBLE_DEVICES hides it)")
+        )
     chosen = [part for part in PARTS if part.name in (args.only or names)]
     output: Path = args.output_dir.absolute()
     logs = output / "logs"

@@ -20,6 +20,7 @@ from clue_utils import project
 from clue_utils.errors import UserError
 from clue_utils.files import digest_of
 from clue_utils.grid import trial
+from clue_utils.language import say
 
 FOLDERS = ("", "classification", "mrc", "scripts", "scripts/dev")
 # A run of few steps on the demo, whose every step leaves a line in metrics.jsonl.
@@ -193,7 +194,7 @@ class Program:
         while not condition():
             if self.process.poll() is not None:
                 self.finish()
-                raise UserError("it ended before it could be stopped")
+                raise UserError(say("it ended before it could be stopped"))
             time.sleep(0.02)
 
 

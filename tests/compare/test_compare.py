@@ -125,7 +125,7 @@ def test_a_comparison_in_chinese(two_models, capsys, chinese):
     assert re.search(
         r"3 个任务中，rbt6 在 1 个上优于 rbt3（TNEWS \+.*\]），在 1 个上差于它（C3 −.*\]）；各任务平均差值 ", text
     )
-    assert "95 % 置信区间" in text and "精确 McNemar 检验" in text and "有一侧只有一个种子（" in text
+    assert "95% 置信区间" in text and "精确 McNemar 检验" in text and "有一侧只有一个种子（" in text
     assert " better" not in text
     with pytest.raises(UserError, match="没有 AFQMC 已完成的运行：请从 --tasks 中去掉"):
         script.main([*map(str, two_models), "--tasks", "AFQMC"])

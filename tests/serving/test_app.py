@@ -103,6 +103,15 @@ def test_an_error_is_one_line(two, path, content, status, words):
     assert call(two, "POST", "/predict", json={"model": "a", "input": "x"}).status_code == 200
 
 
+def test_errors_are_in_the_language_of_the_server(two, chinese):
+    for path, content, said in (
+        ("/predict", b"{", "请求体不是 JSON（第 2 列：键应为双引号括起的字符串），第 1 行"),
+        ("/predict", b'{"model": "c", "input": "x"}', "没有名为 'c' 的模型：请指定 a, b 之一"),
+        ("/nowhere", b"", "POST /nowhere：没有这个地址，见 /docs"),
+    ):
+        assert call(two, "POST", path, content=content).json() == {"error": said}
+
+
 def test_half_of_a_pair_of_surrogates_comes_back_as_it_came(one):
     answer = call(one, "POST", "/predict", content=rb'{"input": "\ud83d"}')
     assert answer.status_code == 200 and rb"\ud83d" in answer.content
