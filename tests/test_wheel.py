@@ -144,14 +144,14 @@ def test_clue_lists_its_commands_and_finds_what_was_meant(clue, installed):
     done = clue("-m", "clue_utils", CLUE_LANG="en")
     assert done.returncode == 0 and [line for line in done.stdout.splitlines() if len(line) > 80] == []
     assert re.findall(r"^  (\w+) +[A-Z]", done.stdout, re.MULTILINE) == [*project.COMMANDS, "where"]
-    assert clue("-m", "clue_utils", "--version").stdout == f"clue-benchmark {VERSION}\n"
     refused = clue("-m", "clue_utils", "clasify", CLUE_LANG="en")
     assert refused.returncode == 2 and refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
     assert "did you mean classify?" in refused.stderr
 
 
-def test_where_and_a_missing_package_tell_what_to_install(clue, installed):
+def test_version_where_and_a_missing_package_tell_what_to_install(clue, installed):
     """Before anything else is installed."""
+    assert clue("-S", "-m", "clue_utils", "--version").stdout == f"clue-benchmark {VERSION}\n"
     lock = installed / "clue_utils/programs/requirements.txt"
     assert clue("-S", "-m", "clue_utils", "where", "requirements.txt").stdout == f"{lock}\n"
     bare = clue("-S", "-m", "clue_utils", "classify", "--help")
