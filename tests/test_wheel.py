@@ -115,9 +115,9 @@ def test_the_source_distribution_is_the_whole_project(tmp_path):
     folders = re.findall(r"^graft (\S+)$", manifest, re.MULTILINE)
     patterns = [word for words in re.findall(r"^include (.*)$", manifest, re.MULTILINE) for word in words.split()]
     patterns += ["LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg"]
-    tops = [path.name for pattern in patterns for path in TOP.glob(pattern)]
+    names = [path.name for pattern in patterns for path in TOP.glob(pattern)]
     (tmp_path / "project").mkdir()
-    copy([*folders, *tops], tmp_path / "project")
+    copy([*folders, *names], tmp_path / "project")
     build = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
     done = subprocess.run(
         [sys.executable, "-c", build, tmp_path], cwd=tmp_path / "project", capture_output=True, text=True
@@ -126,8 +126,10 @@ def test_the_source_distribution_is_the_whole_project(tmp_path):
     top = f"clue_benchmark-{VERSION}"
     with tarfile.open(tmp_path / f"{top}.tar.gz") as archive:
         found = {name.removeprefix(f"{top}/") for name in archive.getnames()}
-    assert {*files_of(*folders), *tops} - found == set()
-    assert {"README.md", "requirements-override.in", "Dockerfile.gpu", "CITATION.cff", "scripts/setup_env.sh"} <= found
+    assert {*files_of(*folders), *names} - found == set()
+    tops = {"README.md", "requirements-override.in", "Dockerfile.gpu", ".dockerignore", "CITATION.cff"}
+    deep = {"classification/run_clue_classifier.py", "mrc/run_c3.py", "scripts/setup_env.sh", "docs/install.md"}
+    assert tops | deep | {"tests/conftest.py", ".github/ISSUE_TEMPLATE/bug.en.yml", ".ci/run"} <= found
 
 
 def test_each_command_speaks_of_itself_as_it_is_typed(clue):
