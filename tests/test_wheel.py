@@ -187,6 +187,7 @@ def test_commands_in_a_text_become_those_of_clue():
         "  python -m paddle.distributed.launch run_c3.py": "  python -m paddle.distributed.launch clue c3",
         "bash scripts/setup_env.sh --cuda installs one": '"$(clue where requirements-gpu.txt)" installs one',
         "pip install -r requirements.txt": 'pip install -r "$(clue where requirements.txt)"',
+        '"$(clue where requirements.txt)"': '"$(clue where requirements.txt)"',
         "/a/scripts/report.sh my_report.sh report.shx": "/a/scripts/report.sh my_report.sh report.shx",
     }.items():
         assert project.with_commands(text) == expected
