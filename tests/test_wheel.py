@@ -142,6 +142,11 @@ def test_each_command_speaks_of_itself_as_it_is_typed(clue):
         assert re.findall(typed, text) == [], name  # Slurm jobs need the repository
 
 
+def test_what_is_said_names_the_commands_of_clue(clue):
+    said = "from clue_utils.language import say; print(say('bash scripts/report.sh {name}', name='report.sh'))"
+    assert clue("-S", "-c", said, CLUE_LANG="en").stdout == "clue report report.sh\n"
+
+
 def test_clue_lists_its_commands_and_finds_what_was_meant(clue, installed):
     done = clue("-m", "clue_utils", CLUE_LANG="en")
     assert done.returncode == 0 and [line for line in done.stdout.splitlines() if len(line) > 80] == []
