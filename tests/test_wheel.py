@@ -184,6 +184,13 @@ def test_it_trains_predicts_and_zips(clue, warm_python, demo, few_examples, tmp_
         assert archive.namelist() == ["tnews10_predict.json", "tnews11_predict.json"]
 
 
+def test_it_tries_a_machine(clue, warm_python, tmp_path):
+    words = ("-m", "clue_utils", "gpu", "--device", "cpu", "--only", "machine", "--output_dir", "check")
+    done = clue(*words, python=warm_python, PYTHON=str(warm_python))
+    assert done.returncode == 0 and "FAIL" not in done.stdout, done.stdout + done.stderr
+    assert (tmp_path / "check/gpu-check.md").is_file()
+
+
 def test_commands_in_a_text_become_those_of_clue():
     for text, expected in {
         "run bash scripts/report.sh 'a model'": "run clue report 'a model'",
