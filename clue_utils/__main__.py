@@ -22,8 +22,12 @@ def where(words: list[str]) -> int:
 
 def main() -> None:
     """Run the command that the command line names; where packages are missing, say how to install them."""
-    if sys.argv[1:2] == ["where"]:  # which tells, before anything is installed, what to install
+    # These two answer before anything is installed: "where" tells what to install.
+    if sys.argv[1:2] == ["where"]:
         sys.exit(where(sys.argv[2:]))
+    if sys.argv[1:] == ["--version"]:
+        print(f"clue-benchmark {project.version()}")
+        return
     # What a search starts is run by this Python too, whether or not its environment is active.
     os.environ.setdefault("PYTHON", sys.executable)
     try:

@@ -72,9 +72,7 @@ def program(name: str) -> Callable[[], object]:
 def _dispatch() -> None:
     _, *words = sys.argv
     name, rest = (words[0], words[1:]) if words else ("--help", [])
-    if name == "--version":
-        print(f"clue-benchmark {project.version()}")
-    elif name.startswith("-"):
+    if name.startswith("-"):
         cli.Parser(usage=USAGE, description=f"{say(DESCRIPTION)}\n\n{listing()}\n{say(MORE)}").parse_args([name])
     else:
         sys.argv = [f"clue {name}", *rest]  # what --help calls the program

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 
+from clue_utils.project import as_typed
+
 LANGUAGES = ("en", "zh")
 # Names the language, above the locale.
 VARIABLE = "CLUE_LANG"
@@ -58,9 +60,9 @@ def using(language: str) -> Iterator[None]:
 def say(text: str, /, **values: object) -> str:
     """A text in the present language, ``{name}`` replaced by ``values``; English where the catalogue has none.
 
-    Where there are no values, braces stand for themselves.
+    Where there are no values, braces stand for themselves. The project's commands are named as they are typed.
     """
-    said = catalogue().get(text, text) if current() == "zh" else text
+    said = as_typed(catalogue().get(text, text) if current() == "zh" else text)
     return said.format(**values) if values else said
 
 

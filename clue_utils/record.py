@@ -72,6 +72,7 @@ class Record:
             ``checkpoints`` that made it.
         evaluation: metrics of the last evaluation by itself, fractions (``loss`` is a loss).
         wall_time: seconds.
+        last_seen: when a run that is at work, or was cut off, wrote its record last.
         begun, ended: when the newest part of the training began, imports and the model's loading behind it, and when
             it ended, be it by a failure.
         advice: flag (without dashes) -> the value with which a failed run may succeed.
@@ -100,6 +101,7 @@ class Record:
     predictions: Fields = field(default_factory=dict)
     evaluation: Mapping[str, float] = field(default_factory=dict)
     wall_time: float = 0.0
+    last_seen: datetime | None = None
     begun: datetime | None = None
     ended: datetime | None = None
     advice: Fields = field(default_factory=dict)
@@ -202,6 +204,7 @@ class Record:
             predictions=_object(fields, "predictions"),
             evaluation=_metrics(_object(fields, "evaluation")),
             wall_time=float(_number(fields, "wall_time", 0.0)),
+            last_seen=_time(fields, "last_seen"),
             begun=_time(fields, "begun"),
             ended=_time(fields, "ended"),
             advice=_object(fields, "advice"),
@@ -365,7 +368,7 @@ def write_start(folder: Path, **described: Any) -> None:
     ``write_failure``.
     """
     if (fields := _unfinished(folder, described)) is not None:
-        gone = ("progress", "reason", "exit_status", "begun", "ended")
+        gone = {*_OF_WORK, *_OF_FAILURE, "begun", "ended"} - {"advice"}
         kept = {name: value for name, value in fields.items() if name not in gone}
         _write(folder, kept | _done(fields) | {"status": "running"} | _sign_of_life())
 

@@ -73,6 +73,7 @@ def test_status_and_remark_come_from_the_record_alone(tmp_path, fields, status, 
     put(tmp_path, **fields | seen)
     found = Record.read(tmp_path)
     assert found.status == status and remark in found.remark
+    assert (found.last_seen and found.last_seen.isoformat()) == seen.get("last_seen")
 
 
 @pytest.mark.parametrize("reap", [True, False])

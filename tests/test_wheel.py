@@ -115,9 +115,9 @@ def test_the_source_distribution_is_the_whole_project(tmp_path):
     folders = re.findall(r"^graft (\S+)$", manifest, re.MULTILINE)
     patterns = [word for words in re.findall(r"^include (.*)$", manifest, re.MULTILINE) for word in words.split()]
     patterns += ["LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg"]
-    tops = [path.name for pattern in patterns for path in TOP.glob(pattern)]
+    names = [path.name for pattern in patterns for path in TOP.glob(pattern)]
     (tmp_path / "project").mkdir()
-    copy([*folders, *tops], tmp_path / "project")
+    copy([*folders, *names], tmp_path / "project")
     build = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
     done = subprocess.run(
         [sys.executable, "-c", build, tmp_path], cwd=tmp_path / "project", capture_output=True, text=True
@@ -126,8 +126,10 @@ def test_the_source_distribution_is_the_whole_project(tmp_path):
     top = f"clue_benchmark-{VERSION}"
     with tarfile.open(tmp_path / f"{top}.tar.gz") as archive:
         found = {name.removeprefix(f"{top}/") for name in archive.getnames()}
-    assert {*files_of(*folders), *tops} - found == set()
-    assert {"README.md", "requirements-override.in", "Dockerfile.gpu", "CITATION.cff", "scripts/setup_env.sh"} <= found
+    assert {*files_of(*folders), *names} - found == set()
+    tops = {"README.md", "requirements-override.in", "Dockerfile.gpu", ".dockerignore", "CITATION.cff"}
+    deep = {"classification/run_clue_classifier.py", "mrc/run_c3.py", "scripts/setup_env.sh", "docs/install.md"}
+    assert tops | deep | {"tests/conftest.py", ".github/ISSUE_TEMPLATE/bug.en.yml", ".ci/run"} <= found
 
 
 def test_each_command_speaks_of_itself_as_it_is_typed(clue):
@@ -140,18 +142,23 @@ def test_each_command_speaks_of_itself_as_it_is_typed(clue):
         assert re.findall(typed, text) == [], name  # Slurm jobs need the repository
 
 
+def test_what_is_said_names_the_commands_of_clue(clue):
+    said = "from clue_utils.language import say; print(say('bash scripts/report.sh {name}', name='report.sh'))"
+    assert clue("-S", "-c", said, CLUE_LANG="en").stdout == "clue report report.sh\n"
+
+
 def test_clue_lists_its_commands_and_finds_what_was_meant(clue, installed):
     done = clue("-m", "clue_utils", CLUE_LANG="en")
     assert done.returncode == 0 and [line for line in done.stdout.splitlines() if len(line) > 80] == []
     assert re.findall(r"^  (\w+) +[A-Z]", done.stdout, re.MULTILINE) == [*project.COMMANDS, "where"]
-    assert clue("-m", "clue_utils", "--version").stdout == f"clue-benchmark {VERSION}\n"
     refused = clue("-m", "clue_utils", "clasify", CLUE_LANG="en")
     assert refused.returncode == 2 and refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
     assert "did you mean classify?" in refused.stderr
 
 
-def test_where_and_a_missing_package_tell_what_to_install(clue, installed):
+def test_version_where_and_a_missing_package_tell_what_to_install(clue, installed):
     """Before anything else is installed."""
+    assert clue("-S", "-m", "clue_utils", "--version").stdout == f"clue-benchmark {VERSION}\n"
     lock = installed / "clue_utils/programs/requirements.txt"
     assert clue("-S", "-m", "clue_utils", "where", "requirements.txt").stdout == f"{lock}\n"
     bare = clue("-S", "-m", "clue_utils", "classify", "--help")
@@ -177,6 +184,13 @@ def test_it_trains_predicts_and_zips(clue, warm_python, demo, few_examples, tmp_
         assert archive.namelist() == ["tnews10_predict.json", "tnews11_predict.json"]
 
 
+def test_it_tries_a_machine(clue, warm_python, tmp_path):
+    words = ("-m", "clue_utils", "gpu", "--device", "cpu", "--only", "machine", "--output_dir", "check")
+    done = clue(*words, PYTHON=str(warm_python))  # what imports Paddle
+    assert done.returncode == 0 and "FAIL" not in done.stdout, done.stdout + done.stderr
+    assert (tmp_path / "check/gpu-check.md").is_file()
+
+
 def test_commands_in_a_text_become_those_of_clue():
     for text, expected in {
         "run bash scripts/report.sh 'a model'": "run clue report 'a model'",
@@ -185,6 +199,7 @@ def test_commands_in_a_text_become_those_of_clue():
         "  python -m paddle.distributed.launch run_c3.py": "  python -m paddle.distributed.launch clue c3",
         "bash scripts/setup_env.sh --cuda installs one": '"$(clue where requirements-gpu.txt)" installs one',
         "pip install -r requirements.txt": 'pip install -r "$(clue where requirements.txt)"',
+        '"$(clue where requirements.txt)"': '"$(clue where requirements.txt)"',
         "/a/scripts/report.sh my_report.sh report.shx": "/a/scripts/report.sh my_report.sh report.shx",
     }.items():
         assert project.with_commands(text) == expected

@@ -9,6 +9,7 @@ search takes what list scheduling of all that on its slots takes (Graham, "Bound
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import math
 import statistics
@@ -253,10 +254,9 @@ def _state(trial: Trial, found: Record | None, costs: _Costs, ended: Collection[
 
 def _silence(record: Record, now: datetime) -> float:
     """Seconds since a run that is at work was last seen; 0 for another one."""
-    seen = record.fields.get("last_seen")
-    if record.status != "running" or not isinstance(seen, str):
+    if record.status != "running" or record.last_seen is None:
         return 0.0
-    return max(0.0, (now - datetime.fromisoformat(seen)).total_seconds())
+    return max(0.0, (now - record.last_seen).total_seconds())
 
 
 def _start_seconds(records: Iterable[Record]) -> float:
@@ -334,13 +334,14 @@ class _Costs:
         if not sizes:
             if not self._of_task:
                 return None
-            fixed, rate = self._rates()
+            fixed, rate = self._rates
             cards = min(trial.num_gpus, max(self._cards.values()))
             return (fixed + rate * self._work(trial.task, trial.batch_size) / cards) * self._usual_share(trial)
         size = min(sizes, key=lambda size: abs(math.log(size / trial.batch_size)))
         ratio = self._work(trial.task, trial.batch_size) / self._work(trial.task, size)
         return statistics.fmean(sizes[size]) * ratio * self._usual_share(trial)
 
+    @functools.cached_property
     def _rates(self) -> tuple[float, float]:
         """Seconds of a trial whatever it computes, and those of a token on a card, over all that was measured.
 

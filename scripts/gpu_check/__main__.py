@@ -78,6 +78,9 @@ def run_part(part: Part, device: str, scratch: Path, log: Path, take: Callable[[
     """Run a part in a process of its own; ``take`` each check as it comes. None of its processes is left."""
     mark = f"{os.getpid()}-{secrets.token_hex(8)}"
     begin = time.monotonic()
+    # Of a wheel this package is found by no one else.
+    python_path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    variables = {_MARK: mark, "PYTHONPATH": python_path, language.VARIABLE: "en"}  # what it says is for developers
     words = [sys.executable, "-m", "gpu_check.part", part.module, part.name, device, str(scratch)]
     is_over = threading.Event()
 
@@ -92,7 +95,7 @@ def run_part(part: Part, device: str, scratch: Path, log: Path, take: Callable[[
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
-            env=os.environ | {_MARK: mark, language.VARIABLE: "en"},  # the report is for the project's developers
+            env=os.environ | variables,
             start_new_session=True,
             text=True,
             encoding="utf-8",

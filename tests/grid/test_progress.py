@@ -77,7 +77,7 @@ class Run:
         done = self.before + seen / self.whole
         guess = random.Random(f"{self.trial.folder} {seen}").uniform(0.9, 1.1)
         at |= {"step": int(done * steps), "seconds_left": guess * (1 - done) * self.whole, "loss": 0.5}
-        fields["last_seen"] = (BEGIN + timedelta(seconds=second - now + seen)).isoformat()
+        about["last_seen"] = BEGIN + timedelta(seconds=second - now + seen)
         wall_time = self.before * self.whole + seen
         return Record(status="running", wall_time=wall_time, progress=at, begun=begun, **about)
 
@@ -172,12 +172,10 @@ def searched(start: float, train: float, second: float, **more) -> Progress:
             ends = {"status": "finished", "begun": moment(begun), "ended": moment(begun + train)}
             records[trial.folder] = Record(wall_time=train, fields={"max_steps": 9}, **ends)
         elif second >= begun:
-            seen = {"last_seen": moment(second).isoformat()}
-            records[trial.folder] = Record(
-                status="running", begun=moment(begun), wall_time=second - begun, progress={}, fields=seen
-            )
+            seen = {"begun": moment(begun), "last_seen": moment(second)}
+            records[trial.folder] = Record(status="running", wall_time=second - begun, progress={}, **seen)
         elif second >= begun - start:  # it imports what it needs
-            records[trial.folder] = Record(status="running", fields={"last_seen": moment(begun - start).isoformat()})
+            records[trial.folder] = Record(status="running", last_seen=moment(begun - start))
     return assess(TRIALS, records | more, {1: 2}, now=moment(second))
 
 
