@@ -38,7 +38,7 @@ Scores are in percent. The data is made up, so they say only that it works.
 What to type next:
   source .venv/bin/activate     # the environment of all that follows
   python classification/run_clue_classifier.py --task_name TNEWS \\
-      --model_name_or_path ernie-3.0-base-zh --output_dir tnews \\
+      --model_name_or_path ernie-3.0-base-zh --output_dir models/tnews \\
       --do_train --do_eval --do_predict     # TNEWS, for real
   less README.md                # read on
   bash scripts/test.sh          # run the tests""")
