@@ -294,7 +294,8 @@ class TransformerEncoder(paddle.nn.TransformerEncoder):
             heads = self.layers[0].self_attn.num_heads
             column = paddle.ones([batch, heads * length, 1], src_mask.dtype)
             src_mask = (column @ src_mask.flatten(1, 2)).reshape([batch, heads, length, length])
-        return super().forward(src, src_mask, *rest, **more)
+        # By name: where Paddle writes a model down, super() of a class and of those derived from it is the same.
+        return paddle.nn.TransformerEncoder.forward(self, src, src_mask, *rest, **more)
 
 
 class PackedTransformerEncoder(TransformerEncoder):
@@ -320,11 +321,11 @@ class PackedTransformerEncoder(TransformerEncoder):
         # Whoever asks for the states of all layers, for a cache or for recomputation gets them from Paddle's.
         is_plain = not any([*rest, *more.values(), self.enable_recompute, getattr(self, "_use_cache", False)])
         if not paddle.in_dynamic_mode() or not is_plain:
-            return super().forward(src, src_mask, *rest, **more)
+            return TransformerEncoder.forward(self, src, src_mask, *rest, **more)
         attention_mask = _attention_mask(src, src_mask)
         if attention_mask is None:
             _tell("computed after all, since the mask says more than where the tokens are")
-            return super().forward(src, src_mask)
+            return TransformerEncoder.forward(self, src, src_mask)
         layout = Layout(attention_mask, self.layers[0].self_attn.num_heads)
         first_only = self.is_read_first_only and layout.starts_with_token
         x = layout.pack(src)
