@@ -61,7 +61,7 @@ INSTEAD = (
     (" --published ", " --published --tasks TNEWS "),
     ("compare.py rbt6 ", "compare.py ernie-3.0-base-zh "),
     ("check_gpu.sh ", "check_gpu.sh --only machine determinism "),
-    ("--steps 40 --records 120", "--tasks TNEWS --steps 2 --rounds 1 --records 8"),
+    ("--steps 10 --records 40", "--tasks TNEWS --steps 2 --rounds 1 --records 8"),
 )
 
 

@@ -191,8 +191,10 @@ class _Labels(HTMLParser):
 
 
 def quickstarts(languages: Sequence[str], log: Path | None = None) -> Iterator[Picture]:
-    """Of what the quickstart prints, without what it installs."""
+    """Of what the quickstart prints the first time, without what it installs; the folder demo is made anew."""
     for tongue in languages:
+        if not log:
+            shutil.rmtree(TOP / "demo", ignore_errors=True)
         text = log.read_text(encoding="utf-8") if log else _run(["scripts/quickstart.sh"], TOP, tongue)
         text = "\n".join(line for line in text.splitlines() if not line.startswith(SET_UP)).strip()
         yield of_terminal("bash scripts/quickstart.sh", html.escape(text), text)
