@@ -101,9 +101,13 @@ def duration(seconds: float) -> str:
 
 def for_terminal(paragraph: str) -> str:
     """A paragraph as standard output is to have it: in a terminal, lines of its width."""
-    if not sys.stdout.isatty():
-        return paragraph
-    return "\n".join(wrapped(paragraph, shutil.get_terminal_size().columns))
+    width = terminal_width()
+    return paragraph if width is None else "\n".join(wrapped(paragraph, width))
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output is; None: it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def percent(fraction: float) -> str:

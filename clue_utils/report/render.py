@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from clue_utils.cli import for_terminal
+from clue_utils.cli import for_terminal, terminal_width
 from clue_utils.columns import display_width
 from clue_utils.grid.outcomes import clean
 from clue_utils.language import say
@@ -42,18 +42,35 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def as_text(table: Table, of_model: str = "") -> str:
-    """A table for a terminal, columns aligned by the width of their characters there."""
+    """A table for a terminal, columns aligned by the width of their characters there.
+
+    One that is wider than the terminal is in parts, one below the other, each with the labels of its rows.
+    """
     lines = [table.header]
     lines += [(("  " if _is_sub(row) else "") + _shortened(row.label), *row.cells) for row in table.rows]
     widths = [max(map(display_width, column)) for column in zip(*lines, strict=True)]
     text = [for_terminal(say("{title}: {text}", title=table.title, text=of_model) if of_model else table.title)]
-    for line in lines:
-        cells = []
-        for i, (cell, width) in enumerate(zip(line, widths, strict=True)):
-            padding = " " * (width - display_width(cell))
-            cells.append(cell + padding if i <= table.num_texts else padding + cell)
-        text.append("  ".join(cells).rstrip())
+    for number, columns in enumerate(_parts(widths)):
+        text += [""] * (number > 0)
+        for line in lines:
+            cells = []
+            for i in columns:
+                padding = " " * (widths[i] - display_width(line[i]))
+                cells.append(line[i] + padding if i <= table.num_texts else padding + line[i])
+            text.append("  ".join(cells).rstrip())
     return "\n".join(text) + "\n"
+
+
+def _parts(widths: Sequence[int]) -> list[list[int]]:
+    """Numbers of columns of given widths in parts that fit the terminal, the first column in each."""
+    room = terminal_width()
+    parts = [[0]]
+    for i, width in enumerate(widths[1:], 1):
+        taken = sum(widths[column] + 2 for column in parts[-1])
+        if room is not None and taken + width > room and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(i)
+    return parts
 
 
 def _is_sub(row: Row) -> bool:

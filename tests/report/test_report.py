@@ -598,6 +598,22 @@ def test_long_and_wide_names_fit_the_terminal(tmp_path: Path) -> None:
     assert display_width(header) == display_width(row) and "…" in row
 
 
+@pytest.mark.parametrize("width", [80, 120, 400, None])
+def test_a_table_wider_than_the_terminal_is_in_parts(tmp_path: Path, monkeypatch: Any, width: int | None) -> None:
+    put(tmp_path / "model", trial_of("TNEWS"), 0.5)
+    table = tables.score_table([read(tmp_path / "model")])
+    whole = render.as_text(table)
+    monkeypatch.setattr(render, "terminal_width", lambda: width)
+    title, *parts = render.as_text(table).rstrip("\n").split("\n", 1)
+    parts = parts[0].split("\n\n")
+    assert (len(parts) > 1) == (width == 80)
+    assert all(display_width(line) <= (width or 400) for part in parts for line in part.splitlines())
+    assert [name for part in parts for name in part.splitlines()[0].split()[1:]] == [*table.header[1:]]
+    assert all(part.splitlines()[1].startswith("model ") for part in parts)
+    if len(parts) == 1:
+        assert render.as_text(table) == whole
+
+
 def test_shell_script_and_light_import(tmp_path: Path) -> None:
     put(tmp_path / "a b", trial_of("TNEWS"), 0.5)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
