@@ -240,6 +240,15 @@ _EXAMPLE = ("example", "示例")
 argparse._ = say  # type: ignore[attr-defined]
 
 
+def _told(error: argparse.ArgumentError) -> str:
+    """What argparse says of a flag, which Python 3.10 does not have translated."""
+    words = {"argument_name": error.argument_name, "message": error.message}
+    return say("argument %(argument_name)s: %(message)s") % words if error.argument_name else error.message
+
+
+argparse.ArgumentError.__str__ = _told  # type: ignore[assignment]
+
+
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Flag and text on one line where the terminal is wide enough.
 
