@@ -356,20 +356,41 @@ def _compute_layer(layer: Any, x: paddle.Tensor, layout: Layout, first_only: boo
         first_only: give of each sequence its first token alone, [batch, size].
     """
     attention = layer.self_attn
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     y = layer.norm1(x) if layer.normalize_before else x
-    if all(type(each) is Linear for each in projections):
-        qkv = QKVProjection.apply(y, *(each.weight for each in projections), *(each.bias for each in projections))
-    else:  # with adapters beside them
-        qkv = paddle.concat([project(y) for project in projections], axis=1)
-    y = Attention.apply(qkv, layout, attention.dropout if attention.training else 0.0)
     if first_only:
-        x, y = layout.take_first(x), layout.take_first(y)
+        x, y = layout.take_first(x), _attend_from_first(attention, y, layout)
+    else:
+        y = Attention.apply(_project(attention, y), layout, attention.dropout if attention.training else 0.0)
     y = attention.out_proj(y)
     x = _add(x, layer.dropout1, y, None if layer.normalize_before else layer.norm1)
     y = layer.linear1(layer.norm2(x) if layer.normalize_before else x)
     y = layer.linear2(layer.dropout(gelu(y) if layer.activation is F.gelu else layer.activation(y)))
     return _add(x, layer.dropout2, y, None if layer.normalize_before else layer.norm2)
+
+
+def _project(attention: paddle.nn.MultiHeadAttention, x: paddle.Tensor) -> paddle.Tensor:
+    """Queries, keys and values: [tokens, size] -> [tokens, 3 * size]"""
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    if not all(type(each) is Linear for each in projections):  # with adapters beside them
+        return paddle.concat([project(x) for project in projections], axis=1)
+    return QKVProjection.apply(x, *(each.weight for each in projections), *(each.bias for each in projections))
+
+
+def _attend_from_first(attention: paddle.nn.MultiHeadAttention, x: paddle.Tensor, layout: Layout) -> paddle.Tensor:
+    """What the first token of each sequence attends to, [tokens, size] -> [batch, size]; no other query is computed."""
+    batch = layout.shape[0]
+
+    def by_head(states: paddle.Tensor) -> paddle.Tensor:
+        """[batch * tokens, size] -> [batch, heads, tokens, head size]"""
+        return states.reshape([batch, -1, attention.num_heads, attention.head_dim]).transpose([0, 2, 1, 3])
+
+    q = by_head(attention.q_proj(layout.take_first(x)))
+    k, v = (by_head(layout.pad(project(x))) for project in (attention.k_proj, attention.v_proj))
+    scores = paddle.matmul(q * attention.head_dim**-0.5, k, transpose_y=True)
+    weights = F.softmax(scores if layout.mask is None else scores + layout.mask)
+    if attention.training and attention.dropout:
+        weights = _DropoutFunction.apply(weights, DropoutMask(weights.shape, attention.dropout))
+    return (weights @ v).reshape([batch, -1])
 
 
 def _add(x: paddle.Tensor, dropout: paddle.nn.Layer, y: paddle.Tensor, norm: paddle.nn.Layer | None) -> paddle.Tensor:

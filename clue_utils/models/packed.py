@@ -59,6 +59,7 @@ class Layout:
     Attributes:
         groups: of the sequences, each in one of them.
         starts_with_token: whether each row of the batch does.
+        mask: what is added to scores of one query a sequence, float [batch, 1, 1, length]; None: nothing.
     """
 
     def __init__(self, attention_mask: np.ndarray, num_heads: int) -> None:
@@ -67,6 +68,8 @@ class Layout:
         self.num_tokens = len(positions)
         self.starts_with_token = bool(attention_mask[:, 0].all())
         self._has_padding = self.num_tokens < attention_mask.size
+        scores = np.where(attention_mask[:, None, None], np.float32(0), np.float32(MASKED_SCORE))
+        self.mask = paddle.to_tensor(scores) if self._has_padding else None
         # Of each token its position in the batch; of each position its token, of padding the number behind the last.
         self._positions = _to_index(positions)
         self._tokens = _to_index(_inverse(positions, attention_mask.size))
