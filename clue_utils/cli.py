@@ -110,6 +110,11 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+def short_exponent(number: str) -> str:
+    """3e-05 -> 3e-5, as tables and folders have it."""
+    return number.replace("e-0", "e-")
+
+
 def percent(fraction: float) -> str:
     """A score for people; result.json and the lines of an evaluation have fractions: "56.12 %"."""
     return f"{100 * fraction:.2f} %"

@@ -519,7 +519,7 @@ class Settings:
         for name, flag in self.flags().items():
             if flag.is_recorded and (self.do_train or flag.group != TRAINING):
                 value = getattr(self, name)
-                shown = repr(value).replace("e-0", "e-") if isinstance(value, float) else value  # 3e-5, as in tables
+                shown = cli.short_exponent(repr(value)) if isinstance(value, float) else value
                 logger.info("  %s: %s (%s)", name, shown, self.sources[name])
         best, _ = published.best_run(self.model_name_or_path, task)
         is_own = self.sources["batch_size"] in ("command line", "checkpoint")

@@ -36,7 +36,7 @@ class Trial(NamedTuple):
     @property
     def folder(self) -> str:
         """``<task>/<lr>_<bs>_<dropout>_<seed>`` within the model's folder, such as ``TNEWS/3e-5_32_0.1_42``."""
-        rate = f"{self.learning_rate:g}".replace("e-0", "e-")
+        rate = cli.short_exponent(f"{self.learning_rate:g}")
         return f"{self.task}/{rate}_{self.batch_size}_{self.dropout:g}_{self.seed}"
 
     @property

@@ -46,7 +46,7 @@ SHAPES = {"classification": (32, 128), "multiple_choice": (4, 256), "span": (8, 
 class Measure:
     """A line of the table: its name, its unit, and how it is computed from a job's report (None: not measured).
 
-    ``grows``: part of the table of ``--growth``, too.
+    ``grows``: part of the table of ``--growth``, too. ``is_compared``: its ratio to ours says something.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Measure:
     compute: Any
     less_is_better: bool = True
     grows: bool = False
+    is_compared: bool = True
 
     def __str__(self) -> str:
         return f"{self.name}, {self.unit}"
@@ -79,11 +80,10 @@ MEASURES = (
     ),
     Measure("one evaluation", "s", 2, _evaluation, grows=True),
     Measure("peak memory", "GiB", 2, lambda cost: cost["peak_memory"] / 2**30, grows=True),
-    Measure("padding", "share", 3, lambda cost: 1 - cost["tokens"] / cost["padded_tokens"]),
-    Measure("limit of training", "steps/s", 2, lambda cost: cost.get("limit"), less_is_better=False),
-    Measure("training", "share of the limit", 3, lambda cost: cost.get("limit_share"), less_is_better=False),
+    Measure("padding", "share", 3, lambda cost: 1 - cost["tokens"] / cost["padded_tokens"], is_compared=False),
+    Measure("limit of training", "steps/s", 2, lambda cost: cost.get("limit"), is_compared=False),
+    Measure("training", "share of the limit", 3, lambda cost: cost.get("limit_share"), is_compared=False),
 )
-SHARES = ("share", "share of the limit")
 # What PyTorch's jobs are called: as it comes, and with its forward and backward compiled.
 PYTORCH = ("pytorch", "pytorch compiled")
 
@@ -217,7 +217,7 @@ def compare(rounds: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
                 row.append("–")
                 continue
             text = f"{statistics.median(values):,.{measure.digits}f}"
-            if system != "ours" and measure.unit not in SHARES and measure.name != "limit of training":
+            if system != "ours" and measure.is_compared:
                 ours = [measure.compute(cost) for cost in rounds["ours"]]
                 ratios = [_ratio(other, own, measure.less_is_better) for other, own in zip(values, ours, strict=True)]
                 text += f" ({statistics.median(ratios):.2f}; {min(ratios):.2f}–{max(ratios):.2f})"

@@ -10,6 +10,7 @@ date.
 from __future__ import annotations
 
 import contextlib
+import functools
 import html
 import io
 import os
@@ -97,8 +98,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not shutil.which(args.browser):
         raise UserError(f"--browser {args.browser}: no such program")
     languages = [args.language] if args.language else [*language.LANGUAGES]
+    makers = NAMES | {"quickstart": functools.partial(quickstarts, log=args.log)}
     for name in args.names or NAMES:
-        for tongue, picture in zip(languages, NAMES[name](languages, args.log), strict=True):
+        for tongue, picture in zip(languages, makers[name](languages), strict=True):
             take(picture, file_of(args.output, name, tongue), args.browser)
             print(file_of(args.output, name, tongue), flush=True)
 
@@ -200,7 +202,7 @@ def quickstarts(languages: Sequence[str], log: Path | None = None) -> Iterator[P
         yield of_terminal("bash scripts/quickstart.sh", html.escape(text), text)
 
 
-def searches(languages: Sequence[str], log: Path | None = None) -> Iterator[Picture]:
+def searches(languages: Sequence[str]) -> Iterator[Picture]:
     """Of a search of the demo model in its midst, the same moment in each language."""
     with _workplace() as folder:
         seen = watch(folder / "results/model", folder)
@@ -251,7 +253,7 @@ def is_telling(seen: progress.Progress) -> bool:
     return bool(is_learning and is_half and len(seen.best()) == len(SEARCHED))
 
 
-def reports(languages: Sequence[str], log: Path | None = None) -> Iterator[Picture]:
+def reports(languages: Sequence[str]) -> Iterator[Picture]:
     """Of the page on a made-up search."""
     row = next(row for row in published.PUBLISHED_MODELS if row.name == MODEL)
     with tempfile.TemporaryDirectory() as scratch:
@@ -263,7 +265,7 @@ def reports(languages: Sequence[str], log: Path | None = None) -> Iterator[Pictu
             yield of_page(source, 1080, 1900)
 
 
-def mistakes(languages: Sequence[str], log: Path | None = None) -> Iterator[Picture]:
+def mistakes(languages: Sequence[str]) -> Iterator[Picture]:
     """Of the page on what a short training gets wrong."""
     with _workplace() as folder:
         _run(TRAINING, folder)
@@ -272,8 +274,8 @@ def mistakes(languages: Sequence[str], log: Path | None = None) -> Iterator[Pict
             yield of_page((folder / "models/tnews/errors.html").read_text(encoding="utf-8"), 1080, 1560)
 
 
-# The pictures, each of them a function of the languages, one picture a language, and of a log, if there is one.
-NAMES: dict[str, Callable[[Sequence[str], Path | None], Iterator[Picture]]] = {
+# The pictures, each of them a function of the languages, one picture a language.
+NAMES: dict[str, Callable[[Sequence[str]], Iterator[Picture]]] = {
     "quickstart": quickstarts,
     "search": searches,
     "report": reports,

@@ -96,7 +96,7 @@ def settings_of_tasks(language: str) -> str:
     accuracy = "准确率" if language == "zh" else "accuracy"
     rows = []
     for task in tasks.TASKS.values():
-        rates = [f"{rate:g}".replace("e-0", "e-") for rate in task.learning_rates]
+        rates = [cli.short_exponent(f"{rate:g}") for rate in task.learning_rates]
         rows.append(
             [
                 *(task.name, TOPICS[task.name][LANGUAGES.index(language)], "EM" if task.metric == "em" else accuracy),
