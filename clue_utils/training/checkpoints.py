@@ -46,8 +46,7 @@ def save(
     target = folder / f"checkpoint-{step}"
     with atomically(target) as written:
         written.mkdir(parents=True)
-        weights = {name: value.numpy() for name, value in own_state(model).items()}
-        save_file(weights, str(written / _WEIGHTS))
+        save_file({name: _array(value) for name, value in own_state(model).items()}, str(written / _WEIGHTS))
         save_file(_optimizer_arrays(model, optimizer), str(written / _OPTIMIZER))
         names = [_WEIGHTS, _OPTIMIZER]
         if average:
@@ -139,5 +138,10 @@ def _optimizer_arrays(model: paddle.nn.Layer, optimizer: Any) -> dict[str, np.nd
     for name, parameter in model.named_parameters():
         for key, value in state.items():
             if key.startswith(f"{parameter.name}_"):
-                arrays[f"{name}|{key[len(parameter.name) :]}"] = value.numpy()
+                arrays[f"{name}|{key[len(parameter.name) :]}"] = _array(value)
     return arrays
+
+
+def _array(tensor: paddle.Tensor) -> np.ndarray:
+    """On a processor the tensor's own memory: copies of all of them would take that much more."""
+    return np.from_dlpack(tensor.detach()) if tensor.place.is_cpu_place() else tensor.numpy()
