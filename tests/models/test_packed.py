@@ -163,20 +163,23 @@ def test_several_threads_compute_the_same(monkeypatch, dropout):
         assert np.array_equal(together, again)  # however the threads take turns
 
 
-def test_gradients_with_dropout_are_those_of_what_was_computed():
+@pytest.mark.parametrize("read", [slice(None), slice(1)], ids=["all", "first"])
+@pytest.mark.parametrize("dropouts", [{"dropout": 0.4}, {"attn_dropout": 0.4}], ids=["everywhere", "attention"])
+def test_gradients_with_dropout_are_those_of_what_was_computed(dropouts, read):
     """The directional derivative, with the same units dropped."""
-    encoder = make_encoder_of_paddle(dropout=0.4)
+    encoder = make_encoder_of_paddle(**dropouts)
     cpu_layers.speed_up(encoder)
+    encoder[0].is_read_first_only = read == slice(1)
     mask = paddle.to_tensor((1 - RIGHT[:, None, None]).astype("float32") * -1e4)
     rng = np.random.default_rng(3)
     x, weights = (paddle.to_tensor(rng.normal(size=(6, 12, 16)).astype("float32")) for _ in range(2))
     directions = [paddle.to_tensor(rng.normal(size=p.shape).astype("float32")) for p in encoder.parameters()]
 
-    def loss(step):
-        paddle.seed(4)
+    def loss(step, seed=4):
+        paddle.seed(seed)
         for parameter, direction in zip(encoder.parameters(), directions, strict=True):
             parameter.set_value(parameter + step * direction)
-        value = (encoder[0](x, mask) * weights).sum()
+        value = (encoder[0](x, mask)[:, read] * weights[:, read]).sum()
         for parameter, direction in zip(encoder.parameters(), directions, strict=True):
             parameter.set_value(parameter - step * direction)
         return value
@@ -186,6 +189,8 @@ def test_gradients_with_dropout_are_those_of_what_was_computed():
     slope = sum(float((parameter.grad * direction).sum()) for parameter, direction in pairs)
     assert float(loss(1e-3) - loss(-1e-3)) / 2e-3 == pytest.approx(slope, rel=0.02)
     assert float(loss(0.0)) == float(loss(0.0))
+    encoder[0].layers[0].eval()
+    assert float(loss(0.0)) != float(loss(0.0, seed=5))  # the last layer draws, too
 
 
 def test_a_mask_that_says_more_goes_the_padded_way(caplog):
