@@ -21,7 +21,7 @@ import paddle.nn.functional as F
 
 from clue_utils.models import threads
 from clue_utils.models.dropout import DropoutMask, apply_dropout
-from clue_utils.models.packed import MASKED_SCORE, Attention, Layout, QKVProjection
+from clue_utils.models.packed import MASKED_SCORE, Attention, Layout
 
 logger = logging.getLogger(__name__)
 _C_ops: Any = paddle._C_ops
@@ -94,6 +94,30 @@ class _LinearFunction(paddle.autograd.PyLayer):
             paddle.matmul(x.reshape([-1, x.shape[-1]]), rows, transpose_x=True) if by_weight else None,
             _sum_of_rows(rows) if by_bias else None,
         )
+
+
+class _QKVFunction(paddle.autograd.PyLayer):
+    """x [tokens, size], three weights [size, size] and biases [size] -> x by each of them [tokens, 3 * size]"""
+
+    @staticmethod
+    def forward(context: Any, x: paddle.Tensor, *parameters: paddle.Tensor) -> paddle.Tensor:
+        weights, biases = parameters[:3], parameters[3:]
+        context.save_for_backward(x, *weights)
+        context.asked = _are_asked(x, *parameters)
+        return _C_ops.addmm(paddle.concat(biases).unsqueeze(0), x, paddle.concat(weights, 1), 1.0, 1.0)
+
+    @staticmethod
+    def backward(context: Any, gradient: paddle.Tensor) -> Gradients:
+        x, *weights = context.saved_tensor()
+        by_x = by_weights = by_biases = None
+        if context.asked[0]:
+            by_x = _C_ops.matmul(gradient, paddle.concat(weights, 1), False, True)
+        if any(context.asked[1:4]):
+            by_weights = paddle.split(_C_ops.matmul(x, gradient, True, False), 3, 1)
+        if any(context.asked[4:]):
+            by_biases = paddle.split(_sum_of_rows(gradient), 3)
+        found = (by_x, *(by_weights or [None] * 3), *(by_biases or [None] * 3))
+        return tuple(each if asked else None for each, asked in zip(found, context.asked, strict=True))
 
 
 def _sum_of_rows(rows: paddle.Tensor) -> paddle.Tensor:
@@ -373,7 +397,7 @@ def _project(attention: paddle.nn.MultiHeadAttention, x: paddle.Tensor) -> paddl
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     if not all(type(each) is Linear for each in projections):  # with adapters beside them
         return paddle.concat([project(x) for project in projections], axis=1)
-    return QKVProjection.apply(x, *(each.weight for each in projections), *(each.bias for each in projections))
+    return _QKVFunction.apply(x, *(each.weight for each in projections), *(each.bias for each in projections))
 
 
 def _attend_from_first(attention: paddle.nn.MultiHeadAttention, x: paddle.Tensor, layout: Layout) -> paddle.Tensor:
@@ -387,7 +411,7 @@ def _attend_from_first(attention: paddle.nn.MultiHeadAttention, x: paddle.Tensor
     q = by_head(attention.q_proj(layout.take_first(x)))
     k, v = (by_head(layout.pad(project(x))) for project in (attention.k_proj, attention.v_proj))
     scores = paddle.matmul(q * attention.head_dim**-0.5, k, transpose_y=True)
-    weights = F.softmax(scores if layout.mask is None else scores + layout.mask)
+    weights = F.softmax(layout.mask_first(scores))
     if attention.training and attention.dropout:
         weights = _DropoutFunction.apply(weights, DropoutMask(weights.shape, attention.dropout))
     return (weights @ v).reshape([batch, -1])

@@ -59,17 +59,15 @@ class Layout:
     Attributes:
         groups: of the sequences, each in one of them.
         starts_with_token: whether each row of the batch does.
-        mask: what is added to scores of one query a sequence, float [batch, 1, 1, length]; None: nothing.
     """
 
     def __init__(self, attention_mask: np.ndarray, num_heads: int) -> None:
         self.shape, self.num_heads = attention_mask.shape, num_heads
+        self._attention_mask = attention_mask
         positions, lengths = np.flatnonzero(attention_mask), attention_mask.sum(axis=1)
         self.num_tokens = len(positions)
         self.starts_with_token = bool(attention_mask[:, 0].all())
         self._has_padding = self.num_tokens < attention_mask.size
-        scores = np.where(attention_mask[:, None, None], np.float32(0), np.float32(MASKED_SCORE))
-        self.mask = paddle.to_tensor(scores) if self._has_padding else None
         # Of each token its position in the batch; of each position its token, of padding the number behind the last.
         self._positions = _to_index(positions)
         self._tokens = _to_index(_inverse(positions, attention_mask.size))
@@ -94,6 +92,13 @@ class Layout:
             outputs=_to_index(np.where(is_padding, num_rows, outputs)),
             mask=_score_mask(is_padding, heads) if is_padding.any() else None,
         )
+
+    def mask_first(self, scores: paddle.Tensor) -> paddle.Tensor:
+        """Add to the scores of one query a sequence, float [batch, heads, 1, length], the mask of padding."""
+        if not self._has_padding:
+            return scores
+        mask = np.where(self._attention_mask[:, None, None], np.float32(0), np.float32(MASKED_SCORE))
+        return scores + paddle.to_tensor(mask)
 
     def pack(self, padded: paddle.Tensor) -> paddle.Tensor:
         """[batch, length, size] -> [tokens, size]"""
@@ -185,30 +190,6 @@ def _with_zeros(rows: paddle.Tensor) -> paddle.Tensor:
 
 
 # --- attention ----------------------------------------------------------------------------------------------------
-
-
-class QKVProjection(paddle.autograd.PyLayer):
-    """x [tokens, size], three weights [size, size] and biases [size] -> x by each of them [tokens, 3 * size]"""
-
-    @staticmethod
-    def forward(context: Any, x: paddle.Tensor, *parameters: paddle.Tensor) -> paddle.Tensor:
-        weights, biases = parameters[:3], parameters[3:]
-        context.save_for_backward(x, *weights)
-        context.asked = [not each.stop_gradient for each in (x, *parameters)]
-        return _C_ops.addmm(paddle.concat(biases).unsqueeze(0), x, paddle.concat(weights, 1), 1.0, 1.0)
-
-    @staticmethod
-    def backward(context: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
-        x, *weights = context.saved_tensor()
-        by_x = by_weights = by_biases = None
-        if context.asked[0]:
-            by_x = _C_ops.matmul(gradient, paddle.concat(weights, 1), False, True)
-        if any(context.asked[1:4]):
-            by_weights = paddle.split(_C_ops.matmul(x, gradient, True, False), 3, 1)
-        if any(context.asked[4:]):
-            by_biases = paddle.split((paddle.ones([1, len(x)]) @ gradient).flatten(), 3)
-        found = (by_x, *(by_weights or [None] * 3), *(by_biases or [None] * 3))
-        return tuple(each if asked else None for each, asked in zip(found, context.asked, strict=True))
 
 
 class Attention(paddle.autograd.PyLayer):
